@@ -1,0 +1,25 @@
+"""The hooks that a plugin may implement, all on this page.
+
+A plugin is a module (or object) named by an entry point of the group `fedd`. Hooks are called when
+plugins are loaded, to register what there is; never per message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from fedd.api.algorithm import Algorithm
+
+PROJECT_NAME = "fedd"
+"""pluggy's project name and the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT_NAME)
+hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
+
+
+@hookspec
+def fedd_register_algorithms() -> list[type[Algorithm]]:  # type: ignore[empty-body]
+    """Return the algorithm classes of this plugin."""

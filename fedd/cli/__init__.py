@@ -1,0 +1,1 @@
+"""fedctl, which steers the daemon of its own machine."""

@@ -1,0 +1,1 @@
+"""The local control API: one table of routes, a server, a client."""

@@ -1,0 +1,1 @@
+"""Pure and synchronous: values in, events, bytes and actions out."""

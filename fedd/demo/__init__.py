@@ -1,0 +1,1 @@
+"""What `fedctl demo` runs: real daemons and a shipped table."""

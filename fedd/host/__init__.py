@@ -1,0 +1,1 @@
+"""Where other people's code is kept: plugins, inputs, runs."""

@@ -1,0 +1,1 @@
+"""The trio shell around the cores; the only place with network sockets."""
