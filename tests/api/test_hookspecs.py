@@ -1,0 +1,37 @@
+"""A module with a marked function is a plugin; pluggy finds it by our project name."""
+
+from __future__ import annotations
+
+import pluggy
+
+from fedd.api import hookimpl, hookspecs
+
+
+class _Plugin:
+    @hookimpl
+    def fedd_register_algorithms(self) -> list[type]:
+        return [int]
+
+
+def test_a_registered_plugin_is_asked_for_its_algorithms() -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+    manager.add_hookspecs(hookspecs)
+    manager.register(_Plugin())
+    assert manager.hook.fedd_register_algorithms() == [[int]]
+
+
+def test_a_misspelt_hook_is_refused() -> None:
+    class Misspelt:
+        @hookimpl
+        def fedd_register_algorithm(self) -> list[type]:
+            return []
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+    manager.add_hookspecs(hookspecs)
+    manager.register(Misspelt())
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        assert "fedd_register_algorithm" in str(error)
+    else:
+        raise AssertionError("a hook that does not exist was accepted")
