@@ -1,0 +1,64 @@
+"""Where sockets, state and configuration live. Imports nothing heavy: fedctl starts here too.
+
+Next to `fedd.config` the only module that reads the environment. Sources of the names: the XDG Base Directory
+Specification 0.8, systemd.exec(5) for `STATE_DIRECTORY`, `CONFIGURATION_DIRECTORY` and
+`CREDENTIALS_DIRECTORY`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+SOCKET_NAME = "fedd.sock"
+SYSTEM_SOCKET = "/run/fedd.sock"
+SYSTEM_CONFIG = "/etc/fedd/fedd.toml"
+CONFIG_NAME = "fedd.toml"
+
+# sun_path of a Unix socket address holds 108 bytes on Linux, one of them the closing NUL.
+MAX_SOCKET_PATH_BYTES = 107
+
+
+def default_socket(environ: Mapping[str, str] | None = None) -> str:
+    """The control socket when no `--socket` was given: `FEDD_SOCKET`, the XDG runtime directory, `/run`."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("FEDD_SOCKET"):
+        return named
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(runtime, "fedd", SOCKET_NAME)
+    return SYSTEM_SOCKET
+
+
+def default_state_dir(environ: Mapping[str, str] | None = None) -> str:
+    """The state directory when no `--state-dir` was given: `STATE_DIRECTORY`, else the XDG state directory."""
+    environ = os.environ if environ is None else environ
+    if given := environ.get("STATE_DIRECTORY"):
+        return given.split(":")[0]  # systemd joins several directories with colons; the first is ours
+    if home := environ.get("XDG_STATE_HOME"):
+        return os.path.join(home, "fedd")
+    return os.path.join(_home(environ), ".local", "state", "fedd")
+
+
+def default_config(environ: Mapping[str, str] | None = None) -> str | None:
+    """The configuration file when no `--config` was given: the first that exists, else None."""
+    environ = os.environ if environ is None else environ
+    candidates: list[str] = []
+    if given := environ.get("CONFIGURATION_DIRECTORY"):
+        candidates.append(os.path.join(given.split(":")[0], CONFIG_NAME))
+    config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config")
+    candidates += [os.path.join(config_home, "fedd", CONFIG_NAME), SYSTEM_CONFIG]
+    return next((path for path in candidates if os.path.lexists(path)), None)
+
+
+def credential(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """A file handed over by systemd's `LoadCredential=`, None when there is none of that name."""
+    environ = os.environ if environ is None else environ
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return None
+    path = os.path.join(directory, name)
+    return path if os.path.lexists(path) else None
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")
