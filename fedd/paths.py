@@ -30,7 +30,7 @@ def default_socket(environ: Mapping[str, str] | None = None) -> str:
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> str:
-    """The state directory when no `--state-dir` was given: `STATE_DIRECTORY`, else the XDG state directory."""
+    """The state directory when no `--state-dir` was given: systemd's, else the XDG state directory."""
     environ = os.environ if environ is None else environ
     if given := environ.get("STATE_DIRECTORY"):
         return given.split(":")[0]  # systemd joins several directories with colons; the first is ours

@@ -1,7 +1,8 @@
 """The state directory: one owner at a time, every file replaced whole or not at all.
 
-A write goes to a new file beside the old one (`O_EXCL|O_NOFOLLOW`, mode 0600), is flushed to the disk, renamed
-over the old one, and the directory is flushed: a power cut leaves the old or the new content, never a mixture.
+A write goes to a new file beside the old one (`O_EXCL|O_NOFOLLOW`, mode 0600), is flushed to the disk and
+renamed over the old one, and the directory is flushed: a power cut leaves the old or the new content, never
+a mixture.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class StateDirectory:
             os.close(fd)
 
     def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
-        """Replace the file by `data`, durably and whole. Raises StateUnusable; then the old content stands."""
+        """Replace the file by `data`, durably and whole. Raises StateUnusable: the old content stands."""
         path = self._locate(name)
         directory, base = os.path.split(path)
         temporary = os.path.join(directory, f".{base}.new")

@@ -1,7 +1,7 @@
-"""The event log: what happened on this node, newest last, read by any number of readers at their own pace.
+"""The event log: what happened on this node, newest last, for readers at their own pace.
 
-One ring is shared by all readers and each keeps only a position in it, so a stalled reader costs nothing; what
-the ring has already overwritten is reported to it as one `lagged` item.
+One ring is shared by all readers and each keeps only a position in it: a stalled reader costs nothing,
+and what the ring has already overwritten is reported to it as one `lagged` item.
 """
 
 from __future__ import annotations
