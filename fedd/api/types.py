@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 PeerId: TypeAlias = str
 """A libp2p peer id in base58btc, for example `12D3KooW...`. Sorted as text."""
 
-Message: TypeAlias = Union[
-    bool, int, float, str, bytes, "Array", list["Message"], dict[str, "Message"], None
-]
+Message: TypeAlias = Union[bool, int, float, str, bytes, "Array", list["Message"], dict[str, "Message"], None]
 """What an algorithm may send, receive and return.
 
 Arrays are NumPy arrays of float16/32/64 or signed and unsigned integers; dtype and shape

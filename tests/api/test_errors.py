@@ -20,6 +20,10 @@ def test_codes_are_distinct() -> None:
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 def test_an_error_carries_detail_hint_and_field(cls: type[FeddError]) -> None:
     error = cls("no such run 'x'", hint="`fedctl runs` lists them", field="run_id")
-    assert (error.detail, error.hint, error.field) == ("no such run 'x'", "`fedctl runs` lists them", "run_id")
+    assert (error.detail, error.hint, error.field) == (
+        "no such run 'x'",
+        "`fedctl runs` lists them",
+        "run_id",
+    )
     assert str(error) == "no such run 'x' (`fedctl runs` lists them)"
     assert str(cls("no such run 'x'")) == "no such run 'x'"

@@ -90,7 +90,9 @@ class Daemon:
         """`fedctl --json` at this daemon."""
         command = [self.fedctl_path, "--socket", str(self.socket), "--json", *arguments]
         return Reply(
-            subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, input=stdin, check=False)
+            subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout_s, input=stdin, check=False
+            )
         )
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:

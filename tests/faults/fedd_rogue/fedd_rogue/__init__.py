@@ -1,0 +1,63 @@
+"""Algorithms that fail in every way that a plugin can."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedd.api import Algorithm, Message, RunContext, hookimpl
+
+
+@dataclass(frozen=True)
+class Raises:
+    """Raises on the node whose input is 1, after two exchanges."""
+
+    name: ClassVar[str] = "raises"
+
+    async def run(self, ctx: RunContext) -> Message:
+        for _ in range(2):
+            await ctx.exchange(1)
+        if ctx.input == 1:
+            raise ValueError("the sensor is on fire")
+        for _ in range(6):
+            await ctx.exchange(1)
+        return len(ctx.neighbors)
+
+
+@dataclass(frozen=True)
+class Hangs:
+    """Never comes back on the node whose input is 1: it burns its processor for ever."""
+
+    name: ClassVar[str] = "hangs"
+
+    async def run(self, ctx: RunContext) -> Message:
+        await ctx.exchange(1)
+        while ctx.input == 1:
+            pass
+        await ctx.exchange(1)
+        return len(ctx.neighbors)
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """Ends its process on the node whose input is 1: by exit, or by a bad pointer."""
+
+    how: str = "exit"
+    name: ClassVar[str] = "crashes"
+
+    async def run(self, ctx: RunContext) -> Message:
+        await ctx.exchange(1)
+        if ctx.input == 1:
+            if self.how == "exit":
+                os._exit(3)
+            ctypes.string_at(0)
+        await ctx.exchange(1)
+        return len(ctx.neighbors)
+
+
+@hookimpl
+def fedd_register_algorithms() -> list[type[Algorithm]]:
+    """Register them all."""
+    return [Raises, Hangs, Crashes]
