@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedd.api.errors import InvalidParameter
+from fedd.core import topology
+from fedd.core.topology import Graph, build, default_topology, metropolis_weights
+
+MEMBERS = [f"p{i:02d}" for i in range(40)]
+
+PINNED = [
+    [0, 1],
+    [0, 2],
+    [0, 4],
+    [0, 7],
+    [1, 4],
+    [1, 5],
+    [1, 6],
+    [2, 4],
+    [2, 5],
+    [2, 7],
+    [3, 4],
+    [3, 5],
+    [3, 6],
+    [3, 7],
+    [5, 6],
+    [6, 7],
+]
+PINNED_HASH = "d0d16ae4ccc7f902bcbe902056f759805bdaec57474402fa6441c05d93b04e4d"
+
+
+def test_complete() -> None:
+    graph = build("complete", ["c", "a", "b"], 0)
+    assert graph.members == ("a", "b", "c")
+    assert graph.edges == {("a", "b"), ("a", "c"), ("b", "c")}
+    assert graph.neighbors("b") == ("a", "c")
+    assert graph.degree("b") == 2
+    assert graph.edge_indices() == [[0, 1], [0, 2], [1, 2]]
+    assert graph.diameter() == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "edges", "diameter"), [(1, 0, 0), (2, 1, 1), (3, 3, 1), (5, 5, 2), (8, 8, 4)]
+)
+def test_ring(count: int, edges: int, diameter: int) -> None:
+    graph = build("ring", MEMBERS[:count], 7)
+    assert len(graph.edges) == edges
+    assert graph.diameter() == diameter
+    assert graph.is_connected()
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 30), degree=st.integers(1, 12), seed=st.integers(0, 2**63))
+def test_random_regular_is_regular_and_connected(count: int, degree: int, seed: int) -> None:
+    name = f"random-regular:{degree}"
+    if degree < count - 1 and (degree == 1 or degree * count % 2):
+        with pytest.raises(InvalidParameter) as caught:
+            build(name, MEMBERS[:count], seed)
+        assert caught.value.field == "topology"
+        return
+    graph = build(name, MEMBERS[:count], seed)
+    assert graph.is_connected()
+    assert {graph.degree(member) for member in graph.members} == {min(degree, count - 1)}
+    assert graph == build(name, reversed(MEMBERS[:count]), seed)
+
+
+def test_the_drawn_graph_never_changes_between_versions() -> None:
+    graph = build("random-regular:4", MEMBERS[:8], 42)
+    assert graph.edge_indices() == PINNED
+    assert graph.adjacency_hash().hex() == PINNED_HASH
+
+
+def test_the_seed_decides() -> None:
+    drawn = {build("random-regular:3", MEMBERS[:12], seed).adjacency_hash() for seed in range(8)}
+    assert len(drawn) == 8
+
+
+def test_plain_and_steger_wormald_agree_on_every_labelled_ring() -> None:
+    """All 12 labelled rings of 5 nodes come up: no bias that hides a graph."""
+    assert len({build("random-regular:2", MEMBERS[:5], seed).edges for seed in range(200)}) == 12
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torus", "", "complete:2", "random-regular", "random-regular:", "random-regular:0", "random-regular:-2",
+     "random-regular:x", "random-regular:99999", "random-regular:\u00b2"],
+)  # fmt: skip
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        build(name, MEMBERS[:6], 0)
+    assert caught.value.field == "topology"
+    assert caught.value.hint
+
+
+def test_member_bounds() -> None:
+    with pytest.raises(InvalidParameter, match="between 1 and 4096 members, not 0"):
+        build("ring", [], 0)
+    with pytest.raises(InvalidParameter, match="not 4097"):
+        build("ring", map(str, range(4097)), 0)
+
+
+def test_gives_up_after_many_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "_pairing", lambda count, degree, draw: None)
+    with pytest.raises(InvalidParameter, match="no connected graph"):
+        build("random-regular:2", MEMBERS[:5], 0)
+
+
+def test_default_topology() -> None:
+    assert [default_topology(n) for n in (1, 5, 6, 30)] == ["complete", "complete"] + ["random-regular:4"] * 2
+
+
+@pytest.mark.parametrize(
+    ("members", "edges"),
+    [(("b", "a"), []), (("a", "a"), []), (("a", "b"), [("b", "a")]), (("a", "b"), [("a", "a")]),
+     (("a", "b"), [("a", "c")]), (("b",), [("a", "b")])],
+)  # fmt: skip
+def test_a_graph_refuses_what_is_none(members: tuple[str, ...], edges: list[tuple[str, str]]) -> None:
+    with pytest.raises(InvalidParameter):
+        Graph(members, frozenset(edges))
+
+
+def test_reachable_without_members_and_edges() -> None:
+    ring = build("ring", "abcdef", 0)
+    assert ring.reachable("a") == set("abcdef")
+    assert ring.reachable("a", without="c") == set("abdef")
+    assert ring.reachable("a", without="ce") == set("abf")
+    assert ring.reachable("a", without="c", cut=[("e", "f")]) == set("abf")
+    assert ring.neighbors("nobody") == ()
+
+
+def test_a_disconnected_graph_has_no_diameter() -> None:
+    graph = Graph(("a", "b"), frozenset())
+    assert not graph.is_connected()
+    assert not Graph((), frozenset()).is_connected()
+    with pytest.raises(InvalidParameter, match="not connected"):
+        graph.diameter()
+
+
+def test_the_hash_tells_graphs_apart() -> None:
+    graphs = [build("ring", "abcd", 0), build("complete", "abcd", 0), build("ring", "abcde", 0)]
+    assert len({graph.adjacency_hash() for graph in graphs}) == 3
+    assert all(len(graph.adjacency_hash()) == 32 for graph in graphs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(2, 15), seed=st.integers(0, 99))
+def test_metropolis_weights_are_symmetric_and_leave_something_for_the_node(count: int, seed: int) -> None:
+    graph = build("random-regular:2", MEMBERS[:count], seed)
+    edges = graph.edges | {(MEMBERS[0], other) for other in MEMBERS[1:count:2]}
+    uneven = Graph(graph.members, frozenset(edges))
+    weights = {
+        member: metropolis_weights(
+            uneven.degree(member), {near: uneven.degree(near) for near in uneven.neighbors(member)}
+        )
+        for member in uneven.members
+    }
+    for member, mine in weights.items():
+        assert list(mine) == sorted(mine)
+        assert 0 < 1 - sum(mine.values()) < 1
+        assert all(weights[near][member] == weight for near, weight in mine.items())
