@@ -1,0 +1,328 @@
+"""The configuration: `fedd.toml` and the command line, checked whole before anything starts.
+
+Every problem is reported, not only the first, each with file, key and line. The rooms define their own
+settings; the daemon's composition root carries the values over.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from fedd.api.errors import InvalidParameter
+from fedd.config_keys import INPUT_NAME, INPUT_SOURCES, KEYS, Key
+from fedd.config_lines import key_lines
+
+# A configuration is written by hand; a larger file is something else, given by mistake.
+MAX_CONFIG_BYTES = 1024 * 1024
+
+
+class Problem(NamedTuple):
+    """One thing wrong in a configuration, and where. `line` is 0 when the command line is to blame."""
+
+    file: str
+    key: str
+    line: int
+    detail: str
+    hint: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        tail = f" - {self.hint}" if self.hint else ""
+        return f"{where}: {self.key}: {self.detail}{tail}" if self.key else f"{where}: {self.detail}{tail}"
+
+
+class BadConfig(InvalidParameter):
+    """The configuration cannot be used; `problems` lists everything that is wrong with it."""
+
+    code: ClassVar[str] = "invalid"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(f"{first}{more}", field=first.key)
+        self.problems = tuple(problems)
+
+
+class Config:
+    """What the daemon was told, every value checked and present.
+
+    `limits` is {key: number}; `inputs` {name: {"value": ..}, {"file": absolute path} or {"command": (..)}};
+    `plugins` {name: table}; `policy_inputs` {input name: algorithm names}; `path` None without a file.
+    """
+
+    def __init__(self, path: str | None, values: Mapping[str, Mapping[str, Any]]) -> None:
+        node, policy = values["node"], values["policy"]
+        self.path = path
+        self.name: str = node["name"] or default_name()
+        self.listen: tuple[str, ...] = node["listen"]
+        self.announce: tuple[str, ...] = node["announce"]
+        self.connect: tuple[str, ...] = node["connect"]
+        self.presence_profile: str = values["presence"]["profile"]
+        self.limits: dict[str, float] = dict(values["limits"])
+        self.policy_algorithms: tuple[str, ...] = policy["algorithms"]
+        self.policy_inputs: dict[str, tuple[str, ...]] = policy["inputs"]
+        self.policy_initiators: tuple[str, ...] = policy["initiators"]
+        self.inputs: dict[str, dict[str, Any]] = dict(values["inputs"])
+        self.plugins: dict[str, dict[str, Any]] = dict(values["plugins"])
+        self._values = values
+
+    def changes(self, new: Config) -> tuple[list[str], list[str]]:
+        """Keys whose values differ in `new`: those a reload applies, and those that need a restart."""
+        live: list[str] = []
+        restart: list[str] = []
+        for key in KEYS:
+            if "." not in key.section and key.kind != "planned":
+                old_value = self._values[key.section][key.name]
+                if old_value != new._values[key.section][key.name]:
+                    (live if key.live else restart).append(f"{key.section}.{key.name}")
+        for section, target in (("inputs", live), ("plugins", restart)):
+            old_table, new_table = self._values[section], new._values[section]
+            names = sorted(old_table.keys() | new_table.keys())
+            target += [f"{section}.{name}" for name in names if old_table.get(name) != new_table.get(name)]
+        return live, restart
+
+
+def load(path: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read `path` (None: defaults alone) and lay the command line's `overrides` over its `[node]` section.
+
+    `overrides` may hold `name`, `listen` and `connect`; None and empty lists change nothing, `connect` is
+    added to the file's. Raises BadConfig with every problem found.
+    """
+    problems: list[Problem] = []
+    document: dict[str, Any] = {}
+    lines: dict[tuple[str, ...], int] = {}
+    if path is not None:
+        text = _read(path)
+        document = _parse(path, text)
+        lines = key_lines(text)
+    reader = _Reader(path or "defaults", lines, problems)
+    values = reader.read(document, os.path.dirname(os.path.abspath(path)) if path else os.getcwd())
+    _override(values["node"], overrides or {}, problems)
+    if problems:
+        raise BadConfig(sorted(problems, key=lambda problem: (problem.line, problem.key)))
+    return Config(path, values)
+
+
+def default_name() -> str:
+    """The host's name without its domain."""
+    return socket.gethostname().split(".")[0][:63] or "node"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            detail = f"is larger than {MAX_CONFIG_BYTES} bytes"
+            raise BadConfig([Problem(path, "", 0, detail, "is it the right file?")])
+        return data.decode("utf-8")
+    except OSError as error:
+        detail = f"cannot be read: {error.strerror}"
+        raise BadConfig([Problem(path, "", 0, detail, "check --config and the file's mode")]) from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadConfig([Problem(path, "", line, "is not UTF-8 text", "save it as UTF-8")]) from error
+
+
+def _parse(path: str, text: str) -> dict[str, Any]:
+    import tomllib  # here, because a daemon without a file never needs it
+
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        detail = re.sub(r"\s*\(at .*\)$", "", str(error))
+        line = int(found[1]) if found else len(text.splitlines()) or 1
+        problem = Problem(path, "", line, f"not TOML: {detail}", "see https://toml.io/en/v1.0.0")
+        raise BadConfig([problem]) from error
+
+
+def _override(node: dict[str, Any], overrides: Mapping[str, Any], problems: list[Problem]) -> None:
+    by_name = {key.name: key for key in KEYS if key.section == "node"}
+    for name, value in overrides.items():
+        if value is None or value == [] or value == ():
+            continue
+        try:
+            checked = _check(by_name[name], value)
+        except ValueError as error:
+            problems.append(Problem("command line", f"--{name}", 0, str(error), _hint_for(by_name[name])))
+            continue
+        node[name] = (*node[name], *checked) if name == "connect" else checked
+
+
+class _Reader:
+    """Walks a parsed document along `KEYS` and collects values and problems."""
+
+    def __init__(self, file: str, lines: Mapping[tuple[str, ...], int], problems: list[Problem]) -> None:
+        self._file = file
+        self._lines = lines
+        self._problems = problems
+
+    def read(self, document: Mapping[str, Any], directory: str) -> dict[str, dict[str, Any]]:
+        sections = {key.section for key in KEYS}
+        known = sorted({section.split(".")[0] for section in sections} | {"federation"})
+        values: dict[str, dict[str, Any]] = {
+            section: {key.name: key.default for key in KEYS if key.section == section}
+            for section in sections
+            if "." not in section
+        }
+        values["inputs"], values["plugins"] = {}, {}
+        for name, table in document.items():
+            if name not in known:
+                self._report((name,), *_unknown("table" if isinstance(table, dict) else "key", name, known))
+            elif not isinstance(table, dict):
+                self._report((name,), "is a table", f"write [{name}] and its keys below it")
+            elif name == "inputs":
+                values["inputs"] = self._read_inputs(table, directory)
+            elif name == "plugins":
+                values["plugins"] = self._read_plugins(table)
+            else:
+                self._read_section((name,), name, table, values.get(name, {}))
+        return values
+
+    def _read_section(
+        self, path: tuple[str, ...], section: str, table: Mapping[str, Any], into: dict[str, Any]
+    ) -> None:
+        keys = {key.name: key for key in KEYS if key.section == section}
+        for name, value in table.items():
+            if name not in keys:
+                self._report((*path, name), *_unknown("key", name, sorted(keys)))
+                continue
+            try:
+                into[name] = _check(keys[name], value)
+            except ValueError as error:
+                self._report((*path, name), str(error), _hint_for(keys[name]))
+
+    def _read_inputs(self, table: Mapping[str, Any], directory: str) -> dict[str, dict[str, Any]]:
+        inputs: dict[str, dict[str, Any]] = {}
+        for name, given in table.items():
+            path = ("inputs", name)
+            if not INPUT_NAME.fullmatch(name):
+                self._report(path, "is no name for an input", "use letters, digits, _ . and -, at most 64")
+                continue
+            if not isinstance(given, dict):
+                self._report(path, "is a table", f"write [inputs.{name}] and value = {given!r} below it")
+                continue
+            found: dict[str, Any] = {}
+            before = len(self._problems)
+            self._read_section(path, "inputs.NAME", given, found)
+            if len(self._problems) > before:
+                continue
+            sources = [source for source in INPUT_SOURCES if source in found]
+            if len(sources) != 1:
+                what = " and ".join(sources) if sources else "none"
+                self._report(
+                    path, f"needs exactly one source, has {what}", "give one of value, file, command"
+                )
+                continue
+            if "file" in found:
+                found["file"] = os.path.join(directory, os.path.expanduser(found["file"]))
+            inputs[name] = found
+        return inputs
+
+    def _read_plugins(self, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        plugins: dict[str, dict[str, Any]] = {}
+        for name, given in table.items():
+            if isinstance(given, dict):
+                plugins[name] = given
+            else:
+                self._report(("plugins", name), "is a table", f"write [plugins.{name}] and its keys below it")
+        return plugins
+
+    def _report(self, path: tuple[str, ...], detail: str, hint: str) -> None:
+        line = next((self._lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._lines), 0)
+        self._problems.append(Problem(self._file, ".".join(path), line, detail, hint))
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none yet'}"
+    return f"unknown {what}", hint
+
+
+def _check(key: Key, value: Any) -> Any:
+    """The value in its final type. Raises ValueError with what is wrong."""
+    match key.kind:
+        case "text":
+            return _text(value)
+        case "choice":
+            if value not in key.choices:
+                raise ValueError(f"is {value!r}")
+            return value
+        case "count":
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"is {value!r}, not a whole number")
+            return _bounded(key, value)
+        case "seconds":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"is {value!r}, not a number of seconds")
+            return _bounded(key, float(value))
+        case "texts":
+            return tuple(_text(item) for item in _list(value))
+        case "addresses" | "peer_addresses":
+            return tuple(_address(item, key.kind == "peer_addresses") for item in _list(value))
+        case "table":
+            if not isinstance(value, dict):
+                raise ValueError("is a table")
+            return {name: tuple(_text(item) for item in _list(items)) for name, items in value.items()}
+        case "planned":
+            if value == key.default:
+                return value
+            raise ValueError("is not available in this version of fedd")
+        case _:
+            return value
+
+
+def _hint_for(key: Key) -> str:
+    if key.kind == "choice":
+        return f"choose one of {', '.join(key.choices)}"
+    if key.kind in ("count", "seconds"):
+        return f"between {key.low:g} and {key.high:g}; the default is {key.default:g}"
+    if key.kind == "planned":
+        return "remove it"
+    if key.kind == "peer_addresses":
+        return "for example /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW..."
+    if key.kind == "addresses":
+        return "for example /ip4/0.0.0.0/tcp/4747"
+    return key.help
+
+
+def _bounded(key: Key, value: float) -> float:
+    if not key.low <= value <= key.high:
+        raise ValueError(f"is {value:g}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"is {value!r}, not a text")
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("holds control characters")
+    return value
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"is {value!r}, not a list")
+    return value
+
+
+def _address(value: Any, needs_peer: bool) -> str:
+    from multiaddr import Multiaddr  # here, because fedctl's help reads this table and needs no addresses
+
+    text = _text(value)
+    try:
+        protocols = [protocol.name for protocol in Multiaddr(text).protocols()]
+    except Exception as error:  # the parser raises whatever its codecs do
+        raise ValueError(f"{text!r} is no multiaddr: {error}") from error
+    if "tcp" not in protocols:
+        raise ValueError(f"{text!r} is no TCP address")
+    if needs_peer and protocols[-1] != "p2p":
+        raise ValueError(f"{text!r} does not end in /p2p/ and the peer's id")
+    return text
