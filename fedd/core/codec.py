@@ -1,0 +1,252 @@
+"""Values to bytes and back: the only file that knows CBOR.
+
+A value is None, bool, int, float, str, bytes, a list, a dict with str keys, or an `ArrayView`.
+Encoding is deterministic (RFC 8949, 4.2.1: shortest forms, sorted keys, definite lengths); an array
+is a row-major typed array in little-endian (RFC 8746: tag 40 around tags 64 to 86). Decoding takes
+exactly that data model and nothing else that CBOR could say.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from typing import Any
+
+import cbor2
+
+from fedd.api.errors import InvalidMessage
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Default bound of a message: 64 KiB of the worst CBOR (empty maps) become 4 MiB in memory."""
+
+MAX_DEPTH = 16
+"""Lists and dicts within each other; a protocol message has at most 6, a nested model state about 10."""
+
+MAX_ITEMS = 65_536
+"""CBOR items in a message larger than MAX_MESSAGE_BYTES: large data travels as arrays, one item each,
+so this bounds what a message costs in memory beyond its own size to about 5 MiB."""
+
+MAX_DIMENSIONS = 16
+_MAX_EMPTY_ROWS = 65_536  # an array without elements may still claim many rows, which tolist() would build
+
+_ARRAY_TAG = 40
+_TYPED_ARRAY_TAGS = {
+    "uint8": (64, 1, "B"),
+    "uint16": (69, 2, "H"),
+    "uint32": (70, 4, "I"),
+    "uint64": (71, 8, "Q"),
+    "int8": (72, 1, "b"),
+    "int16": (77, 2, "h"),
+    "int32": (78, 4, "i"),
+    "int64": (79, 8, "q"),
+    "float16": (84, 2, "e"),
+    "float32": (85, 4, "f"),
+    "float64": (86, 8, "d"),
+}  # dtype -> (RFC 8746 tag, bytes an element, struct code)
+_DTYPES = {tag: dtype for dtype, (tag, _, _) in _TYPED_ARRAY_TAGS.items()}
+
+# Tags that cbor2 itself would turn into objects (dates, big numbers, regular expressions, shared
+# references ...): some cost seconds of CPU for a kilobyte, so they are refused before being built.
+_BUILT_IN_TAGS = (
+    *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54),
+    *(100, 256, 258, 260, 261, 1004, 43000, 55799),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayView:
+    """An n-dimensional array as bytes: C order, little-endian.
+
+    `dtype` is a NumPy name (float16 to float64, int8 to int64, uint8 to uint64), `shape` the length
+    of each dimension, `data` exactly product(shape) elements. InvalidMessage when they disagree.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _TYPED_ARRAY_TAGS:
+            raise InvalidMessage(
+                f"an array of {self.dtype!r} cannot travel",
+                hint=f"send one of {', '.join(_TYPED_ARRAY_TAGS)}",
+            )
+        if len(self.shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in self.shape):
+            raise InvalidMessage(
+                f"an array's shape is up to {MAX_DIMENSIONS} lengths, none negative, not {self.shape!r:.200}"
+            )
+        present = self.data.nbytes if isinstance(self.data, memoryview) else len(self.data)
+        if present != self.nbytes:
+            raise InvalidMessage(
+                f"an array of {self.dtype} with shape {self.shape} has {self.nbytes} bytes, not {present}"
+            )
+        if not present and prod(n or 1 for n in self.shape) > _MAX_EMPTY_ROWS:
+            raise InvalidMessage(f"an empty array claims the shape {self.shape}")
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return self.size * _TYPED_ARRAY_TAGS[self.dtype][1]
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of int or float (a bare number when there is no dimension)."""
+        code = _TYPED_ARRAY_TAGS[self.dtype][2]
+        nested: list[Any] = list(struct.unpack(f"<{self.size}{code}", bytes(self.data)))
+        for length, rows in zip(self.shape[:0:-1], _rows_before(self.shape), strict=True):
+            nested = [nested[row * length : (row + 1) * length] for row in range(rows)]
+        return nested if self.shape else nested[0]
+
+
+def _rows_before(shape: tuple[int, ...]) -> list[int]:
+    """Return, from the last dimension to the second, how many rows the dimensions before it make."""
+    return [prod(shape[:axis]) for axis in range(len(shape) - 1, 0, -1)]
+
+
+def encode(value: Any) -> bytes:
+    """Return the deterministic encoding of a value; tuples travel as lists.
+
+    InvalidMessage when it contains a type, a depth or an integer outside the data model.
+    """
+    _check(value, 0)
+    try:
+        encoded: bytes = cbor2.dumps(value, canonical=True, default=_encode_other)
+    except UnicodeEncodeError:
+        raise InvalidMessage("a text holds a lone surrogate, which is not valid Unicode") from None
+    if len(encoded) > MAX_MESSAGE_BYTES:
+        _check_item_count(encoded)
+    return encoded
+
+
+def decode(
+    data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_MESSAGE_BYTES, canonical: bool = False
+) -> Any:
+    """Return the value that `data` encodes, exactly and wholly; arrays become `ArrayView`.
+
+    `canonical` demands the very bytes that `encode` would give, as signed messages need. InvalidMessage
+    when the message is longer than `max_bytes` or not an acceptable value.
+    """
+    if len(data) > max_bytes:
+        raise InvalidMessage(f"a message of {len(data)} bytes is longer than the {max_bytes} allowed")
+    if len(data) > MAX_MESSAGE_BYTES:
+        _check_item_count(data)
+    source = BytesIO(data)
+    decoder = cbor2.CBORDecoder(
+        source,
+        tag_hook=_decode_tag,
+        semantic_decoders=_REFUSING_DECODERS,
+        max_depth=MAX_DEPTH + 4,  # an array's own CBOR nests further; _check counts lists and dicts
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+        strict_hashable_types=True,
+    )
+    try:
+        value = decoder.decode()
+    except (cbor2.CBORDecodeError, InvalidMessage) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, InvalidMessage) else error
+        raise InvalidMessage(f"a message is malformed: {cause}") from None
+    if source.tell() != len(data):
+        raise InvalidMessage(f"a message is followed by {len(data) - source.tell()} bytes too many")
+    _check(value, 0)
+    if canonical and encode(value) != data:
+        raise InvalidMessage("a message is not in its one canonical form")
+    return value
+
+
+class _TypedArray:
+    """A typed array on its way into the tag 40 that gives it a shape."""
+
+    __slots__ = ("data", "dtype")
+
+    def __init__(self, dtype: str, data: bytes) -> None:
+        self.dtype = dtype
+        self.data = data
+
+
+def _decode_tag(tag: cbor2.CBORTag, immutable: bool) -> _TypedArray | ArrayView:
+    content = tag.value
+    if tag.tag in _DTYPES:
+        if type(content) is not bytes:
+            raise InvalidMessage(f"tag {tag.tag} stands before something else than bytes")
+        return _TypedArray(_DTYPES[tag.tag], content)
+    if tag.tag != _ARRAY_TAG:
+        raise InvalidMessage(f"tag {tag.tag} is not allowed")
+    if isinstance(content, list | tuple) and len(content) == 2:
+        shape, elements = content
+        if isinstance(shape, list | tuple) and isinstance(elements, _TypedArray):
+            return ArrayView(elements.dtype, tuple(shape), elements.data)
+    raise InvalidMessage(f"tag {_ARRAY_TAG} stands before something else than [shape, typed array]")
+
+
+def _refuse_tag(content: Any, immutable: bool) -> Any:
+    raise InvalidMessage("dates, big numbers, references and other tagged values are not allowed")
+
+
+_REFUSING_DECODERS: dict[int, Callable[[Any, bool], Any]] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
+
+
+def _encode_other(encoder: cbor2.CBOREncoder, value: Any) -> None:
+    """Encode what cbor2 does not know; `_check` has let only arrays and memoryviews come here."""
+    if isinstance(value, ArrayView):
+        tag, _, _ = _TYPED_ARRAY_TAGS[value.dtype]
+        elements = cbor2.CBORTag(tag, bytes(value.data))
+        encoder.encode(cbor2.CBORTag(_ARRAY_TAG, [list(value.shape), elements]))
+    else:
+        encoder.encode(bytes(value))
+
+
+_LEAVES = frozenset({bool, float, str, bytes, bytearray, memoryview, ArrayView, type(None)})
+
+
+def _check(value: Any, depth: int) -> None:
+    """Raise InvalidMessage unless the value is of the data model; `depth` is the containers around it."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return
+    if kind is int:
+        if not -(1 << 63) <= value < (1 << 64):
+            raise InvalidMessage(f"an integer of {value.bit_length()} bits does not fit into 64")
+        return
+    if depth >= MAX_DEPTH and kind in (list, tuple, dict):
+        raise InvalidMessage(f"a message nests deeper than {MAX_DEPTH}")
+    if kind is list or kind is tuple:
+        for item in value:
+            _check(item, depth + 1)
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidMessage(f"a dict's keys must be text, not {type(key).__name__}")
+            _check(item, depth + 1)
+    else:
+        raise InvalidMessage(
+            f"a value of type {kind.__name__} cannot travel",
+            hint="send None, bool, int, float, str, bytes, lists, dicts with text keys, or arrays",
+        )
+
+
+def _check_item_count(data: bytes | bytearray | memoryview) -> None:
+    """Walk over the heads of all items, whatever their nesting; InvalidMessage beyond MAX_ITEMS."""
+    offset, end = 0, len(data)
+    for _ in range(MAX_ITEMS):
+        if offset >= end:  # beyond the end when a string is cut short, which the decoder reports
+            return
+        head = data[offset]
+        major, size = head >> 5, head & 31
+        offset += 1
+        if 24 <= size < 28:
+            width = 1 << (size - 24)
+            size = int.from_bytes(data[offset : offset + width], "big")
+            offset += width
+        if major in (2, 3):
+            offset += size
+    if offset < end:
+        raise InvalidMessage(
+            f"a message of {end} bytes has more than {MAX_ITEMS} items", hint="send large lists as arrays"
+        )

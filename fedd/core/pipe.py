@@ -1,0 +1,133 @@
+"""Framing of the pipe between the daemon and a worker process.
+
+A frame is a prefix (header length u32, body length u64, big-endian), a header (CBOR: [fields, lengths of
+the body's parts]) and the body's parts one after another. The parts stay opaque and are never copied
+into the header, so a large array costs no encoding. Neither end trusts the other with its memory: the
+lengths are checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedd.api.errors import InvalidMessage, ProtocolError
+from fedd.core import codec
+
+MAX_HEADER_BYTES = 256 * 1024
+"""The largest header starts a run: 1,000 members' ids and their edges."""
+
+_PREFIX = struct.Struct(">IQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: its fields and its opaque parts."""
+
+    header: dict[str, Any]
+    body: list[memoryview]
+
+
+def encode_frame(header: dict[str, Any], body: Sequence[bytes | memoryview] = ()) -> list[bytes | memoryview]:
+    """Return the buffers to write, in order: prefix and header in one, then each part as it was given.
+
+    InvalidMessage when the header holds something that cannot travel or is longer than MAX_HEADER_BYTES.
+    """
+    lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in body]
+    encoded = codec.encode([header, lengths])
+    if len(encoded) > MAX_HEADER_BYTES:
+        raise InvalidMessage(f"a frame's header has {len(encoded)} bytes, more than {MAX_HEADER_BYTES}")
+    return [_PREFIX.pack(len(encoded), sum(lengths)) + encoded, *body]
+
+
+class PipeDecoder:
+    """Cuts the bytes of a pipe into frames of at most `max_frame_bytes` each.
+
+    After a ProtocolError the decoder is finished: every further call raises it again.
+    """
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._head = bytearray()
+        self._head_bytes = _PREFIX.size
+        self._header: dict[str, Any] = {}
+        self._lengths: list[int] = []
+        self._body: bytearray | None = None
+        self._body_filled = 0
+        self._error = ""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no frame is half received: at the end of a pipe, False means a cut message."""
+        return not self._head and self._body is None
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """Take the next bytes; return the frames that they complete. ProtocolError on a broken frame."""
+        if self._error:
+            raise ProtocolError(self._error)
+        frames: list[Frame] = []
+        view = memoryview(data)
+        try:
+            while view:
+                taken = self._fill_head(view) if self._body is None else self._fill_body(view, self._body)
+                view = view[taken:]
+                if self._body is not None and self._body_filled == len(self._body):
+                    frames.append(self._finish(self._body))
+        except ProtocolError as error:
+            self._error = error.detail
+            raise
+        return frames
+
+    def _fill_head(self, view: memoryview) -> int:
+        taken = view[: self._head_bytes - len(self._head)]
+        self._head += taken
+        if len(self._head) == self._head_bytes:
+            header_bytes, body_bytes = _PREFIX.unpack_from(self._head)
+            if self._head_bytes == _PREFIX.size:
+                self._check_sizes(header_bytes, body_bytes)
+                self._head_bytes += header_bytes
+            else:
+                self._read_header(body_bytes)
+        return len(taken)
+
+    def _check_sizes(self, header_bytes: int, body_bytes: int) -> None:
+        if not 0 < header_bytes <= MAX_HEADER_BYTES:
+            raise ProtocolError(f"a frame's header claims {header_bytes} bytes, not 1 to {MAX_HEADER_BYTES}")
+        if header_bytes + body_bytes > self._max_frame_bytes:
+            raise ProtocolError(
+                f"a frame claims {header_bytes + body_bytes} bytes, more than {self._max_frame_bytes}"
+            )
+
+    def _read_header(self, body_bytes: int) -> None:
+        try:
+            content = codec.decode(memoryview(self._head)[_PREFIX.size :], max_bytes=MAX_HEADER_BYTES)
+        except InvalidMessage as error:
+            raise ProtocolError(f"a frame's header is malformed: {error.detail}") from None
+        if not (isinstance(content, list) and len(content) == 2):
+            raise ProtocolError("a frame's header is not [fields, lengths]")
+        header, lengths = content
+        if not (isinstance(header, dict) and isinstance(lengths, list)):
+            raise ProtocolError("a frame's header is not [fields, lengths]")
+        if not all(type(n) is int and n >= 0 for n in lengths) or sum(lengths) != body_bytes:
+            raise ProtocolError("the lengths of a frame's parts do not add up to its body")
+        self._header, self._lengths = header, lengths
+        self._body, self._body_filled = bytearray(body_bytes), 0
+
+    def _fill_body(self, view: memoryview, body: bytearray) -> int:
+        taken = view[: len(body) - self._body_filled]
+        body[self._body_filled : self._body_filled + len(taken)] = taken
+        self._body_filled += len(taken)
+        return len(taken)
+
+    def _finish(self, body: bytearray) -> Frame:
+        parts: list[memoryview] = []
+        offset = 0
+        whole = memoryview(body).toreadonly()
+        for length in self._lengths:
+            parts.append(whole[offset : offset + length])
+            offset += length
+        frame = Frame(self._header, parts)
+        self._head, self._head_bytes, self._body = bytearray(), _PREFIX.size, None
+        return frame
