@@ -1,0 +1,239 @@
+"""TCP links: connect, listen, and say plainly why not.
+
+This is the one place of the links where an `OSError` becomes an error of fedd.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
+from fedd.net.transport import Address, Wire
+
+LISTEN_BACKLOG: Final = 128
+"""Connections that the kernel holds for us while we are busy; more are refused by it."""
+
+NOT_SENT_LOW_WATER_BYTES: Final = 16 * 1024
+"""What the kernel may hold unsent. More of it would make a heartbeat wait behind bulk data."""
+
+_SIOCGIFADDR: Final = 0x8915
+
+
+def broken_reason(error: OSError) -> str:
+    """Name why a link broke: "closed" when the other end's kernel said so, else "error: ..."."""
+    if error.errno in {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}:
+        return "closed"
+    return f"error: {error.strerror or error}"
+
+
+class TcpWire:
+    """A TCP connection; small writes leave at once and little is held unsent in the kernel."""
+
+    __slots__ = ("_socket", "local_address", "recv_into", "remote_address", "send")
+
+    def __init__(self, raw: socket.socket) -> None:
+        raw.setblocking(False)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER_BYTES)
+        self._socket = raw
+        self.local_address = _from_sockaddr(raw.family, raw.getsockname())
+        self.remote_address = _from_sockaddr(raw.family, raw.getpeername())
+        self.send: Callable[[bytes | memoryview], int] = raw.send
+        self.recv_into: Callable[[memoryview], int] = raw.recv_into
+
+    async def wait_readable(self) -> None:
+        """Wait until there are bytes, or the end."""
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this connection was closed here")
+        await trio.lowlevel.wait_readable(self._socket.fileno())
+
+    async def wait_writable(self) -> None:
+        """Wait until the kernel takes bytes."""
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this connection was closed here")
+        await trio.lowlevel.wait_writable(self._socket.fileno())
+
+    def close(self) -> None:
+        """Close the socket and wake whoever waits on it."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+
+
+class TcpListener:
+    """A listening TCP socket."""
+
+    def __init__(self, raw: trio.socket.SocketType, address: Address) -> None:
+        self._socket = raw
+        bound = replace(address, port=int(raw.getsockname()[1]), peer_id=None)
+        self.addresses = (
+            [replace(bound, host=host) for host in machine_addresses(bound.transport)]
+            if bound.is_wildcard
+            else [bound]
+        )
+
+    async def accept(self) -> Wire:
+        """Wait for the next connection; those that vanish while queued are passed over."""
+        while True:
+            try:
+                accepted, _ = await self._socket.accept()
+            except OSError as error:
+                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    raise Unhealthy(
+                        f"cannot accept connections: {error.strerror}",
+                        hint="raise the limit of open files (LimitNOFILE)",
+                    ) from error
+                if error.errno in {errno.EBADF, errno.EINVAL}:
+                    raise trio.ClosedResourceError("this listener was closed") from error
+                continue
+            raw = socket.socket(fileno=accepted.detach())
+            try:
+                return TcpWire(raw)
+            except OSError:  # gone between accept and the look at its name
+                raw.close()
+
+    def close(self) -> None:
+        """Close the socket; its port is free again."""
+        self._socket.close()
+
+
+class TcpNetwork:
+    """TCP over IPv4 and IPv6, numeric or by name."""
+
+    async def connect(self, address: Address) -> Wire:
+        """Connect to the first of the host's addresses that answers; NotConnected when none does."""
+        last: OSError = OSError(errno.EHOSTUNREACH, "no address")
+        try:
+            for family, sockaddr in await _resolve(address):
+                raw = trio.socket.socket(family, socket.SOCK_STREAM)
+                try:
+                    await raw.connect(sockaddr)
+                    return TcpWire(socket.socket(fileno=raw.detach()))
+                except OSError as error:
+                    last = error
+                finally:
+                    raw.close()
+        except OSError as error:
+            last = error
+        raise _not_connected(address, last) from last
+
+    async def listen(self, address: Address) -> TcpListener:
+        """Bind and listen; Conflict when the address is taken, with what to do about it."""
+        if address.transport not in {"ip4", "ip6"}:
+            raise InvalidParameter(
+                f"cannot listen on {address}: a listener needs a numeric address",
+                hint="for example /ip4/0.0.0.0/tcp/4001, or /ip6/::/tcp/4001",
+                field="listen",
+            )
+        family = socket.AF_INET if address.transport == "ip4" else socket.AF_INET6
+        try:
+            raw = trio.socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
+        try:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            await raw.bind((address.host, address.port))
+            raw.listen(LISTEN_BACKLOG)
+        except OSError as error:
+            raw.close()
+            raise _cannot_listen(address, error) from error
+        return TcpListener(raw, address)
+
+
+async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
+    if address.transport == "ip4":
+        return [(socket.AF_INET, (address.host, address.port))]
+    if address.transport == "ip6":
+        return [(socket.AF_INET6, (address.host, address.port))]
+    family = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}.get(address.transport, socket.AF_UNSPEC)
+    found = await trio.socket.getaddrinfo(
+        address.host, address.port, family=family, type=socket.SOCK_STREAM
+    )
+    return [(entry[0], (str(entry[4][0]), int(entry[4][1]))) for entry in found]
+
+
+def _not_connected(address: Address, error: OSError) -> FeddError:
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return Unhealthy(
+            f"cannot dial {address}: {error.strerror}", hint="raise the limit of open files (LimitNOFILE)"
+        )
+    if isinstance(error, socket.gaierror):
+        return NotConnected(
+            f"cannot dial {address}: the name {address.host} does not resolve ({error.strerror})",
+            hint="check the name, or use a numeric address",
+        )
+    if error.errno == errno.ECONNREFUSED:
+        return NotConnected(
+            f"cannot dial {address}: nobody listens there",
+            hint="check that the daemon there runs and that this is its port",
+        )
+    return NotConnected(
+        f"cannot dial {address}: {error.strerror or error}", hint="check the address and the network between"
+    )
+
+
+def _cannot_listen(address: Address, error: OSError) -> FeddError:
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(
+            f"cannot listen on {address}: the address is in use by another program",
+            hint="stop that program (see `ss -ltnp`), or choose another port; /tcp/0 picks a free one",
+            field="listen",
+        )
+    if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        return InvalidParameter(
+            f"cannot listen on {address}: this machine has no such address",
+            hint="listen on one of its own addresses, or on 0.0.0.0 or :: for all of them",
+            field="listen",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return Denied(
+            f"cannot listen on {address}: not permitted",
+            hint="ports below 1024 need privileges",
+            field="listen",
+        )
+    return Unhealthy(f"cannot listen on {address}: {error.strerror or error}", field="listen")
+
+
+def _from_sockaddr(family: int, sockaddr: tuple[str, int]) -> Address:
+    return Address("ip6" if family == socket.AF_INET6 else "ip4", sockaddr[0].split("%")[0], sockaddr[1])
+
+
+def machine_addresses(transport: str) -> list[str]:
+    """Give this machine's addresses of a family ("ip4" or "ip6"), those of the loopback last."""
+    return _ipv4_addresses() if transport == "ip4" else _ipv6_addresses()
+
+
+def _ipv4_addresses() -> list[str]:
+    found: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = name.encode()[:15].ljust(256, b"\0")
+            try:
+                reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+            except OSError:  # the interface has no IPv4 address
+                continue
+            found.append(socket.inet_ntoa(reply[20:24]))
+    return sorted(found or ["127.0.0.1"], key=lambda host: host.startswith("127."))
+
+
+def _ipv6_addresses() -> list[str]:
+    found: list[str] = []
+    try:
+        with open("/proc/net/if_inet6", encoding="ascii") as table:
+            for line in table:
+                address = ipaddress.IPv6Address(int(line.split()[0], 16))
+                if not address.is_link_local:  # needs a zone, which differs on every machine
+                    found.append(str(address))
+    except OSError:  # no IPv6 here
+        return ["::1"]
+    return sorted(found or ["::1"], key=lambda host: host == "::1")
