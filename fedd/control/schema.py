@@ -1,0 +1,282 @@
+"""The control API as one table: every route with its fields, replies and errors.
+
+Client and server share it, and the reference page is generated from `ROUTES` and `ERRORS`. The daemon refuses
+unknown keys, clients ignore them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fedd.api.errors import FeddError
+
+API_VERSION = 1
+
+
+class ErrorKind(NamedTuple):
+    """What a `FeddError.code` becomes: an HTTP status, fedctl's exit code and a title for people."""
+
+    status: int
+    exit_code: int
+    title: str
+
+
+ERRORS: dict[str, ErrorKind] = {
+    "failed": ErrorKind(500, 1, "Failed"),
+    "invalid": ErrorKind(400, 2, "Invalid request"),
+    "denied": ErrorKind(403, 4, "Denied"),
+    "not_found": ErrorKind(404, 5, "Not found"),
+    "conflict": ErrorKind(409, 7, "Conflict"),
+    "refused": ErrorKind(422, 1, "Refused"),
+    "timeout": ErrorKind(504, 6, "Timed out"),
+    "unhealthy": ErrorKind(503, 8, "Unhealthy"),
+    "protocol": ErrorKind(502, 1, "A peer broke the protocol"),
+    "not_connected": ErrorKind(502, 1, "Not connected"),
+    "invalid_message": ErrorKind(500, 1, "Invalid message"),
+    "quorum_lost": ErrorKind(500, 1, "Quorum lost"),
+    "dropped": ErrorKind(500, 1, "Dropped"),
+    "stopped": ErrorKind(500, 1, "Stopped"),
+    "plugin_failed": ErrorKind(500, 1, "A plugin failed"),
+}
+
+EXIT_NO_DAEMON = 3
+EXIT_INTERRUPTED = 130
+
+
+def error_kind(code: str) -> ErrorKind:
+    """The row of `code`; a code of a newer daemon counts as `failed`."""
+    return ERRORS.get(code, ERRORS["failed"])
+
+
+def error_document(error: FeddError, request_id: str) -> dict[str, Any]:
+    """The body of an error reply: `{code, title, detail, hint, field, request_id}`."""
+    return {
+        "code": error.code,
+        "title": error_kind(error.code).title,
+        "detail": error.detail,
+        "hint": error.hint,
+        "field": error.field,
+        "request_id": request_id,
+    }
+
+
+class Field(NamedTuple):
+    """A key of a request body or query.
+
+    `type` is text, integer, seconds, texts, object, quorum or any. Integers and seconds lie in [low, high].
+    """
+
+    name: str
+    type: str
+    help: str
+    required: bool = False
+    default: Any = None
+    low: float = 0
+    high: float = 2**63 - 1
+
+
+class Route(NamedTuple):
+    """One method and path. `{peer}`, `{name}` and `{run}` in the path stand for one segment."""
+
+    operation: str
+    method: str
+    path: str
+    summary: str
+    reply: str
+    fields: tuple[Field, ...] = ()
+    query: tuple[Field, ...] = ()
+    errors: tuple[str, ...] = ()
+    streams: bool = False
+    """Replies with NDJSON: one document a line, the last `{"kind": "end"}`."""
+
+    changes: bool = False
+    """Changes something, so the caller's user id goes into the log."""
+
+
+_RESULT = (
+    "{run_id, algorithm, state, value, contributors[], dropped[{peer_id, round, reason}], joined[], rounds, "
+    "residual, epoch, degraded, bytes_in, bytes_out, wall_s, metrics{}}"
+)
+_PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
+
+ROUTES: tuple[Route, ...] = (
+    Route("version", "GET", "/v1/version", "Versions of the daemon and of this API.", "{version, api}"),
+    Route(
+        "status",
+        "GET",
+        "/v1/status",
+        "This node.",
+        "{peer_id, name, version, federation, addresses[], uptime_s, rss_bytes, "
+        "members{alive, suspect, dead, left}, runs_active, plugins[]}",
+    ),
+    Route(
+        "members",
+        "GET",
+        "/v1/members",
+        "Everyone known, this node included.",
+        "[{peer_id, name, state, addresses[], rtt_ms, last_heard_s, link, version}]",
+    ),
+    Route(
+        "plugins",
+        "GET",
+        "/v1/plugins",
+        "Plugins found here, those that failed to load with `error`.",
+        "[{name, plugin, version, algorithms[], error}]",
+    ),
+    Route(
+        "algorithms",
+        "GET",
+        "/v1/algorithms",
+        "Algorithms that can run here.",
+        "[{name, plugin, version, help, parameters[{name, type, default, help, choices[]}]}]",
+    ),
+    Route(
+        "algorithm",
+        "GET",
+        "/v1/algorithms/{name}",
+        "One algorithm.",
+        "{name, plugin, version, help, parameters[]}",
+        errors=("not_found",),
+    ),
+    Route("inputs", "GET", "/v1/inputs", "Inputs of this device.", "[{name, source, ...}]"),
+    Route(
+        "set",
+        "PUT",
+        "/v1/inputs/{name}",
+        "Make or replace a constant input.",
+        "{input, value}",
+        fields=(Field("value", "any", "A number, string or nested lists.", required=True),),
+        errors=("invalid", "conflict"),
+        changes=True,
+    ),
+    Route(
+        "runs",
+        "GET",
+        "/v1/runs",
+        "Runs that this node takes or took part in.",
+        "[{run_id, algorithm, state, round, rounds, members, started_s_ago}]",
+    ),
+    Route("show", "GET", "/v1/runs/{run}", "One run.", _RESULT, errors=("not_found", "invalid")),
+    Route(
+        "watch",
+        "GET",
+        "/v1/runs/{run}/watch",
+        "Follow a run to its result.",
+        "{kind: progress, round, residual, members, dropped[], metrics{}} ... {kind: result, ...} "
+        "{kind: end}",
+        errors=("not_found", "invalid"),
+        streams=True,
+    ),
+    Route(
+        "events",
+        "GET",
+        "/v1/events",
+        "What happens on this node, as it happens.",
+        "{seq, kind, unix_s, peer_id?, run_id?, ...} ... {kind: lagged, missed} ... {kind: end}",
+        query=(Field("since", "integer", "Begin after this number; 0 for all that is kept."),),
+        errors=("invalid",),
+        streams=True,
+    ),
+    Route(
+        "init",
+        "POST",
+        "/v1/federation/init",
+        "Begin a federation on this node.",
+        "{federation, federation_id, peer_id}",
+        fields=(Field("federation", "text", "Its name.", required=True),),
+        errors=("invalid", "conflict"),
+        changes=True,
+    ),
+    Route(
+        "invite",
+        "POST",
+        "/v1/federation/invite",
+        "Make a token that lets others in.",
+        "{token, expires_s, uses}",
+        fields=(
+            Field("uses", "integer", "How many may join with it.", default=1, low=1, high=10_000),
+            Field("expires_s", "seconds", "How long it is good.", default=3600.0, low=1, high=30 * 86_400),
+        ),
+        errors=("invalid", "denied", "conflict"),
+        changes=True,
+    ),
+    Route(
+        "join",
+        "POST",
+        "/v1/federation/join",
+        "Join the federation that a token invites to; replies when this node is a member and linked.",
+        "{federation, federation_id, peer_id}",
+        fields=(
+            Field("token", "text", "The line that `fedctl invite` printed.", required=True),
+            Field("deadline_s", "seconds", "When to give up.", default=20.0, low=1, high=600),
+        ),
+        errors=("invalid", "denied", "conflict", "timeout", "not_connected"),
+        changes=True,
+    ),
+    Route(
+        "leave",
+        "POST",
+        "/v1/federation/leave",
+        "Leave the federation for good.",
+        "{federation}",
+        errors=("conflict",),
+        changes=True,
+    ),
+    Route(
+        "connect",
+        "POST",
+        "/v1/links",
+        "Link to a peer and keep the link.",
+        "{peer_id}",
+        fields=(Field("address", "text", "A multiaddr with /p2p/ID.", required=True),),
+        errors=("invalid", "denied", "timeout", "not_connected"),
+        changes=True,
+    ),
+    Route(
+        "disconnect",
+        "DELETE",
+        "/v1/links/{peer}",
+        "Drop a link, and keep it no longer.",
+        "{peer_id}",
+        errors=("invalid", "not_found", "not_connected"),
+        changes=True,
+    ),
+    Route(
+        "ping",
+        "POST",
+        "/v1/ping",
+        "Round trips to a linked peer.",
+        "{peer_id, rtt_ms[]}",
+        fields=(_PEER, Field("count", "integer", "How many.", default=3, low=1, high=1000)),
+        errors=("invalid", "not_found", "not_connected", "timeout"),
+    ),
+    Route(
+        "run",
+        "POST",
+        "/v1/runs",
+        "Propose a run and start it; replies when the members have answered.",
+        "{run_id, members[], declined[{peer_id, reason}], topology, seed, quorum}",
+        fields=(
+            Field("algorithm", "text", "Its name.", required=True),
+            Field("parameters", "object", "Its parameters by name, typed or as text.", default={}),
+            Field("input", "text", "The input that each member reads."),
+            Field("topology", "text", "complete, ring or random-regular:K; chosen by size when not given."),
+            Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
+            Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
+            Field("contract", "text", "What counts when a member dies.", default="survivors"),
+            Field("seed", "integer", "Of everything random in the run."),
+            Field("pace_s", "seconds", "No round is shorter.", high=3600),
+        ),
+        errors=("invalid", "denied", "not_found", "refused", "conflict", "timeout"),
+        changes=True,
+    ),
+    Route(
+        "stop",
+        "POST",
+        "/v1/runs/{run}/stop",
+        "Stop a run on every member.",
+        "{run_id, state}",
+        errors=("not_found", "invalid", "conflict"),
+        changes=True,
+    ),
+)
