@@ -7,8 +7,9 @@ Specification 0.8, systemd.exec(5) for `STATE_DIRECTORY`, `CONFIGURATION_DIRECTO
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 SOCKET_NAME = "fedd.sock"
 SYSTEM_SOCKET = "/run/fedd.sock"
@@ -58,6 +59,20 @@ def credential(name: str, environ: Mapping[str, str] | None = None) -> str | Non
         return None
     path = os.path.join(directory, name)
     return path if os.path.lexists(path) else None
+
+
+@contextlib.contextmanager
+def socket_address(path: str) -> Iterator[str]:
+    """`path` as an address for bind or connect; one too long for the kernel goes through its directory."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        yield path
+        return
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
 
 
 def _home(environ: Mapping[str, str]) -> str:

@@ -1,0 +1,226 @@
+"""The client of the control socket that fedctl itself uses. Synchronous: a socket and h11, nothing else.
+
+with Client("/run/fedd.sock") as client:
+    print(client.request("GET", "/v1/status")["peer_id"])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import h11
+
+from fedd.api import errors
+from fedd.api.errors import FeddError, TimedOut, Unhealthy
+from fedd.control.requests import encode_segment
+from fedd.paths import socket_address
+
+# The daemon's own deadlines are shorter: joining, the longest, gives up after 20 s unless told otherwise.
+DEFAULT_TIMEOUT_S = 60.0
+
+# A reply is at most a result with its value; more than this is no daemon of ours.
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+
+_READ_BYTES = 65_536
+
+
+class NoDaemon(FeddError):
+    """Nobody answers at the socket."""
+
+    code: ClassVar[str] = "no_daemon"
+
+
+def path_of(*segments: str) -> str:
+    """A path of the API from its segments, percent-encoded: `path_of("runs", run_id, "watch")`."""
+    return "/v1/" + "/".join(encode_segment(segment) for segment in segments)
+
+
+class Client:
+    """One connection to a daemon, used for one request after the other; close it, or use it with `with`."""
+
+    def __init__(self, socket_path: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._path = socket_path
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+        self._http = h11.Connection(h11.CLIENT)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the daemon then ends what it still does for this client."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._http = h11.Connection(h11.CLIENT)
+
+    def request(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> Any:
+        """Send a request and return the reply's document.
+
+        Raises NoDaemon, TimedOut, or the error that the daemon replied with, in its class.
+        """
+        with self._translated():
+            response = self._exchange(method, path, body, query)
+            data = bytearray()
+            for part in self._body():
+                data += part
+                if len(data) > MAX_REPLY_BYTES:
+                    raise FeddError(f"the reply from {self._path} has more than {MAX_REPLY_BYTES} bytes")
+            self._next_cycle()
+        document = self._decode(bytes(data))
+        if response.status_code >= 400:
+            raise _error_from(document)
+        return document
+
+    def stream(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Send a request for a stream and yield its items, without the closing `end`.
+
+        Waits for items as long as it takes. Errors as `request`; Unhealthy when the stream breaks off.
+        """
+        try:
+            yield from self._items(method, path, body, query)
+        finally:
+            self.close()
+
+    def _items(
+        self, method: str, path: str, body: Any, query: Mapping[str, str] | None
+    ) -> Iterator[dict[str, Any]]:
+        with self._translated():
+            response = self._exchange(method, path, body, query)
+            if response.status_code >= 400:
+                raise _error_from(self._decode(b"".join(self._body())))
+            self._connected().settimeout(None)
+            rest = b""
+            for part in self._body():
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    item = self._decode(line)
+                    if item.get("kind") == "end":
+                        return
+                    if item.get("kind") == "error":
+                        raise _error_from(item)
+                    yield item
+        raise Unhealthy("the daemon broke the stream off", hint="is it still running? see its log")
+
+    def _exchange(self, method: str, path: str, body: Any, query: Mapping[str, str] | None) -> h11.Response:
+        sock = self._connected()
+        if query:
+            path += "?" + "&".join(f"{encode_segment(k)}={encode_segment(v)}" for k, v in query.items())
+        content = b"" if body is None else json.dumps(body, allow_nan=False).encode()
+        headers = [("Host", "fedd"), ("Accept", "application/json"), ("Content-Length", str(len(content)))]
+        if content:
+            headers.append(("Content-Type", "application/json"))
+        data = self._http.send(h11.Request(method=method, target=path, headers=headers)) or b""
+        data += self._http.send(h11.Data(data=content)) or b""
+        data += self._http.send(h11.EndOfMessage()) or b""
+        with contextlib.suppress(BrokenPipeError):  # refused early: the reply says why
+            sock.sendall(data)
+        while True:
+            event = self._next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.ConnectionClosed):
+                raise Unhealthy(
+                    f"the daemon at {self._path} closed the connection",
+                    hint="is it still running? see its log",
+                )
+
+    def _body(self) -> Iterator[bytes]:
+        while True:
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                return
+
+    def _next_event(self) -> Any:
+        while True:
+            event = self._http.next_event()
+            if event is not h11.NEED_DATA:
+                return event
+            self._http.receive_data(self._connected().recv(_READ_BYTES))
+
+    def _next_cycle(self) -> None:
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        else:
+            self.close()
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(self._timeout_s)
+            try:
+                with socket_address(os.path.abspath(self._path)) as address:
+                    sock.connect(address)
+            except OSError as error:
+                sock.close()
+                raise _no_daemon(self._path, error) from error
+            self._socket = sock
+        return self._socket
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            self.close()
+            raise TimedOut(
+                f"the daemon at {self._path} did not answer within {self._timeout_s:g} s",
+                hint="it may be busy or stopped; see its log",
+            ) from error
+        except h11.RemoteProtocolError as error:
+            self.close()
+            raise FeddError(
+                f"what answers at {self._path} does not speak fedd's protocol: {error}"
+            ) from error
+        except OSError as error:
+            self.close()
+            raise Unhealthy(
+                f"the connection to the daemon at {self._path} broke: {error.strerror}",
+                hint="is it still running? see its log",
+            ) from error
+
+    def _decode(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise FeddError(f"what answers at {self._path} does not reply in JSON") from error
+
+
+def _no_daemon(path: str, error: OSError) -> FeddError:
+    if isinstance(error, PermissionError):
+        return errors.Denied(
+            f"you may not use the socket {path}", hint="join its group, or run fedctl as the daemon's user"
+        )
+    if isinstance(error, BlockingIOError | TimeoutError):
+        return TimedOut(
+            f"the daemon at {path} does not take connections", hint="it may be stopped or overrun"
+        )
+    return NoDaemon(
+        f"no daemon answers at {path}", hint="start one with `fedd`, or name its socket with --socket"
+    )
+
+
+def _error_from(document: Any) -> FeddError:
+    """The daemon's error in the class that has its code; FeddError for a code not known here."""
+    if not isinstance(document, dict):
+        return FeddError("the daemon refused, and did not say why")
+    detail, hint, field = (str(document.get(name) or "") for name in ("detail", "hint", "field"))
+    code = document.get("code")
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, FeddError) and kind.code == code:
+            return kind(detail, hint=hint, field=field)
+    return FeddError(detail, hint=hint, field=field)
