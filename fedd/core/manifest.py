@@ -1,0 +1,267 @@
+"""What a run is, signed: proposals, acceptances, the manifest, and the statements that end a part in it.
+
+The run's id is the hash of its manifest, which holds every member's signed acceptance of one proposal:
+an initiator cannot tell two stories, and a member that missed the manifest can take it from any other.
+All documents are canonical CBOR; signatures are domain-separated envelopes of `core.identity`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core import codec, topology
+from fedd.core.identity import PrivateKey, open_sealed, seal
+
+Parameter: TypeAlias = bool | int | float | str
+
+MAX_DOCUMENT_BYTES = 256 * 1024
+"""A manifest of 500 members, who each add their id and a signed acceptance: about 400 bytes."""
+
+MAX_REASON_CHARS = 512
+"""Reasons are shown to people; what a peer says about itself is cut here."""
+
+MAX_PACE_S = 3600.0
+"""A round an hour is the slowest anybody can want; more is a slip of the unit."""
+
+RUN_ID_CHARS = 40
+"""160 bits of SHA-256 in hexadecimal: long enough against collisions, short enough to read."""
+
+_MANIFEST_DOMAIN = "fedd/run-manifest/1"
+_ACCEPTANCE_DOMAIN = "fedd/run-acceptance/1"
+_END_DOMAIN = "fedd/run-end/1"
+_STOP_DOMAIN = "fedd/run-stop/1"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the initiator asks of each member, before it is known who takes part.
+
+    `topology` is empty for the default, `input` for none. `quorum` counts members; `pace_s` is the least
+    time of a round. `nonce` (16 bytes) makes two equal requests two runs.
+    """
+
+    federation: str
+    initiator: PeerId
+    algorithm: str
+    plugin: str
+    distribution: str
+    version: str
+    parameters: Mapping[str, Parameter]
+    input: str
+    topology: str
+    contract: str
+    seed: int
+    quorum: int
+    pace_s: float
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        """Canonical bytes; `decode` inverts it."""
+        return codec.encode({**self.__dict__, "parameters": dict(self.parameters)})
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that acceptances name."""
+        return hashlib.sha256(self.encode()).digest()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Proposal:
+        """Raises ProtocolError for anything that is not a well-formed proposal."""
+        fields = _document(data, "proposal")
+        pace_s = _take(fields, "pace_s", float)
+        parameters = _take(fields, "parameters", dict)
+        if not all(isinstance(value, bool | int | float | str) for value in parameters.values()):
+            raise ProtocolError(
+                "a proposal's parameters are numbers, texts and truth values", field="parameters"
+            )
+        if not (math.isfinite(pace_s) and 0 <= pace_s <= MAX_PACE_S):
+            raise ProtocolError(f"a proposal's pace is {pace_s} s", field="pace_s")
+        texts = {
+            name: _take(fields, name, str)
+            for name in ("federation", "initiator", "algorithm", "plugin", "distribution", "version", "input",
+                         "topology", "contract")
+        }  # fmt: skip
+        return cls(
+            **texts,
+            parameters=parameters,
+            seed=_take(fields, "seed", int),
+            quorum=_take(fields, "quorum", int),
+            pace_s=pace_s,
+            nonce=_take(fields, "nonce", bytes),
+        )
+
+
+def accept(key: PrivateKey, proposal: Proposal) -> bytes:
+    """This node's signed acceptance of `proposal`."""
+    return seal(key, _ACCEPTANCE_DOMAIN, proposal.digest)
+
+
+def check_acceptance(acceptance: bytes, proposal_digest: bytes, member: PeerId) -> None:
+    """Raises ProtocolError when `acceptance` is not `member`'s signed word for this proposal."""
+    _, accepted = open_sealed(acceptance, _ACCEPTANCE_DOMAIN, member)
+    if accepted != proposal_digest:
+        raise ProtocolError(f"{member} accepted another proposal")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A run that takes place: the proposal, who accepted, who declined and the graph they form.
+
+    `sealed` is the initiator's signed document, as it is handed on unchanged.
+    """
+
+    run_id: str
+    proposal: Proposal
+    members: tuple[PeerId, ...]
+    declined: tuple[tuple[PeerId, str], ...]
+    topology: str
+    max_payload_bytes: int
+    graph: topology.Graph
+    sealed: bytes
+
+
+def issue(
+    key: PrivateKey,
+    proposal: Proposal,
+    acceptances: Mapping[PeerId, bytes],
+    declined: Mapping[PeerId, str],
+    max_payload_bytes: int,
+) -> Manifest:
+    """The initiator's manifest over those who accepted. Raises InvalidParameter when they form no such graph."""
+    name = proposal.topology or topology.default_topology(len(acceptances))
+    graph = topology.build(name, acceptances, proposal.seed)
+    payload = codec.encode(
+        {
+            "proposal": proposal.encode(),
+            "acceptances": [[member, acceptances[member]] for member in graph.members],
+            "declined": [[peer, declined[peer][:MAX_REASON_CHARS]] for peer in sorted(declined)],
+            "topology": name,
+            "adjacency": graph.adjacency_hash(),
+            "max_payload_bytes": max_payload_bytes,
+        }
+    )
+    return open_manifest(seal(key, _MANIFEST_DOMAIN, payload))
+
+
+def open_manifest(sealed: bytes) -> Manifest:
+    """Verify a manifest: its initiator's signature, every acceptance, the graph.
+
+    Raises ProtocolError. That the initiator and the members belong to the federation is for the caller to
+    check, and costs less: do it on the sender first.
+    """
+    signer, payload = open_sealed(sealed, _MANIFEST_DOMAIN, max_bytes=MAX_DOCUMENT_BYTES)
+    fields = _document(payload, "manifest")
+    proposal = Proposal.decode(_take(fields, "proposal", bytes))
+    if signer != proposal.initiator:
+        raise ProtocolError(f"the manifest of {proposal.initiator}'s run is signed by {signer}")
+    digest = proposal.digest
+    acceptances = _pairs(fields, "acceptances", bytes)
+    for member, acceptance in acceptances:
+        check_acceptance(acceptance, digest, member)
+    members = tuple(member for member, _ in acceptances)
+    name = _take(fields, "topology", str)
+    max_payload_bytes = _take(fields, "max_payload_bytes", int)
+    if max_payload_bytes < 1:
+        raise ProtocolError("a manifest that allows no payload", field="max_payload_bytes")
+    if not 1 <= proposal.quorum <= len(members):
+        raise ProtocolError(
+            f"a manifest of {len(members)} members with quorum {proposal.quorum}", field="quorum"
+        )
+    try:
+        graph = topology.build(name, members, proposal.seed)
+    except FeddError as error:
+        raise ProtocolError(f"the manifest's graph cannot be built: {error.detail}") from error
+    if graph.members != members or graph.adjacency_hash() != _take(fields, "adjacency", bytes):
+        raise ProtocolError(
+            "the manifest's graph is not the one derived here",
+            hint="do all members run the same version of fedd?",
+        )
+    return Manifest(
+        run_id=hashlib.sha256(payload).hexdigest()[:RUN_ID_CHARS],
+        proposal=proposal,
+        members=members,
+        declined=tuple((peer, reason) for peer, reason in _pairs(fields, "declined", str)),
+        topology=name,
+        max_payload_bytes=max_payload_bytes,
+        graph=graph,
+        sealed=bytes(sealed),
+    )
+
+
+@dataclass(frozen=True)
+class EndStatement:
+    """A member's own word that it takes part in a run no longer, from which round on and why."""
+
+    member: PeerId
+    round: int
+    reason: str
+    sealed: bytes
+
+
+def state_end(key: PrivateKey, run_id: str, round: int, reason: str) -> EndStatement:
+    """This node leaves the run."""
+    reason = reason[:MAX_REASON_CHARS]
+    payload = codec.encode({"run": run_id, "round": round, "reason": reason})
+    return EndStatement(key.peer_id, round, reason, seal(key, _END_DOMAIN, payload))
+
+
+def open_end(sealed: bytes, run_id: str) -> EndStatement:
+    """Verify a statement about this run. Raises ProtocolError."""
+    signer, payload = open_sealed(sealed, _END_DOMAIN)
+    fields = _document(payload, "end statement")
+    if _take(fields, "run", str) != run_id:
+        raise ProtocolError(f"{signer} speaks of the end of another run")
+    reason = _take(fields, "reason", str)[:MAX_REASON_CHARS]
+    return EndStatement(signer, _take(fields, "round", int), reason, bytes(sealed))
+
+
+def state_stop(key: PrivateKey, run_id: str) -> bytes:
+    """This node's signed word that the run shall end everywhere."""
+    return seal(key, _STOP_DOMAIN, codec.encode({"run": run_id}))
+
+
+def open_stop(sealed: bytes) -> tuple[PeerId, str]:
+    """(who stopped, run id). Raises ProtocolError."""
+    signer, payload = open_sealed(sealed, _STOP_DOMAIN)
+    return signer, _take(_document(payload, "stop statement"), "run", str)
+
+
+def _document(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        fields = codec.decode(data, max_bytes=MAX_DOCUMENT_BYTES, canonical=True)
+    except FeddError as error:
+        raise ProtocolError(f"not a {what}: {error.detail}") from error
+    if not isinstance(fields, dict):
+        raise ProtocolError(f"not a {what}: its document is no map")
+    return fields
+
+
+def _take(fields: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    value = fields.get(name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ProtocolError(f"{name} is missing or no {kind.__name__}", field=name)
+    return value
+
+
+def _pairs(fields: Mapping[str, Any], name: str, kind: type[_T]) -> list[tuple[PeerId, _T]]:
+    pairs: list[tuple[PeerId, _T]] = []
+    for pair in _take(fields, name, list):
+        if not (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], kind)
+        ):
+            raise ProtocolError(
+                f"{name} holds something that is no pair of a peer and {kind.__name__}", field=name
+            )
+        pairs.append((pair[0], pair[1]))
+    return pairs

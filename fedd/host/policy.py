@@ -1,0 +1,56 @@
+"""What the owner of this device lets others do with it: algorithms, inputs, and who may start runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedd.api.errors import Denied
+from fedd.api.types import PeerId
+
+BUNDLED_DISTRIBUTION = "fedd"
+"""What comes in fedd's own wheel is allowed without being listed."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`[policy]` of fedd.toml.
+
+    `algorithms` names algorithms or plugins beside the bundled ones; `inputs` maps an input to the
+    algorithms that may read it (an input not named is open to every allowed algorithm); `initiators`
+    names peer ids or member names that may start runs here (empty: any member; the owner always may).
+    """
+
+    algorithms: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    initiators: tuple[str, ...] = ()
+
+    def check_algorithm(self, algorithm: str, plugin: str, distribution: str) -> None:
+        """Raises Denied when the owner did not allow this algorithm."""
+        if distribution == BUNDLED_DISTRIBUTION or algorithm in self.algorithms or plugin in self.algorithms:
+            return
+        raise Denied(
+            f"the policy here does not allow the algorithm {algorithm!r} of {distribution}",
+            hint=f"add it to algorithms in [policy] of fedd.toml: algorithms = [{algorithm!r}]",
+            field="algorithm",
+        )
+
+    def check_input(self, name: str, algorithm: str) -> None:
+        """Raises Denied when the owner keeps this input for other algorithms."""
+        readers = self.inputs.get(name)
+        if readers is None or algorithm in readers:
+            return
+        raise Denied(
+            f"the policy here does not let {algorithm!r} read the input {name!r}",
+            hint=f"add it to {name} in [policy] inputs of fedd.toml",
+            field="input",
+        )
+
+    def check_initiator(self, peer: PeerId, name: str) -> None:
+        """Raises Denied when this member may not start runs here."""
+        if not self.initiators or peer in self.initiators or name in self.initiators:
+            return
+        raise Denied(
+            f"the policy here does not let {name or peer} start runs",
+            hint="add it to initiators in [policy] of fedd.toml",
+        )
