@@ -1,0 +1,435 @@
+"""Noise_XX_25519_ChaChaPoly_SHA256 as libp2p's `/noise` uses it: handshake and transport ciphers.
+
+Section numbers are those of the Noise Protocol Framework, revision 34; the payloads follow the
+noise-libp2p specification: each end proves its identity key by a signature over its static X25519
+key. Every Noise message travels behind its length (two bytes, big-endian).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from fedd.api.errors import Denied, FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.identity import PrivateKey, PublicKey
+from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
+
+PROTOCOL_ID = "/noise"
+
+TAG_BYTES: Final = 16
+MAX_MESSAGE_BYTES: Final = 65_535
+MAX_PLAINTEXT_BYTES: Final = MAX_MESSAGE_BYTES - TAG_BYTES
+"""Most plaintext in one frame: 65,519 bytes."""
+
+FRAME_OVERHEAD_BYTES: Final = 2 + TAG_BYTES
+"""What a frame adds to its plaintext: the length in front, the tag behind."""
+
+MAX_HANDSHAKE_MESSAGE_BYTES = 4096
+"""A handshake message has about 250 bytes, 900 with the largest keys; strangers get no more memory."""
+
+_PROTOCOL_NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
+_SIGNATURE_PREFIX = b"noise-libp2p-static-key:"
+_PATTERN_XX = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
+_KEY_BYTES = 32
+_LAST_NONCE = (1 << 64) - 1  # reserved by section 5.1, never used to encrypt
+
+_pack_nonce = Struct("<4xQ").pack
+_pack_length = Struct(">H").pack
+_pack_length_into = Struct(">H").pack_into
+
+
+class SymmetricState:
+    """The chaining key, the transcript hash and the cipher of a handshake (section 5.2)."""
+
+    def __init__(self, protocol_name: bytes = _PROTOCOL_NAME, prologue: bytes = b"") -> None:
+        padded = protocol_name.ljust(32, b"\0")
+        self.h = padded if len(padded) == 32 else hashlib.sha256(protocol_name).digest()
+        self._ck = self.h
+        self._cipher: ChaCha20Poly1305 | None = None
+        self._nonce = 0
+        self.mix_hash(prologue)  # an empty prologue is hashed all the same
+
+    def mix_hash(self, data: bytes) -> None:
+        """Bind `data` to everything that follows."""
+        self.h = hashlib.sha256(self.h + data).digest()
+
+    def mix_key(self, secret: bytes) -> None:
+        """Derive the next chaining key and cipher key from a Diffie-Hellman result."""
+        self._ck, key = self._derive(secret)
+        self._cipher = ChaCha20Poly1305(key)
+        self._nonce = 0
+
+    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        """Encrypt under the present key, bound to the transcript; plain before the first key exists."""
+        if self._cipher is None:
+            ciphertext = plaintext
+        else:
+            ciphertext = self._cipher.encrypt(_pack_nonce(self._nonce), plaintext, self.h)
+            self._nonce += 1
+        self.mix_hash(ciphertext)
+        return ciphertext
+
+    def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
+        """Reverse `encrypt_and_hash`; ProtocolError when the message is not authentic."""
+        if self._cipher is None:
+            plaintext = ciphertext
+        else:
+            try:
+                plaintext = self._cipher.decrypt(_pack_nonce(self._nonce), ciphertext, self.h)
+            except InvalidTag:
+                raise ProtocolError("a Noise handshake message is not authentic") from None
+            self._nonce += 1
+        self.mix_hash(ciphertext)
+        return plaintext
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Return the transport keys: the initiator's sending key, then the responder's."""
+        return self._derive(b"")
+
+    def _derive(self, secret: bytes) -> tuple[bytes, bytes]:
+        """HKDF with two outputs (section 4.3)."""
+        temporary = hmac.digest(self._ck, secret, "sha256")
+        first = hmac.digest(temporary, b"\x01", "sha256")
+        return first, hmac.digest(temporary, first + b"\x02", "sha256")
+
+
+class HandshakeXX:
+    """The XX pattern (section 7.5): three messages, after which each end knows the other's static key.
+
+    `static` and `ephemeral` are 32 private bytes each; without `ephemeral` a fresh key is made.
+    """
+
+    def __init__(
+        self, *, initiator: bool, static: bytes, ephemeral: bytes | None = None, prologue: bytes = b""
+    ) -> None:
+        self._symmetric = SymmetricState(prologue=prologue)
+        self._initiator = initiator
+        self._static = X25519PrivateKey.from_private_bytes(static)
+        self._ephemeral = (
+            X25519PrivateKey.generate()
+            if ephemeral is None
+            else X25519PrivateKey.from_private_bytes(ephemeral)
+        )
+        self.remote_ephemeral = b""
+        """The other end's ephemeral public key, empty until its first message was read."""
+        self.remote_static = b""
+        """The other end's static public key, known once the message that carries it was read."""
+        self._turn = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all three messages went by."""
+        return self._turn == len(_PATTERN_XX)
+
+    @property
+    def writes_next(self) -> bool:
+        """Whether the next message is this end's to write."""
+        return not self.finished and (self._turn % 2 == 0) is self._initiator
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """The transcript hash: equal on both ends, different in every handshake."""
+        return self._symmetric.h
+
+    def write_message(self, payload: bytes) -> bytes:
+        """Return the next message with `payload` in it."""
+        message = bytearray()
+        for step in _PATTERN_XX[self._turn]:
+            if step == "e":
+                public = self._ephemeral.public_key().public_bytes_raw()
+                self._symmetric.mix_hash(public)
+                message += public
+            elif step == "s":
+                message += self._symmetric.encrypt_and_hash(self._static.public_key().public_bytes_raw())
+            else:
+                self._mix_shared_secret(step)
+        message += self._symmetric.encrypt_and_hash(payload)
+        self._turn += 1
+        return bytes(message)
+
+    def read_message(self, message: bytes) -> bytes:
+        """Take the other end's next message; return its payload. ProtocolError when it is not authentic."""
+        offset = 0
+        for step in _PATTERN_XX[self._turn]:
+            if step == "e":
+                self.remote_ephemeral = _take(message, offset, _KEY_BYTES)
+                self._symmetric.mix_hash(self.remote_ephemeral)
+                offset += _KEY_BYTES
+            elif step == "s":
+                sealed = _take(message, offset, _KEY_BYTES + TAG_BYTES)
+                self.remote_static = self._symmetric.decrypt_and_hash(sealed)
+                offset += _KEY_BYTES + TAG_BYTES
+            else:
+                self._mix_shared_secret(step)
+        payload = self._symmetric.decrypt_and_hash(message[offset:])
+        self._turn += 1
+        return payload
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Return (key to send with, key to receive with)."""
+        first, second = self._symmetric.split()
+        return (first, second) if self._initiator else (second, first)
+
+    def _mix_shared_secret(self, step: str) -> None:
+        """Mix in "ee", "es" or "se": the first letter is the initiator's key, the second the responder's."""
+        mine, theirs = (0, 1) if self._initiator else (1, 0)
+        private = self._ephemeral if step[mine] == "e" else self._static
+        public = self.remote_ephemeral if step[theirs] == "e" else self.remote_static
+        try:
+            secret = private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:  # a point of small order: the secret would be the same for everyone
+            raise ProtocolError("a Noise handshake message holds a degenerate key") from None
+        self._symmetric.mix_key(secret)
+
+
+def _take(message: bytes, offset: int, length: int) -> bytes:
+    part = message[offset : offset + length]
+    if len(part) < length:
+        raise ProtocolError("a Noise handshake message is too short")
+    return part
+
+
+class NoiseTransport:
+    """The two ciphers of an established link; frames must be sealed and opened in their order.
+
+    After a frame that is not authentic, nothing more can be opened: the connection must be closed.
+    """
+
+    __slots__ = ("_buffer", "_receive_nonce", "_receiver", "_send_nonce", "_sender")
+
+    def __init__(self, send_key: bytes, receive_key: bytes) -> None:
+        self._sender = ChaCha20Poly1305(send_key)
+        self._receiver = ChaCha20Poly1305(receive_key)
+        self._send_nonce = 0
+        self._receive_nonce = 0
+        self._buffer = bytearray()
+
+    def seal_into(
+        self, buffer: memoryview | bytearray, offset: int, plaintext: bytes | bytearray | memoryview
+    ) -> int:
+        """Write one frame (length, ciphertext, tag) at `offset`; return the offset behind it.
+
+        `plaintext` has at most MAX_PLAINTEXT_BYTES and does not overlap the buffer; the frame needs
+        FRAME_OVERHEAD_BYTES more than that. ValueError when either does not fit.
+        """
+        sealed_bytes = len(plaintext) + TAG_BYTES
+        start, end = offset + 2, offset + 2 + sealed_bytes
+        if sealed_bytes > MAX_MESSAGE_BYTES or end > len(buffer):
+            raise ValueError(f"a frame of {sealed_bytes} bytes does not fit")
+        nonce = self._send_nonce
+        if nonce == _LAST_NONCE:
+            raise ProtocolError("this link has used up its nonces", hint="open a new one")
+        self._send_nonce = nonce + 1
+        _pack_length_into(buffer, offset, sealed_bytes)
+        self._sender.encrypt_into(_pack_nonce(nonce), plaintext, None, memoryview(buffer)[start:end])
+        return end
+
+    def open_into(
+        self, ciphertext: bytes | bytearray | memoryview, destination: memoryview | bytearray
+    ) -> int:
+        """Decrypt one frame's content, its length prefix removed, to the start of `destination`.
+
+        Returns the plaintext's length. ProtocolError when the frame is not authentic (what
+        `destination` then holds must not be used); ValueError when it does not fit.
+        """
+        length = len(ciphertext) - TAG_BYTES
+        if length > len(destination):
+            raise ValueError(f"a plaintext of {length} bytes does not fit into {len(destination)}")
+        nonce = self._next_receive_nonce(length)
+        try:
+            self._receiver.decrypt_into(
+                _pack_nonce(nonce), ciphertext, None, memoryview(destination)[:length]
+            )
+        except InvalidTag:
+            raise self._refuse() from None
+        return length
+
+    def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
+        """Return one whole frame, length in front. ValueError beyond MAX_PLAINTEXT_BYTES."""
+        frame = bytearray(len(plaintext) + FRAME_OVERHEAD_BYTES)
+        self.seal_into(frame, 0, plaintext)
+        return bytes(frame)
+
+    def decrypt(self, ciphertext: bytes | bytearray | memoryview) -> bytes:
+        """Return the plaintext of one frame's content, its length prefix removed."""
+        nonce = self._next_receive_nonce(len(ciphertext) - TAG_BYTES)
+        try:
+            return self._receiver.decrypt(_pack_nonce(nonce), ciphertext, None)
+        except InvalidTag:
+            raise self._refuse() from None
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """Take bytes as they come; return the plaintext of every frame that they complete, none empty."""
+        buffer = self._buffer
+        buffer += data
+        plaintexts: list[bytes] = []
+        offset = 0
+        while (start := offset + 2) <= len(buffer):
+            end = start + int.from_bytes(buffer[offset:start], "big")
+            if end > len(buffer):
+                break
+            if plaintext := self.decrypt(bytes(buffer[start:end])):
+                plaintexts.append(plaintext)
+            offset = end
+        del buffer[:offset]
+        return plaintexts
+
+    def _next_receive_nonce(self, plaintext_bytes: int) -> int:
+        nonce = self._receive_nonce
+        if nonce == _LAST_NONCE:
+            raise ProtocolError("this link can receive no more: it broke, or used up its nonces")
+        if plaintext_bytes < 0:
+            raise self._refuse()
+        self._receive_nonce = nonce + 1
+        return nonce
+
+    def _refuse(self) -> ProtocolError:
+        self._receive_nonce = _LAST_NONCE
+        return ProtocolError("a Noise frame is not authentic")
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeDone:
+    """The other end has proven its identity.
+
+    `muxers` is its list of stream muxers (empty when it sent none), `transport` seals and opens what
+    follows, and `trailing` are bytes that already came after the handshake: the first of the frames.
+    """
+
+    peer_id: PeerId
+    public_key: PublicKey
+    muxers: tuple[str, ...]
+    transport: NoiseTransport
+    trailing: bytes
+
+
+class NoiseHandshake:
+    """libp2p's Noise handshake as a value: bytes in, at last one `HandshakeDone` out.
+
+    Both ends are told by `initiator` who dialled. With `expected_peer`, another identity is refused
+    (Denied), as is this device's own. `static_seed` and `ephemeral_seed` (32 private bytes) are for
+    tests; without them both keys are fresh, so that nothing links two connections but the identity.
+    After an error the machine is finished for good.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        *,
+        initiator: bool,
+        expected_peer: PeerId | None = None,
+        muxers: Sequence[str] = ("/yamux/1.0.0",),
+        static_seed: bytes | None = None,
+        ephemeral_seed: bytes | None = None,
+    ) -> None:
+        static = X25519PrivateKey.generate().private_bytes_raw() if static_seed is None else static_seed
+        self._handshake = HandshakeXX(initiator=initiator, static=static, ephemeral=ephemeral_seed)
+        self._key = key
+        self._expected_peer = expected_peer
+        self._payload = _encode_payload(key, static, muxers)
+        self._received = bytearray()
+        self._outgoing = bytearray()
+        self._error: FeddError | None = None
+        self._peer: PublicKey | None = None
+        self._muxers: tuple[str, ...] = ()
+        self._write_if_due()
+
+    def data_to_send(self) -> bytes:
+        """Return the bytes to write now and forget them."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[HandshakeDone]:
+        """Take bytes from the other end; return `HandshakeDone` once, when it is done.
+
+        ProtocolError when a message is malformed or not authentic, Denied when the identity is not
+        the expected one. Write `data_to_send` also when the handshake is done: it is the last message.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._handshake.finished:
+            raise RuntimeError("the handshake is over: what follows belongs to its transport")
+        self._received += data
+        try:
+            return self._advance()
+        except FeddError as error:
+            self._error = error
+            raise
+
+    def receive_eof(self) -> None:
+        """Tell that the other end sends no more: ProtocolError when the handshake is not done."""
+        if not self._handshake.finished:
+            raise ProtocolError("the other end closed the connection in the middle of the Noise handshake")
+
+    def _advance(self) -> list[HandshakeDone]:
+        while not self._handshake.finished and len(self._received) >= 2:
+            length = int.from_bytes(self._received[:2], "big")
+            if length > MAX_HANDSHAKE_MESSAGE_BYTES:
+                raise ProtocolError(f"a Noise handshake message claims {length} bytes, which is too many")
+            if len(self._received) < 2 + length:
+                return []
+            message = bytes(self._received[2 : 2 + length])
+            del self._received[: 2 + length]
+            self._receive_payload(self._handshake.read_message(message))
+            self._write_if_due()
+        if self._peer is None or not self._handshake.finished:
+            return []
+        send_key, receive_key = self._handshake.split()
+        transport = NoiseTransport(send_key, receive_key)
+        trailing = bytes(self._received)
+        return [HandshakeDone(self._peer.peer_id, self._peer, self._muxers, transport, trailing)]
+
+    def _write_if_due(self) -> None:
+        if self._handshake.writes_next:
+            # The first message of XX is not encrypted: its payload is empty.
+            payload = self._payload if self._handshake.remote_ephemeral else b""
+            message = self._handshake.write_message(payload)
+            self._outgoing += _pack_length(len(message)) + message
+
+    def _receive_payload(self, payload: bytes) -> None:
+        """Verify who the other end is, once its static key is known (noise-libp2p, handshake payload)."""
+        if not self._handshake.remote_static:
+            return  # the first message: whatever it says is not authenticated
+        message = decode_message(payload)
+        identity_key, signature = bytes_field(message, 1), bytes_field(message, 2)
+        if identity_key is None or signature is None:
+            raise ProtocolError("a Noise handshake payload lacks the identity key or its signature")
+        peer = PublicKey.from_protobuf(identity_key)
+        peer.verify(signature, _SIGNATURE_PREFIX + self._handshake.remote_static)
+        if peer == self._key.public_key:
+            raise Denied(
+                "the other end holds this device's own identity key", hint="it is this daemon itself"
+            )
+        if self._expected_peer is not None and peer.peer_id != self._expected_peer:
+            raise Denied(
+                f"{peer.peer_id} answered where {self._expected_peer} was dialled",
+                hint="another daemon has that address now, or somebody is in between",
+            )
+        self._peer = peer
+        try:
+            extensions = decode_message(bytes_field(message, 4) or b"")
+            self._muxers = tuple(muxer.decode() for muxer in repeated_bytes(extensions, 2))
+        except UnicodeDecodeError:
+            raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
+
+
+def _encode_payload(key: PrivateKey, static: bytes, muxers: Sequence[str]) -> bytes:
+    """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 with the muxers in 2."""
+    static_public = X25519PrivateKey.from_private_bytes(static).public_key().public_bytes_raw()
+    fields: list[tuple[int, int | bytes]] = [
+        (1, key.public_key.to_protobuf()),
+        (2, key.sign(_SIGNATURE_PREFIX + static_public)),
+    ]
+    if muxers:
+        fields.append((4, encode_message((2, muxer.encode()) for muxer in muxers)))
+    return encode_message(fields)
