@@ -1,0 +1,301 @@
+"""`fedctl demo`: what fedd is for, shown on one machine with real daemons and checked as it is shown.
+
+Several daemons hold parts of one table. Each can fit its own rows, badly. Together they find the fit of
+all rows, though no row leaves its daemon. Then they do it again, one of them is killed in the middle, and
+the others end with the fit of their own rows. Every figure is compared with an exact fit made here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from fedd.api.errors import FeddError
+from fedd.demo import least_squares, table
+from fedd.demo.daemons import DemoFailed, LocalDaemon, form_federation, local_daemons, wait_for
+from fedd.demo.picture import MemberRow, Picture, Trace
+from fedd.demo.table import Table
+
+TOLERANCE = 1e-9
+"""The largest deviation from the exact fit that counts as equal, relative to the largest coefficient."""
+
+RIDGE = Fraction(3, 10)
+"""For a member with fewer rows than coefficients: enough to make its fit definite, chosen by hand."""
+
+DEADLINE_S = 30.0
+"""For everything; a quiet machine of two cores needs less than ten seconds."""
+
+KILLED_RUN_S = 2.5
+"""How long the run with a death is stretched, so that its middle is wide enough to aim at."""
+
+INPUT = "patients"
+
+
+@dataclass
+class Share:
+    """One daemon, and the rows that only it has."""
+
+    daemon: LocalDaemon
+    rows: Table
+
+
+class Demo:
+    """The steps of the demonstration, and what they showed."""
+
+    def __init__(self, nodes: int, picture: Picture, victim: int | None = None) -> None:
+        self._whole = table.load()
+        self._parts = table.split(self._whole, nodes)
+        self._picture = picture
+        self._chosen = victim
+        self._deadline = time.monotonic() + DEADLINE_S
+        self._shares: list[Share] = []
+        self.document: dict[str, Any] = {
+            "steps": [],
+            "coefficients_max_error": None,
+            "survivors_max_error": None,
+            "dropped": [],
+        }
+
+    def run(self) -> None:
+        """Show everything. Raises DemoFailed when a figure is not what it must be."""
+        names = [f"clinic-{i + 1}" for i in range(len(self._parts))]
+        with local_daemons(names) as daemons:
+            self._shares = [Share(d, part) for d, part in zip(daemons, self._parts, strict=True)]
+            self._start()
+            self._alone()
+            self._meet()
+            rounds = self._together()
+            self._with_a_death(rounds)
+            started = time.monotonic()
+        self._step("teardown", started)
+
+    def _start(self) -> None:
+        started = time.monotonic()
+        for share in self._shares:
+            share.rows.write_csv(share.daemon.directory / "patients.csv")
+            share.daemon.start(f'[inputs.{INPUT}]\nfile = "patients.csv"\n')
+            self._picture.rows.append(MemberRow(share.daemon.name, len(share.rows.rows)))
+        self._step("start", started, nodes=len(self._shares), rows=[len(s.rows.rows) for s in self._shares])
+
+    def _alone(self) -> None:
+        """What each could do by itself, scored on everybody's rows. The daemons get ready meanwhile."""
+        started = time.monotonic()
+        scores = {}
+        for share, row in zip(self._shares, self._picture.rows, strict=True):
+            enough = len(share.rows.rows) >= len(self._whole.columns)
+            model = least_squares.fit(share.rows, Fraction(0) if enough else RIDGE)
+            row.alone_r2 = scores[share.daemon.name] = model.r2(self._whole)
+            if not enough:
+                row.note = "fewer rows than coefficients: ridge"
+        mean = sum(scores.values()) / len(scores)
+        self._step("alone", started, r2=scores, mean_r2=mean)
+
+    def _meet(self) -> None:
+        started = time.monotonic()
+        for share in self._shares:
+            share.daemon.wait_ready(self._deadline)
+        form_federation([share.daemon for share in self._shares], "clinics", self._deadline)
+        for row in self._picture.rows:
+            row.state = "alive"
+        self._step("federation", started, members=[s.daemon.peer_id for s in self._shares])
+        self._picture.members()
+        mean = self.document["steps"][-2]["mean_r2"]
+        self._picture.say(f"\nalone each explains, on average, {mean:.2f} of the variance (R2, on all rows)")
+
+    def _together(self) -> int:
+        started = time.monotonic()
+        self._picture.say(
+            f"\ntogether, no row leaves its daemon: fedctl run regression --input {INPUT}", "bold"
+        )
+        run_id = self._begin(self._shares[0], pace_s=None)
+        with self._picture.run("regression") as trace:
+            for item in self._shares[-1].daemon.watch(run_id):
+                trace.add(item)
+        results = [self._result(share, run_id) for share in self._shares]
+        exact = least_squares.fit(self._whole)
+        error = self._compare(results, exact)
+        r2 = self._agreed(results, "r2")
+        rounds = int(results[0]["rounds"])
+        self.document["coefficients_max_error"] = error
+        self._step("together", started, run_id=run_id, r2=r2, rounds=rounds, wall_s=results[0]["wall_s"])
+        self._picture.say(
+            f"  R2 {r2:.3f} on every member, off the exact fit of all rows by {error:.0e}", "green"
+        )
+        self._must(error <= TOLERANCE, f"the coefficients are off by {error:.1e}")
+        self._must(abs(r2 - exact.r2(self._whole)) <= 1e-6, f"R2 is {r2:.6f}")
+        everybody = sorted(share.daemon.peer_id for share in self._shares)
+        self._must(sorted(results[0]["contributors"]) == everybody, "not everybody contributed")
+        return rounds
+
+    def _with_a_death(self, rounds: int) -> None:
+        started = time.monotonic()
+        count = len(self._shares)
+        index = random.SystemRandom().randrange(count) if self._chosen is None else self._chosen
+        victim, starter = self._shares[index], self._shares[random.SystemRandom().randrange(count)]
+        survivors = [share for share in self._shares if share is not victim]
+        role = "the one who started it" if starter is victim else "an ordinary member"
+        self._picture.say(f"\nagain, and {victim.daemon.name}, {role}, gets kill -9 in the middle", "bold")
+        run_id = self._begin(starter, pace_s=KILLED_RUN_S / max(1, rounds))
+        with self._picture.run("regression") as trace:
+            killed_at = self._kill_in_the_middle(survivors[0], victim, run_id, rounds // 2, trace)
+        results = [self._result(share, run_id) for share in survivors]
+        self._judge_survivors(results, victim, survivors, started, role, killed_at)
+
+    def _kill_in_the_middle(
+        self, watcher: Share, victim: Share, run_id: str, middle: int, trace: Trace
+    ) -> int | None:
+        killed_at = None
+        for item in watcher.daemon.watch(run_id):
+            trace.add(item)
+            if killed_at is None and item.get("kind") == "progress" and trace.round >= middle:
+                killed_at = trace.round
+                victim.daemon.kill()
+                row = next(r for r in self._picture.rows if r.name == victim.daemon.name)
+                row.state, row.note = "dead", f"kill -9 in round {killed_at}"
+        return killed_at
+
+    def _judge_survivors(
+        self,
+        results: Sequence[dict[str, Any]],
+        victim: Share,
+        survivors: Sequence[Share],
+        started: float,
+        role: str,
+        killed_at: int | None,
+    ) -> None:
+        self._must(killed_at is not None, "the run had ended before its middle was seen")
+        contributors = set(results[0]["contributors"])
+        counted = [share for share in self._shares if share.daemon.peer_id in contributors]
+        rows = tuple(row for share in counted for row in share.rows.rows)
+        exact = least_squares.fit(Table(self._whole.columns, rows))
+        error = self._compare(results, exact)
+        names = {share.daemon.peer_id: share.daemon.name for share in self._shares}
+        dropped = [{**entry, "name": names.get(entry["peer_id"], "")} for entry in results[0]["dropped"]]
+        self.document["survivors_max_error"] = error
+        self.document["dropped"] = dropped
+        self._step(
+            "survivors",
+            started,
+            run_id=results[0]["run_id"],
+            killed=victim.daemon.name,
+            role=role,
+            killed_in_round=killed_at,
+            r2=self._agreed(results, "r2"),
+            rows=len(rows),
+            contributors=[share.daemon.name for share in counted],
+            rounds=results[0]["rounds"],
+            wall_s=results[0]["wall_s"],
+        )
+        for entry in dropped:
+            self._picture.say(
+                f"  dropped: {entry['name']} in round {entry['round']}: {entry['reason']}", "red"
+            )
+        self._picture.members()
+        self._picture.say(
+            f"  the {len(survivors)} survivors finish by themselves and agree: the fit of {len(rows)} rows, "
+            f"off by {error:.0e}",
+            "green",
+        )
+        self._must(error <= TOLERANCE, f"the survivors' coefficients are off by {error:.1e}")
+        self._must(
+            [entry["peer_id"] for entry in dropped] == [victim.daemon.peer_id], "the wrong one was dropped"
+        )
+        living = {share.daemon.peer_id for share in survivors}
+        self._must(contributors >= living, "a living member's rows were left out")
+
+    def _begin(self, starter: Share, pace_s: float | None) -> str:
+        body: dict[str, Any] = {
+            "algorithm": "regression",
+            "parameters": {"target": table.TARGET},
+            "input": INPUT,
+        }
+        if pace_s is not None:
+            body["pace_s"] = pace_s
+        reply = starter.daemon.ask("POST", "/v1/runs", body)
+        self._must(not reply["declined"], f"a member declined: {reply['declined']}")
+        return str(reply["run_id"])
+
+    def _result(self, share: Share, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def ended() -> bool:
+            found.update(share.daemon.ask("GET", f"/v1/runs/{run_id}"))
+            return found["state"] in ("finished", "failed", "stopped")
+
+        wait_for(ended, self._deadline, f"the run ends on {share.daemon.name}")
+        self._must(
+            found["state"] == "finished",
+            f"the run {found['state']} on {share.daemon.name}: {found.get('error')}",
+        )
+        return found
+
+    def _compare(self, results: Sequence[dict[str, Any]], exact: least_squares.Model) -> float:
+        """The largest error of any member's coefficients."""
+        names = self._whole.columns[:-1]
+        return max(exact.error_of(result["value"]["coefficients"], names) for result in results)
+
+    def _agreed(self, results: Sequence[dict[str, Any]], key: str) -> float:
+        values = {result["value"][key] for result in results}
+        self._must(len(values) == 1, f"the members hold different values of {key}: {sorted(values)}")
+        return float(values.pop())
+
+    def _step(self, name: str, started: float, **facts: Any) -> None:
+        took_s = round(time.monotonic() - started, 3)
+        self.document["steps"].append({"step": name, "took_s": took_s, **facts})
+
+    def _must(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise DemoFailed(otherwise)
+
+
+def main(nodes: int, json_output: bool) -> int:
+    """Run the demonstration with `nodes` daemons; the exit code of `fedctl demo`."""
+    if not 3 <= nodes <= 12:
+        print(f"fedctl: --nodes is {nodes} (choose 3 to 12: they all run on this machine)", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    picture = Picture(quiet=json_output)
+    demo = Demo(nodes, picture)
+    problem = ""
+    try:
+        with _terminated_as_interrupted():
+            demo.run()
+    except (DemoFailed, FeddError) as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        print("fedctl: interrupted; all daemons are stopped", file=sys.stderr)
+        return 130
+    took_s = time.monotonic() - started
+    if json_output:
+        document = {**demo.document, "ok": not problem, "took_s": round(took_s, 3)}
+        if problem:
+            document["error"] = problem
+        print(json.dumps(document))
+    if problem:
+        print(f"fedctl: the demo failed: {problem}", file=sys.stderr)
+        return 1
+    picture.say(f"\n{nodes} daemons started, joined, computed, lost one and were stopped in {took_s:.1f} s")
+    return 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that its daemons are stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = [(n, signal.signal(n, interrupt)) for n in (signal.SIGTERM, signal.SIGHUP)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
