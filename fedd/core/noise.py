@@ -324,9 +324,9 @@ class NoiseHandshake:
     def __init__(
         self,
         key: PrivateKey,
-        *,
         initiator: bool,
         expected_peer: PeerId | None = None,
+        *,
         muxers: Sequence[str] = ("/yamux/1.0.0",),
         static_seed: bytes | None = None,
         ephemeral_seed: bytes | None = None,
