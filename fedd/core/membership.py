@@ -1,0 +1,506 @@
+"""Who belongs to the federation and who is alive: link-state membership over a bounded-degree overlay.
+
+A decision machine: every method takes the time (seconds, monotonic), changes the state and returns the actions
+to perform, in order. `next_deadline` says when `handle_timeout` is due. Only `handle_timeout` accuses anybody,
+so the caller drains its sockets before it calls it.
+
+A member is alive iff it is reachable from here over edges that both ends list in their own signed records
+(`fedd.core.records`). Whoever hears nothing on a link withdraws its edge; whoever hears something again lists it
+again. Ideas from OSPF (RFC 2328: flooding, database exchange, bidirectionality) and from SWIM (Das, Gupta,
+Motivala 2002: suspicion, refutation by the accused's own version counter).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from fedd.api.errors import FeddError
+from fedd.api.types import PeerId
+from fedd.core.database import Database
+from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
+from fedd.core.overlay import Overlay
+from fedd.core.own_record import OwnRecord
+from fedd.core.presence_messages import (
+    Bye,
+    Digest,
+    Message,
+    Pin,
+    Ping,
+    Pong,
+    Refuse,
+    Rows,
+    Versions,
+    Want,
+    split_rows,
+    split_versions,
+)
+from fedd.core.records import MAX_COUNTER, MAX_LOST, MAX_NEIGHBOURS, LossReason, Record, Row
+from fedd.core.verdicts import State, Verdicts
+
+# How many records go with a refusal.
+REFUSAL_ROWS = 32
+
+@dataclass(slots=True)
+class _Link:
+    heard: float
+    up: bool = True
+    needed_there: bool = False
+    pinged_at: float = 0.0
+    rtt_s: float | None = None
+
+
+class Membership:
+    """One node's view of its federation; see the module for the rules.
+
+    `seal` signs this node's own record; `open_row` verifies another's and raises FeddError for what is not
+    acceptable. `mine` gives id, epoch, addresses, name, version and certificate chain; `known` are verified
+    records of earlier days, worth dialling.
+    """
+
+    def __init__(
+        self,
+        mine: Record,
+        *,
+        seal: Callable[[Record], Record],
+        open_row: Callable[[Row], Record],
+        rng: random.Random,
+        now: float,
+        timing: PresenceTiming,
+        known: Iterable[Record] = (),
+    ) -> None:
+        self.me = mine.id
+        self._open_row = open_row
+        self._timing = timing
+        self._rng = rng
+        self._own = OwnRecord(mine, seal, timing)
+        self._links: dict[PeerId, _Link] = {}
+        self._lost: dict[PeerId, LossReason] = {}
+        self._database = Database(self.me)
+        self._overlay = Overlay(self.me, bool(mine.addresses), rng)
+        self._verdicts = Verdicts(
+            self.me,
+            confirm_s=timing.confirm_s,
+            confirm_closed_s=timing.confirm_closed_s,
+            isolated_hold_s=timing.isolated_hold_s,
+        )
+        self._actions: list[Action] = []
+        # Records to flood, each with the peer that it came from.
+        self._dirty: dict[PeerId, PeerId | None] = {}
+        self._flushed_at = self._judged_at = float("-inf")
+        self._judge = True
+        self._overlay_due: float | None = now
+        self._heartbeat_due = now + timing.heartbeat_s
+        self._heal_due = now + timing.heal_s * rng.uniform(0.2, 1.0)
+        self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
+        self._ping_number = 0
+        self._warned = self._ended = False
+        self.rows_refused = 0
+        for record in known:
+            if record.id != self.me and not record.left:
+                self._database.merge(record, now)
+        self._publish(now)
+
+    # -- what is known
+
+    @property
+    def records(self) -> Mapping[PeerId, Record]:
+        """Everybody's newest record, this node's included."""
+        return self._database.records
+
+    @property
+    def epoch(self) -> int:
+        """This node's present epoch."""
+        return self._own.epoch
+
+    @property
+    def links(self) -> list[PeerId]:
+        """Peers with which a link stands, heard or not."""
+        return sorted(self._links)
+
+    @property
+    def digest(self) -> bytes:
+        """Hash of all that is held: two nodes with equal digests hold the same."""
+        return self._database.digest
+
+    def state_of(self, peer: PeerId) -> State | None:
+        """The verdict on `peer`; this node itself is alive until it has left."""
+        if peer == self.me:
+            return "left" if self._ended else "alive"
+        return self._verdicts.state_of(peer)
+
+    def since(self, peer: PeerId) -> tuple[float, str]:
+        """Since when (seconds, monotonic) `peer` is in its state, and why."""
+        verdict = self._verdicts.verdicts[peer]
+        return verdict.since, verdict.reason
+
+    def members(self) -> list[PeerId]:
+        """Everybody with a state but this node, sorted."""
+        return sorted(peer for peer, verdict in self._verdicts.verdicts.items() if verdict.announced)
+
+    def link_of(self, peer: PeerId) -> tuple[float, float | None] | None:
+        """(when last heard, round trip in seconds or None) of the link with `peer`; None without a live one."""
+        link = self._links.get(peer)
+        return (link.heard, link.rtt_s) if link is not None and link.up else None
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """Where `peer` can be dialled."""
+        return self._overlay.addresses(peer, self.records)
+
+    def is_pinned(self, peer: PeerId) -> bool:
+        """Whether this node needs its link with `peer`."""
+        return peer in self._overlay.pins
+
+    # -- what happens
+
+    def link_up(self, peer: PeerId, needed_there: bool, now: float) -> list[Action]:
+        """A link with the certified `peer` stands; `needed_there`: its end is pinned."""
+        known = self._links.get(peer)
+        if known is None and len(self._links) >= self._cap(peer in self._overlay.pins or needed_there):
+            self._overlay.dialing.discard(peer)
+            self._actions += [Send(peer, self._refusal(peer)), Close(peer, "refused")]
+            return self._finish(now)
+        self._links[peer] = _Link(now, needed_there=needed_there)
+        self._lost.pop(peer, None)
+        self._overlay.linked(peer)
+        self._edge_added(now)
+        self._actions.append(Send(peer, Rows((self.records[self.me].row,))))
+        self._actions.append(Send(peer, Digest(self.digest)))
+        return self._finish(now)
+
+    def link_down(self, peer: PeerId, reason: LossReason | None, now: float) -> list[Action]:
+        """The link with `peer` is gone: "closed" by its end, "silent", or None when given up on purpose."""
+        if self._links.pop(peer, None) is None:
+            return []
+        self._edge_lost(peer, reason, now)
+        if reason == "closed":
+            self._dial(peer)
+        return self._finish(now)
+
+    def dial_failed(self, peer: PeerId, now: float) -> list[Action]:
+        """What `Dial` asked for did not work."""
+        self._overlay.failed(peer, now)
+        return self._finish(now)
+
+    def heard(self, peer: PeerId, at: float, now: float) -> list[Action]:
+        """Bytes of any kind came from `peer` at time `at`."""
+        link = self._links.get(peer)
+        if link is None or at <= link.heard:
+            return []
+        link.heard = at
+        if link.up or now >= at + self._timing.link_silent_s:
+            return []
+        link.up = True
+        self._lost.pop(peer, None)
+        self._edge_added(now)
+        return self._finish(now)
+
+    def receive(self, peer: PeerId, message: Message, now: float) -> list[Action]:
+        """`peer`, with which a link stands, said `message`."""
+        link = self._links.get(peer)
+        if link is None:
+            return []
+        self._actions += self.heard(peer, now, now)
+        match message:
+            case Ping(number, rtt_us):
+                link.rtt_s = rtt_us / 1e6 if rtt_us else link.rtt_s
+                self._actions.append(Send(peer, Pong(number)))
+            case Pong(number):
+                if number == self._ping_number:
+                    link.rtt_s = now - link.pinged_at
+            case Rows(rows):
+                self._accept(rows, peer, now)
+            case Refuse(rows):
+                self._accept(rows, peer, now)
+                for row in rows:
+                    if row.id in self.records:
+                        self._overlay.hint(row.id, self.records[row.id].addresses)
+                self._give_up(peer, now)
+                self._overlay.failed(peer, now)
+            case Digest(digest):
+                if digest != self.digest:
+                    self._actions += [Send(peer, part) for part in split_versions(self._database.stamps())]
+            case Versions():
+                self._compare(peer, message)
+            case Want(ids):
+                rows = tuple(self.records[i].row for i in ids if i in self.records)
+                self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
+            case Pin(pinned):
+                link.needed_there = pinned
+            case Bye(reason):
+                if reason == "shutdown":
+                    self._links.pop(peer)
+                    self._edge_lost(peer, "closed", now)
+                else:
+                    self._give_up(peer, now)
+        return self._finish(now)
+
+    def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action] | None:
+        """Hold a link with `peer` from now on, whatever the degree; None when too many are pinned."""
+        if not self._overlay.pin(peer, addresses):
+            return None
+        self._overlay_due = now
+        if peer in self._links:
+            self._actions.append(Send(peer, Pin(True)))
+        return self._finish(now)
+
+    def unpin(self, peer: PeerId, now: float) -> list[Action]:
+        """The link with `peer` is a link like any other again."""
+        if self._overlay.pins.pop(peer, None) is not None and peer in self._links:
+            self._actions.append(Send(peer, Pin(False)))
+        return self._finish(now)
+
+    def hint(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:
+        """`peer` may be found at `addresses`: worth dialling while links are wanted."""
+        self._overlay.hint(peer, addresses)
+        self._overlay_due = now
+        return self._finish(now)
+
+    def leave(self, now: float) -> list[Action]:
+        """Say goodbye for good: the last record, and no links any more."""
+        self._ended = True
+        self._overlay.pins.clear()
+        self._publish(now)
+        self._flush(now)
+        for peer in list(self._links):
+            self._actions += [Send(peer, Bye("left")), Close(peer, "left")]
+        self._links.clear()
+        return self._finish(now)
+
+    # -- time
+
+    def next_deadline(self) -> float:
+        """When `handle_timeout` has something to do; at least once a heartbeat."""
+        due = [self._heartbeat_due, self._heal_due, self._digest_due]
+        for link in self._links.values():
+            due.append(link.heard + (self._timing.link_silent_s if link.up else self._timing.link_close_s))
+        if self._dirty:
+            due.append(self._flushed_at + self._timing.flood_s)
+        if self._judge:
+            due.append(self._judged_at + self._timing.judge_s)
+        due += [at for at in (self._own.due, self._overlay_due, self._verdicts.next_deadline()) if at is not None]
+        return min(due)
+
+    def handle_timeout(self, now: float) -> list[Action]:
+        """Do whatever is due."""
+        late_s = now - self._heartbeat_due
+        if late_s > self._timing.heartbeat_s / 2:
+            self._woke_late(late_s, now)
+        self._check_links(now)
+        if now >= self._heartbeat_due:
+            self._heartbeat(now)
+        if now >= self._heal_due:
+            self._heal_due = now + self._timing.heal_s * self._rng.uniform(0.75, 1.25)
+            self._heal()
+        if now >= self._digest_due:
+            self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
+            self._compare_with_one()
+        self._verdicts.set_isolated(not any(link.up for link in self._links.values()), now)
+        if self._judge:
+            self._judge_now(now)
+        if self._verdicts.holding(now) and not self._warned:
+            self._warned = True
+            self._actions.append(Notice("isolated"))
+        self._actions += [Changed(change) for change in self._verdicts.expire(now)]
+        return self._finish(now)
+
+    # -- the parts
+
+    def _cap(self, needed: bool) -> int:
+        return MAX_NEIGHBOURS if needed else self._overlay.cap
+
+    def _edge_added(self, now: float) -> None:
+        self._own.new_edge(now)
+        self._overlay_due = now
+
+    def _edge_lost(self, peer: PeerId, reason: LossReason | None, now: float) -> None:
+        self._lost.pop(peer, None)
+        if reason is not None:
+            self._lost[peer] = reason
+        while len(self._lost) > MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+        self._own.lost_edge(now)
+        self._overlay_due = now
+
+    def _give_up(self, peer: PeerId, now: float) -> None:
+        """The other end gave the link up, and is as alive as before."""
+        del self._links[peer]
+        self._overlay.trimmed(peer, now)
+        self._edge_lost(peer, None, now)
+        self._actions.append(Close(peer, "given up"))
+
+    def _dial(self, peer: PeerId) -> None:
+        addresses = self.addresses_of(peer)
+        if addresses and peer not in self._overlay.dialing and not self._ended:
+            self._overlay.dialing.add(peer)
+            self._actions.append(Dial(peer, addresses))
+
+    def _refusal(self, peer: PeerId) -> Refuse:
+        others = [
+            record.row
+            for record in self.records.values()
+            if record.id not in (self.me, peer)
+            and record.addresses
+            and (record.id in self._links or self.state_of(record.id) == "alive")
+        ]
+        rows = self._rng.sample(others, min(REFUSAL_ROWS, len(others)))
+        # As many as one frame holds.
+        return Refuse(next(split_rows(rows), ()))
+
+    def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
+        for row in rows:
+            if not self._database.is_news(row) or not self._database.admit(row.id, now):
+                continue
+            try:
+                record = self._open_row(row)
+            except FeddError:
+                self.rows_refused += 1
+                continue
+            if record.id == self.me:
+                self._outbid(record, now)
+            else:
+                self._store(record, source, now)
+
+    def _store(self, record: Record, source: PeerId | None, now: float) -> None:
+        held = self.records.get(record.id)
+        if held is None:
+            self._overlay.met(record.id, now)
+        elif record.epoch > held.epoch:
+            self._actions += [Changed(change) for change in self._verdicts.restarted(record.id, now)]
+        self._database.merge(record, now)
+        self._dirty[record.id] = source
+        self._judge = True
+        self._overlay_due = now
+
+    def _outbid(self, record: Record, now: float) -> None:
+        if self._ended:
+            return
+        outcome = self._own.outbid(record, now)
+        if outcome:
+            self._actions.append(Persist(self._own.epoch))
+            self._publish(now)
+        elif outcome is False:
+            self._actions.append(Notice("cloned_key"))
+
+    def _publish(self, now: float) -> None:
+        heard = [peer for peer, link in self._links.items() if link.up]
+        record = self._own.publish(heard, self._lost, len(self.records), now, left=self._ended)
+        self._database.merge(record, now)
+        self._dirty[self.me] = None
+        self._judge = True
+        self._overlay_due = now
+
+    def _compare(self, peer: PeerId, theirs: Versions) -> None:
+        stamps = dict(theirs.stamps)
+        rows = [
+            record.row
+            for record in self.records.values()
+            if theirs.covers(record.id) and (record.id not in stamps or stamps[record.id] < record.stamp)
+        ]
+        wanted = tuple(i for i, stamp in theirs.stamps if self._database.is_news(Row(i, stamp, b"")))
+        self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
+        if wanted:
+            self._actions.append(Send(peer, Want(wanted)))
+
+    def _compare_with_one(self) -> None:
+        heard = sorted(peer for peer, link in self._links.items() if link.up)
+        if heard:
+            self._actions.append(Send(self._rng.choice(heard), Digest(self.digest)))
+
+    def _woke_late(self, late_s: float, now: float) -> None:
+        """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
+        for link in self._links.values():
+            if link.up:
+                link.heard = max(link.heard, now - self._timing.link_silent_s / 2)
+        self._verdicts.shift(late_s)
+        self._database.shift(late_s)
+        # Others may have withdrawn their edges meanwhile: say again that this node is here.
+        self._publish(now)
+
+    def _check_links(self, now: float) -> None:
+        for peer, link in list(self._links.items()):
+            if link.up and now >= link.heard + self._timing.link_silent_s:
+                link.up = False
+                self._edge_lost(peer, "silent", now)
+            if now >= link.heard + self._timing.link_close_s:
+                del self._links[peer]
+                self._actions.append(Close(peer, "silent"))
+                self._overlay_due = now
+
+    def _heartbeat(self, now: float) -> None:
+        self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
+        self._ping_number = self._ping_number % MAX_COUNTER + 1
+        for peer, link in self._links.items():
+            if self.me < peer:
+                link.pinged_at = now
+                rtt_us = min(MAX_COUNTER, round(link.rtt_s * 1e6)) if link.rtt_s is not None else 0
+                self._actions.append(Send(peer, Ping(self._ping_number, rtt_us)))
+        refresh_s = self._timing.refresh_s * max(1.0, len(self.records) / 100)
+        if now >= self._own.published_at + refresh_s:
+            self._publish(now)
+        if self._database.expire(now - 3 * refresh_s):
+            self._judge = True
+        old = now - self._timing.tombstone_s
+        forgotten = [
+            peer
+            for peer, verdict in self._verdicts.verdicts.items()
+            if verdict.state in ("dead", "left") and verdict.since < old
+        ]
+        self._database.forget(forgotten)
+        for peer in forgotten:
+            self._verdicts.forget(peer)
+            self._overlay.forget(peer)
+            self._lost.pop(peer, None)
+
+    def _heal(self) -> None:
+        peer = self._overlay.healing(self.records, self._states(), self._links)
+        if peer is not None:
+            self._dial(peer)
+
+    def _states(self) -> dict[PeerId, State]:
+        return {peer: verdict.state for peer, verdict in self._verdicts.verdicts.items()}
+
+    def _judge_now(self, now: float) -> None:
+        self._judge = False
+        self._judged_at = now
+        reachable = self._database.edges.reachable_from(self.me)
+        changes = self._verdicts.judge(self.records, reachable, now)
+        self._actions += [Changed(change) for change in changes]
+        if changes:
+            self._overlay_due = now
+            self._warned = False
+
+    def _flush(self, now: float) -> None:
+        self._flushed_at = now
+        dirty, self._dirty = self._dirty, {}
+        for peer in self._links:
+            rows = [self.records[i].row for i, source in dirty.items() if source != peer and i in self.records]
+            self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
+
+    def _maintain(self, now: float) -> None:
+        links = {peer: link.up for peer, link in self._links.items()}
+        states = self._states()
+        wanted, self._overlay_due = self._overlay.wanted(self.records, states, links, now)
+        self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
+        needed = [peer for peer, link in self._links.items() if link.needed_there]
+        shed, again = self._overlay.shed(self.records, links, needed, now)
+        if shed is not None:
+            del self._links[shed]
+            self._edge_lost(shed, None, now)
+            self._actions += [Send(shed, Bye("trim")), Close(shed, "trim")]
+        if again is not None:
+            self._overlay_due = again if self._overlay_due is None else min(self._overlay_due, again)
+
+    def _finish(self, now: float) -> list[Action]:
+        """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
+        if self._own.due is not None and now >= self._own.due:
+            self._publish(now)
+        if self._judge and now >= self._judged_at + self._timing.judge_s:
+            self._judge_now(now)
+        if not self._ended and self._overlay_due is not None and now >= self._overlay_due:
+            self._maintain(now)
+        if self._dirty and now >= self._flushed_at + self._timing.flood_s:
+            self._flush(now)
+        actions, self._actions = self._actions, []
+        return actions

@@ -1,0 +1,192 @@
+"""Which links a member keeps: a random overlay of bounded degree, healed and pinned where asked.
+
+Up to six members everybody is linked with everybody; above that each keeps at least five links, which makes a
+random graph that stays connected under the loss of any few members (Law and Siu 2003; Bollobas 1985).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fedd.api.types import PeerId
+from fedd.core.records import Record
+from fedd.core.verdicts import State
+
+MIN_DEGREE = 5
+# Shedding begins above these, and links are refused at the caps; who can be dialled carries more.
+SHED_ABOVE, SHED_ABOVE_DIALABLE = 8, 16
+CAP, CAP_DIALABLE = 12, 24
+SHED_EVERY_S = 1.0
+# Two members that learn of each other at once would both dial: the higher id waits this long for the lower.
+YIELD_S = 0.3
+RETRY_S, RETRY_MAX_S = 1.0, 10.0
+# A pinned link is needed by a run that waits for it.
+PINNED_RETRY_S, PINNED_RETRY_MAX_S = 0.2, 3.0
+# A peer that shed the link has too many: leave it alone for a while.
+AFTER_TRIM_S = 10.0
+# Hints and pins beyond these are dropped: a federation of this size has other ways to know its members.
+MAX_HINTS = 64
+MAX_PINS = 128
+
+
+@dataclass(slots=True)
+class _Attempt:
+    not_before: float = 0.0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Overlay:
+    """Decides whom to dial and whom to let go; the caller says what links there are."""
+
+    me: PeerId
+    dialable: bool
+    rng: random.Random
+    hints: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
+    pins: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
+    dialing: set[PeerId] = field(default_factory=set)
+    _attempts: dict[PeerId, _Attempt] = field(default_factory=dict)
+    _shed_at: float = float("-inf")
+
+    @property
+    def cap(self) -> int:
+        """At this many links, further ones are refused unless pinned."""
+        return CAP_DIALABLE if self.dialable else CAP
+
+    def hint(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """A peer worth dialling whose record is not known, or not known to be alive."""
+        if peer != self.me and len(self.hints) < MAX_HINTS:
+            self.hints[peer] = addresses
+
+    def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> bool:
+        """Keep a link with `peer`; False when there are too many pins."""
+        if peer not in self.pins and len(self.pins) >= MAX_PINS:
+            return False
+        self.pins[peer] = addresses or self.pins.get(peer, ())
+        self._attempts.pop(peer, None)
+        return True
+
+    def linked(self, peer: PeerId) -> None:
+        """A link with `peer` stands."""
+        self.dialing.discard(peer)
+        self.hints.pop(peer, None)
+        self._attempts.pop(peer, None)
+
+    def met(self, peer: PeerId, now: float) -> None:
+        """`peer` has just become known: let the lower id of the two dial first."""
+        if self.me > peer:
+            self._attempt(peer).not_before = now + YIELD_S
+
+    def trimmed(self, peer: PeerId, now: float) -> None:
+        """`peer`, or this node, gave the link up because it has others enough."""
+        self._attempt(peer).not_before = now + AFTER_TRIM_S
+
+    def failed(self, peer: PeerId, now: float) -> None:
+        """A dial to `peer` failed."""
+        self.dialing.discard(peer)
+        attempt = self._attempt(peer)
+        first, most = (PINNED_RETRY_S, PINNED_RETRY_MAX_S) if peer in self.pins else (RETRY_S, RETRY_MAX_S)
+        attempt.not_before = now + min(first * 2**attempt.failures, most) * self.rng.uniform(0.75, 1.25)
+        attempt.failures = min(attempt.failures + 1, 16)
+
+    def forget(self, peer: PeerId) -> None:
+        """The peer is no longer known."""
+        self._attempts.pop(peer, None)
+
+    def wanted(
+        self,
+        records: Mapping[PeerId, Record],
+        states: Mapping[PeerId, State],
+        links: Mapping[PeerId, bool],
+        now: float,
+    ) -> tuple[dict[PeerId, tuple[str, ...]], float | None]:
+        """Whom to dial now, at which addresses, and when to ask again.
+
+        `links` maps each linked peer to whether it is heard. Marks the chosen as being dialled.
+        """
+        waiting: list[float] = []
+        chosen = {}
+        for peer in self.pins:
+            addresses = self.addresses(peer, records)
+            if peer not in links and states.get(peer) != "left" and addresses and self._ready(peer, now, waiting):
+                chosen[peer] = addresses
+        need = MIN_DEGREE - sum(links.values()) - len(self.dialing | chosen.keys())
+        if need > 0:
+            lonely = not any(links.values())
+            candidates = [
+                peer
+                for peer in {**self.hints, **records}
+                if peer not in links
+                and peer not in chosen
+                and self._wants(peer, records.get(peer), states.get(peer), lonely)
+                and self._ready(peer, now, waiting)
+            ]
+            self.rng.shuffle(candidates)
+            candidates.sort(key=lambda peer: len(records[peer].neighbours) // 4 if peer in records else 0)
+            chosen.update({peer: self.addresses(peer, records) for peer in candidates[:need]})
+        self.dialing.update(chosen)
+        return chosen, min(waiting, default=None)
+
+    def healing(
+        self, records: Mapping[PeerId, Record], states: Mapping[PeerId, State], links: Iterable[PeerId]
+    ) -> PeerId | None:
+        """One member that can be dialled and is not alive, or a hinted peer: how partitions find together again."""
+        linked = set(links) | self.dialing
+        candidates = [
+            peer
+            for peer in sorted({**self.hints, **records})
+            if peer != self.me
+            and peer not in linked
+            and states.get(peer) not in ("alive", "left")
+            and self.addresses(peer, records)
+        ]
+        return self.rng.choice(candidates) if candidates else None
+
+    def shed(
+        self, records: Mapping[PeerId, Record], links: Mapping[PeerId, bool], needed: Iterable[PeerId], now: float
+    ) -> tuple[PeerId | None, float | None]:
+        """A link to give up, if there are too many, and when to ask again; never one that is needed."""
+        if len(links) <= (SHED_ABOVE_DIALABLE if self.dialable else SHED_ABOVE):
+            return None, None
+        if now < self._shed_at + SHED_EVERY_S:
+            return None, self._shed_at + SHED_EVERY_S
+        kept = set(needed) | self.pins.keys()
+        spare = {
+            peer: len(records[peer].neighbours)
+            for peer, heard in links.items()
+            if heard and peer not in kept and peer in records and len(records[peer].neighbours) > MIN_DEGREE
+        }
+        if not spare:
+            # Asked again when a record changes, which is when this can change.
+            return None, None
+        self._shed_at = now
+        chosen = max(spare, key=lambda peer: (spare[peer], peer))
+        self.trimmed(chosen, now)
+        return chosen, None
+
+    def addresses(self, peer: PeerId, records: Mapping[PeerId, Record]) -> tuple[str, ...]:
+        """Where `peer` can be dialled: its own record first, then what pins and hints say."""
+        known = records[peer].addresses if peer in records else ()
+        return tuple(dict.fromkeys((*known, *self.pins.get(peer, ()), *self.hints.get(peer, ()))))
+
+    def _wants(self, peer: PeerId, record: Record | None, state: State | None, lonely: bool) -> bool:
+        if peer == self.me or state == "left":
+            return False
+        if record is None or peer in self.hints or lonely:
+            return record is None or bool(record.addresses) or peer in self.hints
+        cap = CAP_DIALABLE if record.addresses else CAP
+        return state == "alive" and bool(record.addresses) and len(record.neighbours) < cap
+
+    def _attempt(self, peer: PeerId) -> _Attempt:
+        return self._attempts.setdefault(peer, _Attempt())
+
+    def _ready(self, peer: PeerId, now: float, waiting: list[float]) -> bool:
+        if peer in self.dialing:
+            return False
+        attempt = self._attempts.get(peer)
+        if attempt is None or attempt.not_before <= now:
+            return True
+        waiting.append(attempt.not_before)
+        return False

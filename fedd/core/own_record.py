@@ -1,0 +1,85 @@
+"""This node's own record: when to publish the next version, and what to do when somebody holds a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from fedd.api.types import PeerId
+from fedd.core.membership_types import PresenceTiming
+from fedd.core.records import MAX_COUNTER, MAX_LOST, MAX_NEIGHBOURS, LossReason, Record
+
+# More epoch jumps than this in a minute, and two machines hold one key.
+JUMPS, JUMPS_WITHIN_S = 3, 60.0
+# The cost of a storm of additions grows with the members who hear of each; below this many it is no storm.
+STORM_MEMBERS = 16
+
+
+class OwnRecord:
+    """Versions of one's own record, strictly rising, and paced: losses at once, new links in growing steps."""
+
+    def __init__(self, mine: Record, seal: Callable[[Record], Record], timing: PresenceTiming) -> None:
+        self._mine = replace(mine, seq=0, neighbours=frozenset(), lost={}, left=False)
+        self._seal = seal
+        self._timing = timing
+        self._hold_s = timing.addition_min_s
+        self._jumps: list[float] = []
+        self.published_at = float("-inf")
+        self.due: float | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch."""
+        return self._mine.epoch
+
+    def lost_edge(self, now: float) -> None:
+        """An edge is to be withdrawn: soon, others' verdicts wait for it."""
+        self._due_by(max(now, self.published_at + self._timing.withdrawal_gap_s))
+
+    def new_edge(self, now: float) -> None:
+        """An edge is to be added: after the present pause."""
+        if now - self.published_at > self._timing.addition_quiet_s:
+            self._hold_s = self._timing.addition_min_s
+        self._due_by(max(now, self.published_at + self._hold_s))
+
+    def publish(
+        self,
+        neighbours: Iterable[PeerId],
+        lost: Mapping[PeerId, LossReason],
+        members: int,
+        now: float,
+        *,
+        left: bool = False,
+    ) -> Record:
+        """The next version, signed; `members` is the size of the federation."""
+        longest_s = min(self._timing.addition_max_s, self._timing.addition_min_s * max(1.0, members / STORM_MEMBERS))
+        self._hold_s = min(self._hold_s * 2, longest_s)
+        self.published_at = now
+        self.due = None
+        self._mine = replace(
+            self._mine,
+            seq=self._mine.seq + 1,
+            neighbours=frozenset(sorted(neighbours)[:MAX_NEIGHBOURS]),
+            # The latest losses: an older one has had its effect.
+            lost=dict(list(lost.items())[-MAX_LOST:]),
+            left=left,
+        )
+        return self._seal(self._mine)
+
+    def outbid(self, record: Record, now: float) -> bool | None:
+        """Somebody holds a newer record of mine: begin the epoch above it.
+
+        False when that happened too often of late, which means that another machine has this key; None when
+        the epoch cannot be raised.
+        """
+        self._jumps = [at for at in self._jumps if now - at < JUMPS_WITHIN_S]
+        if record.epoch >= MAX_COUNTER:
+            return None
+        if len(self._jumps) >= JUMPS:
+            return False
+        self._jumps.append(now)
+        self._mine = replace(self._mine, epoch=record.epoch + 1, seq=0)
+        return True
+
+    def _due_by(self, at: float) -> None:
+        self.due = at if self.due is None else min(self.due, at)

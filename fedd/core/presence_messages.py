@@ -1,0 +1,316 @@
+"""What two linked members say to each other on `/fedd/presence/1.0.0`, and its framing.
+
+A frame is a two-byte big-endian length and that many bytes of canonical CBOR: an array whose first item names
+the message. A frame has at most 16 KiB, so that a heartbeat never waits long behind one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core import codec, identity
+from fedd.core.records import MAX_CHAIN_BYTES, MAX_COUNTER, MAX_SEALED_BYTES, Row, Stamp
+
+PRESENCE_PROTOCOL = "/fedd/presence/1.0.0"
+PRESENCE_VERSION = 1
+MAX_FRAME_BYTES = 16 * 1024
+# Room for the frame's own structure beside the rows in it.
+ROWS_BYTES = MAX_FRAME_BYTES - 512
+# A row beside its envelope: peer id, stamp, CBOR heads. A version entry is the same without the envelope.
+ROW_OVERHEAD_BYTES = 80
+MAX_ENTRIES = ROWS_BYTES // ROW_OVERHEAD_BYTES
+HASH_BYTES = 24
+
+ByeReason: TypeAlias = Literal["left", "trim", "shutdown", "duplicate", "refused"]
+_BYE_REASONS: Mapping[str, ByeReason] = {
+    "left": "left",
+    "trim": "trim",
+    "shutdown": "shutdown",
+    "duplicate": "duplicate",
+    "refused": "refused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of both ends: the proof of membership, checked before anything else is said.
+
+    `pinned` says that this end needs the link, whatever the other's degree.
+    """
+
+    federation: str
+    chain: bytes
+    pinned: bool = False
+    version: int = PRESENCE_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Heartbeat of the lower id; `rtt_us` is the last round trip it measured, 0 when none yet."""
+
+    number: int
+    rtt_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to the ping of that number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records, new to the receiver as far as the sender knows."""
+
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hash of everything the sender holds."""
+
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What the sender holds of the ids above `low` and up to `high`; one in that range not listed it does not hold.
+
+    An empty `high` means no upper end. A large database travels as several ranges.
+    """
+
+    low: str
+    high: str
+    stamps: tuple[tuple[PeerId, Stamp], ...]
+
+    def covers(self, peer: PeerId) -> bool:
+        """Whether `peer` is in the range."""
+        return self.low < peer and (not self.high or peer <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Send me your records of these."""
+
+    ids: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """I have links enough: here are others to try. The sender closes the stream."""
+
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Whether the sender needs this link: a needed link is never shed by either end."""
+
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The sender closes the stream on purpose."""
+
+    reason: ByeReason
+
+
+Message: TypeAlias = Hello | Ping | Pong | Rows | Digest | Versions | Want | Refuse | Pin | Bye
+
+
+def encode_message(message: Message) -> bytes:
+    """The frame that carries `message`.
+
+    Raises:
+        ProtocolError: it would be longer than 16 KiB.
+    """
+    body = codec.encode(_to_items(message))
+    if len(body) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a presence message of {len(body)} bytes is longer than {MAX_FRAME_BYTES}")
+    return len(body).to_bytes(2, "big") + body
+
+
+class MessageDecoder:
+    """Turns the bytes of a stream into messages; after a ProtocolError it is to be thrown away."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive_data(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes.
+
+        Raises:
+            ProtocolError: a frame above the cap, or one that is not a message.
+        """
+        self._buffer += data
+        messages: list[Message] = []
+        while len(self._buffer) >= 2:
+            size = int.from_bytes(self._buffer[:2], "big")
+            if size > MAX_FRAME_BYTES:
+                raise ProtocolError(f"a presence frame announces {size} bytes; {MAX_FRAME_BYTES} is the most")
+            if len(self._buffer) < 2 + size:
+                break
+            body = bytes(self._buffer[2 : 2 + size])
+            del self._buffer[: 2 + size]
+            messages.append(decode_message(body))
+        return messages
+
+
+def decode_message(body: bytes) -> Message:
+    """The message in a frame's body.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        items = codec.decode(body, max_bytes=MAX_FRAME_BYTES, canonical=True)
+    except FeddError as error:
+        raise ProtocolError(f"a presence frame is not readable: {error}") from error
+    if not isinstance(items, list) or not items or not isinstance(items[0], str) or items[0] not in _PARSERS:
+        raise ProtocolError("a presence frame holds no known message")
+    count, parse = _PARSERS[items[0]]
+    if len(items) != count + 1:
+        raise ProtocolError(f"a presence message {items[0]!r} has {len(items) - 1} fields instead of {count}")
+    return parse(*items[1:])
+
+
+def split_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, ...]]:
+    """`rows` in as many groups as frames are needed."""
+    group: list[Row] = []
+    room = ROWS_BYTES
+    for row in rows:
+        size = len(row.sealed) + ROW_OVERHEAD_BYTES
+        if group and size > room:
+            yield tuple(group)
+            group, room = [], ROWS_BYTES
+        group.append(row)
+        room -= size
+    if group:
+        yield tuple(group)
+
+
+def split_versions(stamps: Iterable[tuple[PeerId, Stamp]]) -> Iterator[Versions]:
+    """`stamps` in ranges that together cover every id there can be."""
+    entries = sorted(stamps)
+    low = ""
+    while len(entries) > MAX_ENTRIES:
+        part, entries = entries[:MAX_ENTRIES], entries[MAX_ENTRIES:]
+        yield Versions(low, part[-1][0], tuple(part))
+        low = part[-1][0]
+    yield Versions(low, "", tuple(entries))
+
+
+def _to_items(message: Message) -> list[Any]:
+    match message:
+        case Hello(federation, chain, pinned, version):
+            return ["hello", version, federation, chain, pinned]
+        case Ping(number, rtt_us):
+            return ["ping", number, rtt_us]
+        case Pong(number):
+            return ["pong", number]
+        case Rows(rows):
+            return ["rows", [_row_items(row) for row in rows]]
+        case Refuse(rows):
+            return ["refuse", [_row_items(row) for row in rows]]
+        case Digest(digest):
+            return ["digest", digest]
+        case Versions(low, high, stamps):
+            return ["versions", low, high, [[identity.peer_id_to_bytes(peer), *stamp] for peer, stamp in stamps]]
+        case Want(ids):
+            return ["want", [identity.peer_id_to_bytes(peer) for peer in ids]]
+        case Pin(pinned):
+            return ["pin", pinned]
+        case Bye(reason):
+            return ["bye", reason]
+
+
+def _row_items(row: Row) -> list[Any]:
+    return [identity.peer_id_to_bytes(row.id), *row.stamp, row.sealed]
+
+
+def _hello(version: object, federation: object, chain: object, pinned: object) -> Hello:
+    return Hello(_text(federation, 128), _bytes(chain, MAX_CHAIN_BYTES), _bool(pinned), _counter(version))
+
+
+def _bye(reason: object) -> Bye:
+    if not isinstance(reason, str) or reason not in _BYE_REASONS:
+        raise ProtocolError("a presence message says goodbye for no known reason")
+    return Bye(_BYE_REASONS[reason])
+
+
+def _versions(low: object, high: object, stamps: object) -> Versions:
+    entries = tuple(_entry(item) for item in _list(stamps))
+    return Versions(_text(low, 128), _text(high, 128), entries)
+
+
+def _entry(item: object) -> tuple[PeerId, Stamp]:
+    fields = _list(item)
+    if len(fields) != 4:
+        raise ProtocolError("a version entry has four items")
+    return _peer(fields[0]), (_counter(fields[1]), _bool(fields[2]), _counter(fields[3]))
+
+
+def _row(item: object) -> Row:
+    fields = _list(item)
+    if len(fields) != 5:
+        raise ProtocolError("a row has five items")
+    peer, stamp = _entry(fields[:4])
+    return Row(peer, stamp, _bytes(fields[4], MAX_SEALED_BYTES))
+
+
+def _rows(items: object) -> tuple[Row, ...]:
+    return tuple(_row(item) for item in _list(items))
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_ENTRIES:
+        raise ProtocolError(f"a presence message wants a list of at most {MAX_ENTRIES} items there")
+    return value
+
+
+def _peer(value: object) -> PeerId:
+    return identity.peer_id_from_bytes(_bytes(value, 64))
+
+
+def _bytes(value: object, most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > most:
+        raise ProtocolError(f"a presence message wants at most {most} bytes there")
+    return value
+
+
+def _text(value: object, most: int) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise ProtocolError(f"a presence message wants a text of at most {most} characters there")
+    return value
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ProtocolError("a presence message wants true or false there")
+    return value
+
+
+def _counter(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNTER:
+        raise ProtocolError(f"a presence message wants an integer from 0 to {MAX_COUNTER} there")
+    return value
+
+
+_PARSERS: dict[str, tuple[int, Callable[..., Message]]] = {
+    "hello": (4, _hello),
+    "ping": (2, lambda number, rtt_us: Ping(_counter(number), _counter(rtt_us))),
+    "pong": (1, lambda number: Pong(_counter(number))),
+    "rows": (1, lambda rows: Rows(_rows(rows))),
+    "refuse": (1, lambda rows: Refuse(_rows(rows))),
+    "digest": (1, lambda digest: Digest(_bytes(digest, HASH_BYTES))),
+    "versions": (3, _versions),
+    "want": (1, lambda ids: Want(tuple(_peer(item) for item in _list(ids)))),
+    "pin": (1, lambda pinned: Pin(_bool(pinned))),
+    "bye": (1, _bye),
+}

@@ -1,0 +1,186 @@
+"""The record by which a member says of itself who it is and whom it hears.
+
+Link-state flooding in the manner of OSPF (RFC 2328, sections 12 and 13) and SWIM's owner-raised versions
+(Das, Gupta, Motivala 2002): each member floods one record, signed by itself alone. Nobody can change, raise or
+end another's record; whoever lies can only drop or keep its own edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core import codec, identity
+
+LossReason: TypeAlias = Literal["closed", "silent"]
+Stamp: TypeAlias = tuple[int, bool, int]
+"""(epoch, left, seq), compared as a tuple: a goodbye ends its epoch, so nothing of that epoch follows it."""
+
+RECORD_DOMAIN = "fedd/record/1"
+# 24 links is the most a member holds; pinned links of runs come on top, a complete graph of 64 at the worst.
+MAX_NEIGHBOURS = 64
+MAX_LOST = 64
+MAX_ADDRESSES = 8
+MAX_ADDRESS_CHARS = 256
+MAX_NAME_CHARS = 64
+MAX_CHAIN_BYTES = 2048
+# What fits all of the above and still leaves room for the envelope in one 16 KiB frame.
+MAX_SEALED_BYTES = 12 * 1024
+# Beyond any honest counter: one start a second for 136 years.
+MAX_COUNTER = 2**32 - 1
+
+_KEYS = frozenset({"epoch", "seq", "left", "neighbours", "closed", "silent", "addresses", "name", "version", "chain"})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one member says of itself, at one version.
+
+    `neighbours` are the peers whose links it holds and hears; `lost` those that it no longer hears, with the
+    reason: "closed" (the peer's end of the connection was closed: its process ended) or "silent".
+    `addresses` are multiaddrs at which it can be dialled (none: it cannot). `version` is its software's.
+    `chain` is its membership certificate chain. `sealed` is the signed envelope, empty until signed.
+    """
+
+    id: PeerId
+    epoch: int
+    seq: int
+    neighbours: frozenset[PeerId] = frozenset()
+    lost: Mapping[PeerId, LossReason] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    name: str = ""
+    version: str = ""
+    left: bool = False
+    chain: bytes = b""
+    sealed: bytes = b""
+
+    @property
+    def stamp(self) -> Stamp:
+        """What versions are compared by."""
+        return (self.epoch, self.left, self.seq)
+
+    @property
+    def row(self) -> Row:
+        """The form in which the record travels."""
+        return Row(self.id, self.stamp, self.sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record on the wire: id and stamp in clear, so that a copy already held costs no signature check.
+
+    Id and stamp are only a claim until `open_row` has compared them with the sealed ones.
+    """
+
+    id: PeerId
+    stamp: Stamp
+    sealed: bytes
+
+
+def newer(candidate: Record, held: Record | None) -> Record:
+    """The one of two records of one member to keep: a join of a semilattice, so order and repetition do not matter.
+
+    Two different records with one stamp exist only if two machines hold one key; the larger envelope wins
+    everywhere, so that databases agree.
+    """
+    if held is None or (candidate.stamp, candidate.sealed) > (held.stamp, held.sealed):
+        return candidate
+    return held
+
+
+def sign_record(key: identity.PrivateKey, record: Record) -> Record:
+    """`record` with its envelope, signed by `key`, whose peer id must be the record's.
+
+    Raises:
+        ProtocolError: the record is another's, or beyond the bounds of this file.
+    """
+    if record.id != key.peer_id:
+        raise ProtocolError(f"a record of {record.id} cannot be signed by {key.peer_id}")
+    lost = sorted(record.lost.items())
+    payload: dict[str, Any] = {
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "left": record.left,
+        "neighbours": [identity.peer_id_to_bytes(peer) for peer in sorted(record.neighbours)],
+        "closed": [identity.peer_id_to_bytes(peer) for peer, reason in lost if reason == "closed"],
+        "silent": [identity.peer_id_to_bytes(peer) for peer, reason in lost if reason == "silent"],
+        "addresses": list(record.addresses),
+        "name": record.name,
+        "version": record.version,
+        "chain": record.chain,
+    }
+    _record_from_payload(record.id, payload)
+    sealed = identity.seal(key, RECORD_DOMAIN, codec.encode(payload))
+    return replace(record, sealed=sealed)
+
+
+def open_row(row: Row, check_chain: Callable[[bytes, PeerId], object]) -> Record:
+    """The verified record in `row`.
+
+    `check_chain(chain, peer_id)` raises when the chain does not make that peer a member of this federation.
+
+    Raises:
+        ProtocolError: bad signature, bad content, or a row that claims another id or stamp than it holds.
+        FeddError: whatever `check_chain` raises.
+    """
+    if len(row.sealed) > MAX_SEALED_BYTES:
+        raise ProtocolError(f"a record of {row.id} has {len(row.sealed)} bytes; {MAX_SEALED_BYTES} is the most")
+    try:
+        signer, data = identity.open_sealed(row.sealed, RECORD_DOMAIN, row.id)
+        record = replace(_record_from_payload(signer, codec.decode(data, canonical=True)), sealed=bytes(row.sealed))
+    except ProtocolError:
+        raise
+    except FeddError as error:
+        raise ProtocolError(f"a record of {row.id} is not acceptable: {error}") from error
+    if record.stamp != row.stamp:
+        raise ProtocolError(f"a row announces version {row.stamp} of {row.id} and holds {record.stamp}")
+    check_chain(record.chain, record.id)
+    return record
+
+
+def _record_from_payload(peer_id: PeerId, payload: object) -> Record:
+    if not isinstance(payload, dict) or payload.keys() != _KEYS:
+        raise ProtocolError(f"a record of {peer_id} does not have the fields of a record")
+    closed, silent = (_peers(payload, key, MAX_LOST) for key in ("closed", "silent"))
+    addresses, left, chain = payload["addresses"], payload["left"], payload["chain"]
+    if not isinstance(left, bool) or not isinstance(chain, bytes) or len(chain) > MAX_CHAIN_BYTES:
+        raise ProtocolError(f"a record of {peer_id} holds a bad flag or chain")
+    if not isinstance(addresses, list) or len(addresses) > MAX_ADDRESSES:
+        raise ProtocolError(f"a record of {peer_id} holds more than {MAX_ADDRESSES} addresses")
+    lost: dict[PeerId, LossReason] = dict.fromkeys(silent, "silent")
+    lost.update(dict.fromkeys(closed, "closed"))
+    return Record(
+        id=peer_id,
+        epoch=_counter(payload, "epoch"),
+        seq=_counter(payload, "seq"),
+        neighbours=frozenset(_peers(payload, "neighbours", MAX_NEIGHBOURS)) - {peer_id},
+        lost=lost,
+        addresses=tuple(_text(address, MAX_ADDRESS_CHARS) for address in addresses),
+        name=_text(payload["name"], MAX_NAME_CHARS),
+        version=_text(payload["version"], MAX_NAME_CHARS),
+        left=left,
+        chain=chain,
+    )
+
+
+def _peers(payload: dict[str, Any], key: str, most: int) -> list[PeerId]:
+    items = payload[key]
+    if not isinstance(items, list) or len(items) > most or not all(isinstance(item, bytes) for item in items):
+        raise ProtocolError(f"a record's {key} must be at most {most} peer ids", field=key)
+    return [identity.peer_id_from_bytes(item) for item in items]
+
+
+def _counter(payload: dict[str, Any], key: str) -> int:
+    value = payload[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNTER:
+        raise ProtocolError(f"a record's {key} must be an integer from 0 to {MAX_COUNTER}", field=key)
+    return value
+
+
+def _text(value: object, most_chars: int) -> str:
+    if not isinstance(value, str) or len(value) > most_chars or not value.isprintable():
+        raise ProtocolError(f"a record's text must be printable and at most {most_chars} characters")
+    return value

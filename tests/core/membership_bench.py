@@ -1,0 +1,276 @@
+"""Many membership cores on one heap of events: virtual time, seeded, with latency, cuts, pauses and deaths."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fedd.api.errors import ProtocolError
+from fedd.core.membership import Membership
+from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
+from fedd.core.presence_messages import Message
+from fedd.core.records import Record, Row
+from fedd.core.verdicts import MemberChange, State
+
+LAN = PresenceTiming.lan()
+
+
+class Node:
+    """One core with its links; deaf and mute while paused, gone when killed."""
+
+    def __init__(self, bench: Bench, peer: str, *, dialable: bool = True) -> None:
+        self.bench = bench
+        self.peer = peer
+        self.dialable = dialable
+        self.epoch = 0
+        self.links: dict[str, int] = {}
+        self.changes: list[tuple[float, MemberChange]] = []
+        self.notices: list[tuple[float, str]] = []
+        self.versions: dict[str, list[Any]] = {}
+        self.alive = False
+        self.paused_until = float("-inf")
+        self.timer = 0
+        self.backlog: list[Callable[[], None]] = []
+
+    def start(self, known: tuple[Record, ...] = ()) -> None:
+        self.epoch += 1
+        self.alive = True
+        self.paused_until = float("-inf")
+        self.backlog, self.links, self.versions = [], {}, {}
+        mine = Record(self.peer, self.epoch, 0, addresses=(f"/at/{self.peer}",) if self.dialable else ())
+        self.core = Membership(
+            mine,
+            seal=self.bench.seal,
+            open_row=self.bench.open_row,
+            rng=random.Random(f"{self.bench.seed} {self.peer} {self.epoch}"),
+            now=self.bench.now,
+            timing=LAN,
+            known=known,
+        )
+        self.perform([])
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Let something happen to this node, after its pause if it is in one."""
+        if not self.alive:
+            return
+        if self.bench.now < self.paused_until:
+            self.backlog.append(call)
+        else:
+            call()
+
+    def perform(self, actions: list[Action]) -> None:
+        bench = self.bench
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    bench.send(self, peer, message)
+                case Dial(peer, _):
+                    bench.dial(self, peer)
+                case Close(peer, _):
+                    bench.close(self, peer)
+                case Persist(epoch):
+                    self.epoch = epoch
+                case Changed(change):
+                    self.changes.append((bench.now, change))
+                case Notice(kind):
+                    self.notices.append((bench.now, kind))
+        for peer, record in self.core.records.items():
+            seen = self.versions.setdefault(peer, [])
+            if not seen or seen[-1] != record.stamp:
+                seen.append(record.stamp)
+        self.timer += 1
+        timer = self.timer
+        bench.at(self.core.next_deadline(), lambda: self.tick(timer))
+
+    def tick(self, timer: int) -> None:
+        if timer == self.timer:
+            self.run(lambda: self.perform(self.core.handle_timeout(self.bench.now)))
+
+    def wake(self) -> None:
+        backlog, self.backlog = self.backlog, []
+        for call in backlog:
+            self.run(call)
+
+    def states(self) -> dict[str, State | None]:
+        return {peer: self.core.state_of(peer) for peer in self.bench.nodes if peer != self.peer}
+
+
+class Bench:
+    """The network and the clock."""
+
+    def __init__(self, seed: int = 0, latency_s: tuple[float, float] = (0.001, 0.02)) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.rng = random.Random(seed)
+        self.latency_s = latency_s
+        self.nodes: dict[str, Node] = {}
+        self.cut: set[frozenset[str]] = set()
+        self.refused: set[str] = set()
+        self.registry: dict[tuple[str, bytes], Record] = {}
+        self.messages = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._fifo: dict[tuple[str, str], float] = {}
+        self._link_ids = itertools.count(1)
+
+    def seal(self, record: Record) -> Record:
+        sealed = replace(record, sealed=f"{record.stamp} {next(self._order)}".encode())
+        self.registry[record.id, sealed.sealed] = sealed
+        return sealed
+
+    def open_row(self, row: Row) -> Record:
+        record = self.registry.get((row.id, row.sealed))
+        if record is None or record.stamp != row.stamp:
+            raise ProtocolError("forged")
+        return record
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (max(when, self.now), next(self._order), call))
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._heap and self._heap[0][0] <= until:
+            self.now, _, call = heapq.heappop(self._heap)
+            call()
+        self.now = until
+
+    def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.05) -> float:
+        start = self.now
+        while not condition():
+            assert self.now - start < within_s, f"not within {within_s} s"
+            self.run(step_s)
+        return self.now - start
+
+    def add(self, *peers: str, boot: str | None = None, dialable: bool = True) -> None:
+        for peer in peers:
+            node = self.nodes[peer] = Node(self, peer, dialable=dialable)
+            node.start()
+            if boot is not None and boot != peer:
+                node.perform(node.core.hint(boot, (f"/at/{boot}",), self.now))
+
+    def is_cut(self, a: str, b: str) -> bool:
+        return frozenset((a, b)) in self.cut
+
+    def travel(self, a: str, b: str) -> float:
+        """When what `a` sends now reaches `b`: in order."""
+        at = max(self.now + self.rng.uniform(*self.latency_s), self._fifo.get((a, b), 0.0))
+        self._fifo[a, b] = at
+        return at
+
+    def send(self, node: Node, peer: str, message: Message) -> None:
+        self.messages += 1
+        link = node.links.get(peer)
+        if link is None or self.is_cut(node.peer, peer):
+            return
+        other = self.nodes[peer]
+
+        def arrive() -> None:
+            if other.links.get(node.peer) == link:
+                other.perform(other.core.receive(node.peer, message, self.now))
+
+        self.at(self.travel(node.peer, peer), lambda: other.run(arrive))
+
+    def dial(self, node: Node, peer: str) -> None:
+        other = self.nodes.get(peer)
+        start = (node.epoch, self.now)
+
+        def failed() -> None:
+            node.perform(node.core.dial_failed(peer, self.now))
+
+        def arrive() -> None:
+            assert other is not None
+            if not other.alive or not other.dialable or peer in self.refused:
+                self.at(self.travel(peer, node.peer), lambda: node.run(failed))
+            elif self.is_cut(node.peer, peer) or self.now < other.paused_until:
+                self.at(start[1] + 5.0, lambda: node.run(failed))
+            else:
+                self.link(node, other)
+
+        if other is None:
+            self.at(self.now + 5.0, lambda: node.run(failed))
+        else:
+            self.at(self.now + 2 * self.rng.uniform(*self.latency_s), arrive)
+
+    def link(self, node: Node, other: Node) -> None:
+        link = next(self._link_ids)
+        for end, far in ((other, node), (node, other)):
+
+            def up(end: Node = end, far: Node = far) -> None:
+                end.links[far.peer] = link
+                end.perform(end.core.link_up(far.peer, far.core.is_pinned(end.peer), self.now))
+
+            self.at(self.travel(far.peer, end.peer) if end is node else self.now, lambda up=up, end=end: end.run(up))
+
+    def close(self, node: Node, peer: str, reason: Any = None) -> None:
+        """The stream ends: the other end learns it after what was sent before."""
+        link = node.links.pop(peer, None)
+        other = self.nodes[peer]
+
+        def arrive() -> None:
+            if other.links.get(node.peer) == link:
+                del other.links[node.peer]
+                other.perform(other.core.link_down(node.peer, reason, self.now))
+
+        if link is not None and not self.is_cut(node.peer, peer):
+            self.at(self.travel(node.peer, peer), lambda: other.run(arrive))
+
+    # -- faults
+
+    def kill(self, peer: str, *, fin: bool = True) -> None:
+        node = self.nodes[peer]
+        node.alive = False
+        for other in list(node.links):
+            if fin:
+                self.close(node, other, "closed")
+
+    def restart(self, peer: str, known: tuple[Record, ...] = ()) -> None:
+        self.nodes[peer].start(known)
+
+    def leave(self, peer: str) -> None:
+        node = self.nodes[peer]
+        node.perform(node.core.leave(self.now))
+        self.at(self.now + 0.5, lambda: setattr(node, "alive", False))
+
+    def pause(self, peer: str, seconds: float) -> None:
+        node = self.nodes[peer]
+        node.paused_until = max(node.paused_until, self.now + seconds)
+        self.at(node.paused_until, node.wake)
+
+    # -- observations
+
+    def living(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def all_alive(self) -> bool:
+        living = {node.peer for node in self.living()}
+        return all(node.states()[peer] == "alive" for node in self.living() for peer in living - {node.peer})
+
+    def everybody_says(self, peer: str, state: State) -> bool:
+        return all(node.core.state_of(peer) == state for node in self.living() if node.peer != peer)
+
+    def changes(self, *states: State) -> list[tuple[float, str, MemberChange]]:
+        return sorted(
+            (
+                (at, node.peer, change)
+                for node in self.nodes.values()
+                for at, change in node.changes
+                if change.new in states
+            ),
+            key=lambda item: (item[0], item[1]),
+        )
+
+
+def federation(size: int, seed: int = 0, *, settle_s: float = 5.0) -> Bench:
+    """A bench with `size` members that all see each other."""
+    bench = Bench(seed)
+    names = [f"p{index:02d}" for index in range(size)]
+    bench.add(*names, boot=names[0])
+    bench.run_until(bench.all_alive, 10.0)
+    bench.run(settle_s)
+    for node in bench.nodes.values():
+        node.changes.clear()
+    return bench
