@@ -1,0 +1,93 @@
+"""A run as it goes, on a terminal: round, residual with its history, members in and out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from fedd.cli.show import escape, number, short
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+# As many residuals as fit beside their label on a narrow terminal.
+HISTORY = 48
+
+
+def follow(items: Iterable[dict[str, Any]], console: Console | None = None) -> dict[str, Any]:
+    """Draw each `progress` item over the last; returns the result without its kind, empty when none came."""
+    picture = Picture()
+    result: dict[str, Any] = {}
+    with Live(picture.draw(), console=console or Console(), refresh_per_second=8, transient=True) as live:
+        for item in items:
+            if item.get("kind") == "result":
+                result = {name: value for name, value in item.items() if name != "kind"}
+            elif item.get("kind") == "progress":
+                picture.add(item)
+                live.update(picture.draw())
+    return result
+
+
+class Picture:
+    """What is known of the run so far."""
+
+    def __init__(self) -> None:
+        self._latest: Mapping[str, Any] = {}
+        self._residuals: deque[float] = deque(maxlen=HISTORY)
+
+    def add(self, progress: Mapping[str, Any]) -> None:
+        """Take in a `progress` item."""
+        self._latest = progress
+        residual = progress.get("residual")
+        if isinstance(residual, int | float):
+            self._residuals.append(float(residual))
+
+    def draw(self) -> Group:
+        """Up to four lines."""
+        latest = self._latest
+        if not latest:
+            return Group(Text("waiting for the first round", style="dim"))
+        lines = [Text.assemble(("round     ", "dim"), str(latest.get("round", 0)))]
+        if self._residuals:
+            lines.append(
+                Text.assemble(
+                    ("residual  ", "dim"),
+                    f"{self._residuals[-1]:<9.2e} ",
+                    (sparkline(self._residuals), "cyan"),
+                )
+            )
+        members = latest.get("members") or 0
+        count = members if isinstance(members, int) else len(members)
+        who = Text.assemble(("members   ", "dim"), (f"{count} in", "green"))
+        for dropped in latest.get("dropped") or ():
+            name = dropped.get("name") or short(dropped["peer_id"])
+            who.append(escape(f"  out: {name} in round {dropped['round']} ({dropped['reason']})"), "red")
+        lines.append(who)
+        if metrics := latest.get("metrics"):
+            shown = "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
+            lines.append(Text.assemble(("metrics   ", "dim"), escape(shown)))
+        return Group(*lines)
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """One bar a value on a logarithmic scale from the smallest positive to the largest; zero is a blank."""
+    values = list(values)
+    logs = [math.log10(value) for value in values if value > 0 and math.isfinite(value)]
+    if not logs:
+        return BARS[0] * len(values)
+    low, high = min(logs), max(logs)
+    span = high - low or 1.0
+    bars = []
+    for value in values:
+        if value <= 0:
+            bars.append(BARS[0])
+        elif not math.isfinite(value):
+            bars.append(BARS[-1])
+        else:
+            bars.append(BARS[1 + round((math.log10(value) - low) / span * (len(BARS) - 2))])
+    return "".join(bars)

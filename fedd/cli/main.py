@@ -1,0 +1,58 @@
+"""fedctl: parse, ask the daemon, show. Errors are one line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from fedd.api.errors import FeddError
+from fedd.cli.parser import build_parser, find_command
+from fedd.cli.show import Output, escape
+from fedd.control.client import Client, NoDaemon
+from fedd.control.schema import EXIT_INTERRUPTED, EXIT_NO_DAEMON, error_kind
+from fedd.paths import default_socket
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status of interface.md's table (argparse exits with 2 by itself)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = _parse(arguments)
+        command = find_command(options.command)
+        # Only the module of the command in hand: most commands need nothing of the others'.
+        module = __import__(f"fedd.cli.{command.module}", fromlist=[command.name])
+        with Client(options.socket or default_socket()) as client:
+            status: int = getattr(module, f"do_{command.name}")(client, options, Output(options.json))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as interrupt:
+        note = str(interrupt) or "interrupted"
+        return _fail(note, "", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as in `fedctl events | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except NoDaemon as error:
+        return _fail(error.detail, error.hint, EXIT_NO_DAEMON)
+    except FeddError as error:
+        return _fail(error.detail, error.hint, error_kind(error.code).exit_code)
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    parser = build_parser(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "run":
+        # argparse takes positionals in one go, yet people write `run consensus --input temp tolerance=1e-6`.
+        options.parameters += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if "=" not in word or word.startswith("-")]
+    if rest:
+        parser.error(f"{options.command} does not understand {' '.join(rest)}")
+    return options
+
+
+def _fail(detail: str, hint: str, status: int) -> int:
+    tail = f" - {hint}" if hint else ""
+    sys.stderr.write(f"fedctl: {escape(detail + tail)}\n")
+    return status

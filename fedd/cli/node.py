@@ -1,0 +1,149 @@
+"""This node, its links, its events, and the bare API."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any
+
+from fedd.api.errors import InvalidParameter
+from fedd.cli.show import Output, count_bytes, seconds, short
+from fedd.control.client import Client, path_of
+from fedd.control.requests import match
+
+
+def do_status(client: Client, options: Namespace, out: Output) -> int:
+    """This node at a glance."""
+    status = client.request("GET", "/v1/status")
+    if out.as_json:
+        out.document(status)
+        return 0
+    members = ", ".join(f"{count} {state}" for state, count in status["members"].items() if count)
+    out.pairs(
+        [
+            ("name", status["name"]),
+            ("peer id", status["peer_id"]),
+            ("federation", status["federation"] or "none - see `fedctl init` and `fedctl join`"),
+            ("members", members or "-"),
+            ("addresses", " ".join(status["addresses"]) or "-"),
+            ("runs", f"{status['runs_active']} active"),
+            ("plugins", ", ".join(status["plugins"]) or "-"),
+            ("version", status["version"]),
+            ("up", seconds(status["uptime_s"])),
+            ("memory", count_bytes(status["rss_bytes"])),
+        ]
+    )
+    return 0
+
+
+def do_members(client: Client, options: Namespace, out: Output) -> int:
+    """Everyone known."""
+    members = client.request("GET", "/v1/members")
+    if out.as_json:
+        out.document(members)
+        return 0
+    out.table(
+        ("NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS"),
+        [
+            (
+                member["name"],
+                short(member["peer_id"]),
+                member["state"],
+                member["link"],
+                "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
+                seconds(member["last_heard_s"]),
+                member["version"] or "-",
+                _bare(member["addresses"]),
+            )
+            for member in members
+        ],
+    )
+    return 0
+
+
+def do_connect(client: Client, options: Namespace, out: Output) -> int:
+    """Link to a peer, and keep the link."""
+    return _say(out, client.request("POST", "/v1/links", {"address": options.address}), "linked to {peer_id}")
+
+
+def do_disconnect(client: Client, options: Namespace, out: Output) -> int:
+    """Drop a link."""
+    return _say(
+        out, client.request("DELETE", path_of("links", options.peer)), "no longer linked to {peer_id}"
+    )
+
+
+def do_ping(client: Client, options: Namespace, out: Output) -> int:
+    """Round trips to a peer."""
+    reply = client.request("POST", "/v1/ping", {"peer": options.peer, "count": options.count})
+    if out.as_json:
+        out.document(reply)
+        return 0
+    times = reply["rtt_ms"]
+    for number, rtt_ms in enumerate(times, 1):
+        out.line(f"{number}: {rtt_ms:.3f} ms")
+    out.line(
+        f"{short(reply['peer_id'])}: {min(times):.3f} / {sum(times) / len(times):.3f} / {max(times):.3f} ms"
+    )
+    return 0
+
+
+def do_events(client: Client, options: Namespace, out: Output) -> int:
+    """What happens, as it happens."""
+    query = {} if options.since is None else {"since": str(options.since)}
+    for event in client.stream("GET", "/v1/events", query=query):
+        if out.as_json:
+            out.item(event)
+        else:
+            out.line(_event_line(event))
+    if out.as_json:
+        out.item({"kind": "end"})
+    return 0
+
+
+def do_api(client: Client, options: Namespace, out: Output) -> int:
+    """A request as it is; always replies in JSON."""
+    body = None
+    if options.body is not None:
+        try:
+            body = json.loads(options.body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidParameter(f"the body is no JSON: {error}") from error
+    method = options.method.upper()
+    if not method.isalpha() or any(not "!" <= char <= "~" for char in options.path):
+        raise InvalidParameter(f"{method} {options.path} is no request", hint="such as GET /v1/status")
+    route, _ = match(method, options.path.partition("?")[0])
+    if not route.streams:
+        out.document(client.request(method, options.path, body))
+        return 0
+    for item in client.stream(method, options.path, body):
+        out.item(item)
+    out.item({"kind": "end"})
+    return 0
+
+
+def _say(out: Output, reply: dict[str, Any], text: str) -> int:
+    if out.as_json:
+        out.document(reply)
+    else:
+        out.line(text.format_map(reply))
+    return 0
+
+
+def _bare(addresses: list[str]) -> str:
+    """The first address without the peer id, which has its own column."""
+    if not addresses:
+        return "-"
+    more = f" (+{len(addresses) - 1})" if len(addresses) > 1 else ""
+    return addresses[0].partition("/p2p/")[0] + more
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    if event["kind"] == "lagged":
+        return f"... {event['missed']} events came too fast to be shown"
+    rest = " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in event.items()
+        if name not in ("seq", "kind", "unix_s")
+    )
+    return f"{event['seq']:>6} {event['kind']:<10} {rest}"

@@ -1,0 +1,370 @@
+"""fedctl's commands as one table, and the parser made from it.
+
+The reference page is generated from `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from fedd import __version__
+
+EXIT_USAGE = 2
+
+
+class Argument(NamedTuple):
+    """One argument of a command: its flags or name, its help, and what argparse needs besides."""
+
+    flags: tuple[str, ...]
+    help: str
+    options: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """One command. The function of its name in `fedd.cli.<module>` does it."""
+
+    name: str
+    module: str
+    summary: str
+    examples: str
+    arguments: tuple[Argument, ...] = ()
+    detail: str = ""
+
+
+def _arg(*flags: str, help: str, **options: Any) -> Argument:
+    return Argument(flags, help, options)
+
+
+_RUN = _arg("run", help="a run's id, or the beginning of it", metavar="RUN")
+_PEER = _arg("peer", help="a name, or an unambiguous prefix of a peer id", metavar="PEER")
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "status",
+        "node",
+        "show this node",
+        """
+  fedctl status
+  fedctl --socket a/fedd.sock status --json""",
+    ),
+    Command(
+        "members",
+        "node",
+        "list everyone known, this node included",
+        """
+  fedctl members
+  fedctl members --json | jq -r '.[] | select(.state == "dead") | .name'""",
+    ),
+    Command(
+        "init",
+        "federation",
+        "begin a federation on this node",
+        """
+  fedctl init plant7
+  fedctl invite            # then let others in""",
+        (_arg("federation", help="its name", metavar="FEDERATION"),),
+    ),
+    Command(
+        "invite",
+        "federation",
+        "print a token that lets others in",
+        """
+  fedctl invite
+  TOKEN=$(fedctl invite --uses 2 --expires 2h)
+  fedctl invite | ssh board fedctl join -""",
+        (
+            _arg("--uses", help="how many may join with it (default: 1)", type=int, metavar="N", default=1),
+            _arg(
+                "--expires",
+                help="how long it is good, such as 90s, 30m, 2h, 1d (default: 1h)",
+                metavar="TIME",
+                default="1h",
+            ),
+        ),
+        "A token is a secret. It is also gone when this daemon restarts.",
+    ),
+    Command(
+        "join",
+        "federation",
+        "join the federation that a token invites to",
+        """
+  fedctl join fedd1-...
+  fedctl join token.txt
+  ssh plant7 fedctl invite | fedctl join -      # keeps it out of the process list""",
+        (_arg("token", help="the token, a file that holds it, or - for standard input", metavar="TOKEN"),),
+        "Returns when this node is a member and linked.",
+    ),
+    Command(
+        "leave",
+        "federation",
+        "leave the federation for good",
+        """
+  fedctl leave""",
+        detail="The others see this node as left, not as dead. Coming back takes a new token.",
+    ),
+    Command(
+        "connect",
+        "node",
+        "link to a peer and keep the link",
+        """
+  fedctl connect /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW...""",
+        (_arg("address", help="where it listens, with /p2p/ and its peer id", metavar="MULTIADDR"),),
+    ),
+    Command(
+        "disconnect",
+        "node",
+        "drop a link, and keep it no longer",
+        """
+  fedctl disconnect b""",
+        (_PEER,),
+    ),
+    Command(
+        "ping",
+        "node",
+        "measure round trips to a linked peer",
+        """
+  fedctl ping b
+  fedctl ping 12D3KooWQ -c 10""",
+        (_PEER, _arg("-c", help="how many (default: 3)", dest="count", type=int, metavar="N", default=3)),
+    ),
+    Command(
+        "plugins",
+        "catalog",
+        "list plugins, those that failed to load with the reason",
+        """
+  fedctl plugins""",
+        detail="Plugins run with the daemon's rights: install only what you trust.",
+    ),
+    Command(
+        "algorithms",
+        "catalog",
+        "list what can run here, or one algorithm with its parameters",
+        """
+  fedctl algorithms
+  fedctl algorithms consensus""",
+        (_arg("name", help="one algorithm, with parameters, types and defaults", metavar="NAME", nargs="?"),),
+    ),
+    Command(
+        "inputs",
+        "catalog",
+        "list the inputs of this device",
+        """
+  fedctl inputs""",
+    ),
+    Command(
+        "set",
+        "catalog",
+        "make or replace a constant input",
+        """
+  fedctl set temp 20.5
+  fedctl set point '[1.0, 2.5, 3.0]'
+  fedctl set name '"north"'""",
+        (
+            _arg("input", help="its name", metavar="INPUT"),
+            _arg("value", help="a JSON value: number, string, nested lists", metavar="VALUE"),
+        ),
+    ),
+    Command(
+        "run",
+        "runs",
+        "start a run, follow it and show its result",
+        """
+  fedctl run consensus --input temp
+  fedctl run consensus tolerance=1e-6 iterations=500 --input temp --topology ring
+  fedctl run regression --input table --members a,b,c --quorum 60%
+  RUN=$(fedctl run consensus --input temp --detach)""",
+        (
+            _arg("algorithm", help="see `fedctl algorithms`", metavar="ALGORITHM"),
+            _arg("parameters", help="parameters of the algorithm", metavar="key=value", nargs="*"),
+            _arg("--input", help="the input that each member reads", metavar="NAME"),
+            _arg("--topology", help="complete, ring or random-regular:K (default: by size)", metavar="T"),
+            _arg("--members", help="who takes part (default: everyone alive)", metavar="A,B"),
+            _arg("--quorum", help="how many must take part and stay (default: a majority)", metavar="N|P%"),
+            _arg(
+                "--contract",
+                help="what counts when a member dies (default: survivors)",
+                metavar="C",
+                default=None,
+            ),
+            _arg("--seed", help="of everything random in the run", type=int, metavar="N"),
+            _arg("--pace", help="no round is shorter", type=float, metavar="SECONDS"),
+            _arg("--detach", help="print the run's id and return at once", action="store_true"),
+        ),
+        "Ctrl-C leaves the run running: `fedctl watch` follows it, `fedctl stop` ends it.",
+    ),
+    Command(
+        "runs",
+        "runs",
+        "list the runs that this node takes or took part in",
+        """
+  fedctl runs""",
+    ),
+    Command(
+        "show",
+        "runs",
+        "show one run and its result",
+        """
+  fedctl show 3f9a
+  fedctl show 3f9a --json | jq .value""",
+        (_RUN,),
+    ),
+    Command(
+        "watch",
+        "runs",
+        "follow a run to its result",
+        """
+  fedctl watch 3f9a
+  fedctl watch 3f9a --json      # one document a line""",
+        (_RUN,),
+    ),
+    Command(
+        "stop",
+        "runs",
+        "stop a run on every member",
+        """
+  fedctl stop 3f9a""",
+        (_RUN,),
+    ),
+    Command(
+        "events",
+        "node",
+        "print what happens on this node, as it happens",
+        """
+  fedctl events
+  fedctl events --since 0       # from the oldest that is kept""",
+        (_arg("--since", help="begin after this number; 0 for all that is kept", type=int, metavar="N"),),
+    ),
+    Command(
+        "demo",
+        "demo",
+        "real daemons on this machine solve a real problem together, and one of them dies",
+        """
+  fedctl demo
+  fedctl demo --nodes 8 --json""",
+        (_arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),),
+        "Needs no daemon, no network and no download; everything is torn down at the end.",
+    ),
+    Command(
+        "api",
+        "node",
+        "send a request to the control API as it is",
+        """
+  fedctl api GET /v1/status
+  fedctl api PUT /v1/inputs/temp '{"value": 20.5}'
+  fedctl api GET '/v1/events?since=0'""",
+        (
+            _arg("method", help="GET, POST, PUT or DELETE", metavar="METHOD"),
+            _arg("path", help="begins with /v1/", metavar="PATH"),
+            _arg("body", help="the request's JSON", metavar="JSON", nargs="?"),
+        ),
+    ),
+)
+
+_DESCRIPTION = "Steer the fedd daemon of this machine over its local socket."
+
+_EPILOG = """exit status:
+  0 done; 1 refused or failed; 2 wrong usage; 3 no daemon at that socket; 4 denied; 5 not found;
+  6 time-out; 7 conflict; 8 unhealthy; 130 interrupted
+
+`fedctl COMMAND --help` shows examples. Three daemons by hand:
+  fedd --state-dir a --name a --listen /ip4/127.0.0.1/tcp/0 &      # and b, c
+  fedctl --socket a/fedd.sock init plant7
+  TOKEN=$(fedctl --socket a/fedd.sock invite --uses 2)
+  fedctl --socket b/fedd.sock join "$TOKEN"                        # and c
+  fedctl --socket a/fedd.sock set temp 20.5                        # and others on b, c
+  fedctl --socket b/fedd.sock run consensus --input temp"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors in one line, as all of fedctl's are."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        sys.stderr.write(f"fedctl: {_teach(message)} - see `{self.prog} --help`\n")
+        raise SystemExit(EXIT_USAGE)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Knows the terminal's width without importing shutil, which would cost `fedctl status` 5 ms."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1).columns
+        except (OSError, ValueError):
+            columns = 100
+        super().__init__(prog, max_help_position=28, width=max(40, min(columns, 110) - 2))
+
+
+def build_parser(argv: Sequence[str] | None = None) -> Parser:
+    """The parser. With `argv`, only the command that it names gets its arguments (the rest cost time)."""
+    parser = Parser(prog="fedctl", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"fedctl {__version__}")
+    _add_common(parser, socket_default=None, json_default=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="fedctl")
+    named = _named_command(argv) if argv is not None else None
+    for command in COMMANDS:
+        if named is None or command.name == named:
+            _add_command(commands, command)
+    return parser
+
+
+def find_command(name: str) -> Command:
+    """The row of `name`, which the parser has accepted."""
+    return next(command for command in COMMANDS if command.name == name)
+
+
+def _add_command(commands: Any, command: Command) -> None:
+    description = command.summary[0].upper() + command.summary[1:] + "."
+    if command.detail:
+        description += "\n" + command.detail
+    sub = commands.add_parser(
+        command.name, help=command.summary, description=description, epilog=f"examples:{command.examples}"
+    )
+    for argument in command.arguments:
+        sub.add_argument(*argument.flags, help=argument.help.replace("%", "%%"), **argument.options)
+    # Also after the command, where people type them; absent there, the ones before it stand.
+    _add_common(sub, socket_default=argparse.SUPPRESS, json_default=argparse.SUPPRESS)
+
+
+def _add_common(parser: Parser, socket_default: Any, json_default: Any) -> None:
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=socket_default,
+        help="the daemon's socket (default: $FEDD_SOCKET, the runtime directory's, /run/fedd.sock)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=json_default, help="print one JSON document and nothing else"
+    )
+
+
+def _named_command(argv: Sequence[str]) -> str | None:
+    """The command that `argv` names when that is beyond doubt, else None."""
+    words = iter(argv)
+    for word in words:
+        if word == "--socket":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word if any(command.name == word for command in COMMANDS) else None
+        elif word != "--json" and not word.startswith("--socket="):
+            return None
+    return None
+
+
+def _teach(message: str) -> str:
+    """argparse's message, with the nearest command in place of a list of all."""
+    if "argument COMMAND: invalid choice: " not in message:
+        return message
+    import difflib  # here, because only a mistake needs it
+
+    given = message.split("invalid choice: '")[1].split("' (choose")[0]
+    near = difflib.get_close_matches(given, [command.name for command in COMMANDS], n=1, cutoff=0.5)
+    return f"there is no command {given!r}" + (f", did you mean {near[0]}?" if near else "")

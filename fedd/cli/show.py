@@ -1,0 +1,98 @@
+"""How fedctl prints: aligned text for people, one JSON document (or one a line) for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+PEER_ID_CHARS = 16
+"""How much of a peer id tables show: the first 8 characters of Ed25519 ids are all the same."""
+
+
+class Output:
+    """Standard output in one of two languages."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody watches: a terminal, and no script's JSON."""
+        return not self.as_json and sys.stdout.isatty()
+
+    def document(self, document: Any) -> None:
+        """Print one JSON document; the whole answer of a command under `--json`."""
+        sys.stdout.write(json.dumps(document) + "\n")
+
+    def item(self, item: Any) -> None:
+        """Print one JSON document of a stream, at once."""
+        sys.stdout.write(json.dumps(item) + "\n")
+        sys.stdout.flush()
+
+    def line(self, text: str = "") -> None:
+        """Print a line for people, at once."""
+        sys.stdout.write(escape(text) + "\n")
+        sys.stdout.flush()
+
+    def pairs(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Print `name  value` lines, aligned."""
+        rows = list(rows)
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            self.line(f"{name.ljust(width)}  {value}".rstrip())
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table with aligned columns."""
+        lines = [headings, *([escape(cell) for cell in row] for row in rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+        for line in lines:
+            self.line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def escape(text: str) -> str:
+    """`text` without control characters: names and reasons come from peers, and a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def short(peer_id: str) -> str:
+    """A peer id short enough for a table and long enough to be typed back."""
+    return peer_id[:PEER_ID_CHARS]
+
+
+def seconds(value: float | None) -> str:
+    """A duration in seconds, in the unit that people would choose."""
+    if value is None:
+        return "-"
+    if value < 120:
+        return f"{value:.3g} s" if value < 10 else f"{value:.0f} s"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.0f} h" if value < 172_800 else f"{value / 86_400:.0f} d"
+
+
+def count_bytes(value: float) -> str:
+    """A number of bytes in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def number(value: Any) -> str:
+    """A number in few digits, `-` for none."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def value_text(value: Any, limit_chars: int = 2000) -> str:
+    """A run's value for people: JSON, cut when it is long."""
+    if isinstance(value, Mapping) and {"shape", "dtype", "sha256"} <= value.keys():
+        return f"array {value['shape']} {value['dtype']}, sha256 {str(value['sha256'])[:16]}"
+    text = json.dumps(value)
+    return text if len(text) <= limit_chars else f"{text[:limit_chars]}... (--json prints all)"
