@@ -1,25 +1,33 @@
-"""All that a plugin may import from fedd."""
+"""All that a plugin may import from fedd.
 
-from fedd.api.algorithm import Agreement, Algorithm, Ledger, RunContext
-from fedd.api.errors import (
-    Conflict,
-    Denied,
-    Dropped,
-    FeddError,
-    InvalidMessage,
-    InvalidParameter,
-    NotConnected,
-    NotFound,
-    PluginFailed,
-    ProtocolError,
-    QuorumLost,
-    Refused,
-    Stopped,
-    TimedOut,
-    Unhealthy,
-)
-from fedd.api.hookspecs import hookimpl, hookspec
-from fedd.api.types import Message, PeerId
+Names are loaded when first used: fedctl and the daemon need the errors on every start, and of pluggy nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedd.api.algorithm import Agreement, Algorithm, Ledger, RunContext
+    from fedd.api.errors import (
+        Conflict,
+        Denied,
+        Dropped,
+        FeddError,
+        InvalidMessage,
+        InvalidParameter,
+        NotConnected,
+        NotFound,
+        PluginFailed,
+        ProtocolError,
+        QuorumLost,
+        Refused,
+        Stopped,
+        TimedOut,
+        Unhealthy,
+    )
+    from fedd.api.hookspecs import hookimpl, hookspec
+    from fedd.api.types import Message, PeerId
 
 __all__ = [
     "Agreement",
@@ -46,3 +54,18 @@ __all__ = [
     "hookimpl",
     "hookspec",
 ]
+
+_MODULES = {
+    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "RunContext"), "algorithm"),
+    **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
+    **dict.fromkeys(("Message", "PeerId"), "types"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name's module (PEP 562); all names of `__all__` not listed above are errors."""
+    if name not in __all__:
+        raise AttributeError(f"module 'fedd.api' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"fedd.api.{_MODULES.get(name, 'errors')}"), name)

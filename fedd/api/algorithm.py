@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fedd.api.types import Message, PeerId
 
@@ -31,6 +31,14 @@ class Agreement:
     iterations: int
     residual: float
     agreed: bool
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Where a `RunContext.merge` ended: the combined value, and whose messages are in it (sorted)."""
+
+    value: Message
+    contributors: tuple[PeerId, ...]
 
 
 class Ledger(Protocol):
@@ -133,6 +141,15 @@ class RunContext(Protocol):
         Takes len(members) - 1 exchanges, after which all survivors of one component hold the same
         dictionary, whoever died meanwhile (FloodSet: N. Lynch, "Distributed Algorithms", 6.2,
         carried to incomplete graphs). Errors as `exchange`.
+        """
+        ...
+
+    async def merge(self, message: Message, combine: Callable[[Any, Any], Message], tag: str = "") -> Merged:
+        """Combine everybody's message into one, the same on all survivors of one component.
+
+        `combine` must not care for order, grouping or repetition: maximum, minimum, union. Takes
+        len(members) - 1 exchanges like `flood`, with one value a message instead of everybody's. The
+        run's result then names the contributors. Errors as `exchange`.
         """
         ...
 

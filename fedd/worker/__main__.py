@@ -1,0 +1,38 @@
+"""`python -I -m fedd.worker inspect` and `python -I -m fedd.worker run FD`. Started by the daemon only."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two programs; the exit code is 2 for wrong usage."""
+    # A worker is one of many processes on a small device, its matrices are small: threads of the linear
+    # algebra library would cost memory and time. Must be set before NumPy is imported.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # What plugins print is for the log: stdout may carry a document.
+    document = os.dup(1)
+    os.dup2(2, 1)
+    match arguments:
+        case ["inspect"]:
+            import json
+
+            from fedd.worker.inspect import inspect_plugins
+
+            with open(document, "w", encoding="utf-8") as out:
+                out.write(json.dumps(inspect_plugins()) + "\n")
+        case ["run", descriptor] if descriptor.isdecimal():
+            os.close(document)
+            from fedd.worker.process import run
+
+            run(int(descriptor))
+        case _:
+            sys.stderr.write("usage: python -I -m fedd.worker inspect | run FD\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""NumPy arrays to and from the arrays of the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedd.api.errors import InvalidMessage
+from fedd.api.types import Message
+from fedd.core import codec
+from fedd.core.codec import ArrayView
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message.
+
+    Raises InvalidMessage for a type or dtype that cannot travel.
+    """
+    return codec.encode(_to_wire(message))
+
+
+def decode(data: bytes | memoryview, max_bytes: int) -> Any:
+    """The message in `data`. Arrays share its memory and are read-only: copy before changing one.
+
+    Raises InvalidMessage when the bytes are no acceptable message or more than `max_bytes`.
+    """
+    return from_wire(codec.decode(data, max_bytes=max_bytes))
+
+
+def from_wire(value: Any) -> Any:
+    """The value with every ArrayView replaced by a NumPy array."""
+    if isinstance(value, ArrayView):
+        dtype = np.dtype(value.dtype).newbyteorder("<")
+        return np.frombuffer(value.data, dtype=dtype).reshape(value.shape)
+    if isinstance(value, list):
+        return [from_wire(item) for item in value]
+    if isinstance(value, dict):
+        return {key: from_wire(item) for key, item in value.items()}
+    return value
+
+
+def _to_wire(value: Any) -> Any:
+    """The value with every NumPy array replaced by an ArrayView and every NumPy scalar by a number."""
+    if isinstance(value, np.ndarray):
+        return _view(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _to_wire(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_wire(item) for item in value]
+    return value
+
+
+def _view(array: np.ndarray[Any, Any]) -> ArrayView:
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise InvalidMessage(
+            f"an array of {array.dtype} cannot travel", hint="send float16 to float64 or integer arrays"
+        )
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return ArrayView(array.dtype.name, array.shape, little.tobytes())

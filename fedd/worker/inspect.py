@@ -1,0 +1,167 @@
+"""Tell the daemon which plugins there are, what they can do, and which failed to import and why.
+
+Every plugin is imported in a forked child of its own, with a deadline and a bound on what it may say:
+one that exits, crashes, prints or never returns is listed with that as its error, the others are not
+affected. What plugins print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from fedd.api.errors import FeddError
+from fedd.worker.context import plugin_failure
+from fedd.worker.parameters import schema
+from fedd.worker.plugins import entry_points, load_algorithms
+
+FORMAT = 1
+IMPORT_DEADLINE_S = 10.0
+"""A plugin that imports a deep-learning framework needs 2 to 6 s on a small board."""
+MAX_PLUGIN_BYTES = 256 * 1024
+"""What one plugin may say: a hundred algorithms with a page of documentation."""
+MAX_PLUGINS = 64
+"""More on one device would be a mistake; bounds the whole document to 16 MiB, in practice to a few KiB."""
+_MAX_DOC = 2000
+
+
+def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
+    """The document: {"format": 1, "plugins": [{name, value, distribution, version, error, algorithms}]}."""
+    plugins: list[dict[str, Any]] = []
+    taken: dict[str, str] = {}
+    algorithms: dict[str, str] = {}
+    for point in entry_points()[:MAX_PLUGINS]:
+        described = _head(point)
+        if point.name in taken:
+            described["error"] = f"the name {point.name} is taken by {taken[point.name]}"
+        else:
+            taken[point.name] = described["distribution"]
+            described.update(_in_child(point, deadline_s))
+        _refuse_doubles(described, algorithms)
+        plugins.append(described)
+    return {"format": FORMAT, "plugins": plugins}
+
+
+def _head(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
+    distribution = point.dist
+    return {
+        "name": point.name,
+        "value": point.value,
+        "distribution": distribution.name if distribution else "",
+        "version": distribution.version if distribution else "",
+        "error": None,
+        "algorithms": [],
+    }
+
+
+def _refuse_doubles(described: dict[str, Any], algorithms: dict[str, str]) -> None:
+    """An algorithm's name belongs to the first plugin that registers it."""
+    for algorithm in described["algorithms"]:
+        owner = algorithms.setdefault(algorithm["name"], described["name"])
+        if owner != described["name"]:
+            described["error"] = f"the algorithm {algorithm['name']} is registered by {owner} already"
+            described["algorithms"] = []
+            return
+
+
+def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[str, Any]:
+    """Describe a plugin in a child process: {"error": ..., "algorithms": ...}."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _be_child(point, writer, deadline_s)
+    os.close(writer)
+    try:
+        said, why = _read(reader, deadline_s)
+    finally:
+        os.close(reader)
+    if why:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if not why and said:
+        try:
+            answer = json.loads(said)
+        except ValueError:
+            why = "its description is not readable"
+        else:
+            return {"error": answer["error"], "algorithms": answer["algorithms"]}
+    return {"error": why or _ended(status), "algorithms": []}
+
+
+def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: float) -> None:
+    """Describe and end, whatever happens, without unwinding into the parent's code."""
+    try:
+        cpu_s = int(deadline_s) + 1  # a backstop should the parent be killed meanwhile
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        said = json.dumps(describe(point)).encode()
+        if len(said) > MAX_PLUGIN_BYTES:
+            error = f"its description has {len(said)} bytes, more than {MAX_PLUGIN_BYTES}"
+            said = json.dumps({"error": error, "algorithms": []}).encode()
+        with open(writer, "wb") as pipe:
+            pipe.write(said)
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def describe(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
+    """Import a plugin here and describe it: {"error": text or None, "algorithms": [...]}."""
+    try:
+        algorithms = [_described(algorithm) for algorithm in load_algorithms(point)]
+    except FeddError as error:
+        return {"error": str(error), "algorithms": []}
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its own affair
+        failure = plugin_failure(error)
+        return {"error": str(failure), "algorithms": []}
+    names = [algorithm["name"] for algorithm in algorithms]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        return {"error": f"the algorithm {double} is registered twice", "algorithms": []}
+    return {"error": None, "algorithms": algorithms}
+
+
+def _described(algorithm: type[Any]) -> dict[str, Any]:
+    parameters = [
+        {
+            "name": parameter.name,
+            "type": parameter.type,
+            "default": parameter.default,
+            "help": parameter.help[:_MAX_DOC],
+            "choices": None if parameter.choices is None else list(parameter.choices),
+        }
+        for parameter in schema(algorithm)
+    ]
+    lines = (algorithm.__doc__ or "").strip().splitlines()
+    return {"name": algorithm.name, "doc": lines[0][:_MAX_DOC] if lines else "", "parameters": parameters}
+
+
+def _read(reader: int, deadline_s: float) -> tuple[bytes, str]:
+    """What the child said until it closed the pipe, or why nobody listens any more."""
+    said = bytearray()
+    end = time.monotonic() + deadline_s
+    while True:
+        left = end - time.monotonic()
+        if left <= 0 or not select.select([reader], [], [], left)[0]:
+            return b"", f"it did not finish to import within {deadline_s:g} s"
+        part = os.read(reader, 65536)
+        if not part:
+            return bytes(said), ""
+        said += part
+        if len(said) > MAX_PLUGIN_BYTES + 1024:
+            return b"", f"it says more than {MAX_PLUGIN_BYTES} bytes"
+
+
+def _ended(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"it ended the process with {signal.Signals(os.WTERMSIG(status)).name} when imported"
+    return f"it ended the process with exit code {os.waitstatus_to_exitcode(status)} when imported"

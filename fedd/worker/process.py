@@ -1,0 +1,268 @@
+"""One run in a process of its own: frames from the daemon drive an algorithm, over one socket."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fedd.api.algorithm import Algorithm
+from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopped
+from fedd.core.pipe import Frame, PipeDecoder, encode_frame
+from fedd.core.topology import Graph
+from fedd.worker import arrays
+from fedd.worker.context import Context, Outcome, Round, RunStart, plugin_failure, run_algorithm
+from fedd.worker.inputs import read_input
+from fedd.worker.parameters import build
+from fedd.worker.plugins import find_algorithm
+
+if TYPE_CHECKING:
+    from fedd.worker.context import Payload
+
+MAX_FRAME_BYTES = 1 << 30
+"""A round of 16 neighbours with 64 MiB each; the daemon has checked every payload before."""
+REPORT_INTERVAL_S = 0.1
+"""Metrics are shown to people."""
+STOP_GRACE_S = 2.0
+"""An algorithm that awaits something else than an exchange is cancelled this long after a stop."""
+ORPHAN_GRACE_S = 5.0
+"""A worker without a daemon ends by itself; one that burns its processor is ended this long after."""
+_JOIN_BYTES = 64 * 1024
+_RECEIVE_BYTES = 256 * 1024
+
+
+class Pipe:
+    """The socket to the daemon: frames out, frames in, and the port of the run's context."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._decoder = PipeDecoder(MAX_FRAME_BYTES)
+        self._frames: list[Frame] = []
+        self._round = 0
+        self._arrived = trio.Event()
+        self._completed: Round | None = None
+        self._end: FeddError | None = None
+        self._metrics: dict[str, float | int | str | bool] = {}
+        self._reported_at = -REPORT_INTERVAL_S
+
+    async def send(self, header: dict[str, Any], body: list[Payload] | None = None) -> None:
+        """Write one frame, before it the metrics that are due."""
+        buffers = encode_frame(header, body or ())
+        now = trio.current_time()
+        if self._metrics and now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            buffers[:0] = self._report_frame()
+        if sum(map(len, buffers)) <= _JOIN_BYTES:
+            await self._stream.send_all(b"".join(buffers))
+            return
+        for buffer in buffers:
+            await self._stream.send_all(buffer)
+
+    async def receive(self) -> Frame | None:
+        """The next frame, None when the daemon has closed the socket."""
+        while not self._frames:
+            data = await self._stream.receive_some(_RECEIVE_BYTES)
+            if not data:
+                return None
+            self._frames = self._decoder.receive_data(data)
+        return self._frames.pop(0)
+
+    async def listen(self, scope: trio.CancelScope) -> None:
+        """Take the daemon's frames while the algorithm runs; cancel `scope` when nothing more can come."""
+        try:
+            while (frame := await self.receive()) is not None:
+                header = frame.header
+                if header["kind"] == "round":
+                    self._completed = self._read_round(frame)
+                elif header["kind"] == "stop":
+                    self._end = self._end or _end(str(header.get("reason") or "stopped"))
+                    scope.deadline = trio.current_time() + STOP_GRACE_S
+                self._arrived.set()
+            self._end = self._end or Stopped("the daemon is gone")
+        except trio.BrokenResourceError:
+            self._end = self._end or Stopped("the daemon is gone")
+        except ProtocolError as error:
+            self._end = error
+        scope.cancel()
+
+    async def exchange(self, tag: str, payloads: Mapping[Any, Payload]) -> Round:
+        """Hand one payload for each neighbour to the daemon, wait for the completed round."""
+        if self._end is not None:
+            raise self._end
+        body = list(payloads.values())
+        same = len(body) > 1 and all(payload is body[0] for payload in body)
+        self._arrived = trio.Event()
+        header = {"kind": "exchange", "round": self._round, "tag": tag, "to": [*payloads], "same": same}
+        try:
+            await self.send(header, body[:1] if same else body)
+        except trio.BrokenResourceError:
+            raise self._end or Stopped("the daemon is gone") from None
+        await self._arrived.wait()
+        completed, self._completed = self._completed, None
+        if completed is None:
+            raise self._end or ProtocolError("woken without a round")
+        self._round += 1
+        return completed
+
+    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+        """Keep the metrics for the next frame."""
+        self._metrics.update(metrics)
+
+    def _report_frame(self) -> list[Payload]:
+        metrics, self._metrics = self._metrics, {}
+        return encode_frame({"kind": "report", "metrics": metrics})
+
+    async def send_result(self, outcome: Outcome) -> None:
+        """The last frame of a run that ended well."""
+        value = arrays.encode(outcome.value)
+        header = {
+            "kind": "result",
+            "contributors": list(outcome.contributors),
+            "residual": outcome.residual,
+            "rounds": outcome.rounds,
+            "agreed": outcome.agreed,
+        }
+        self._reported_at = -REPORT_INTERVAL_S
+        await self.send(header, [value])
+
+    async def send_failure(self, error: FeddError) -> None:
+        """The last frame of a run that did not; a daemon that is gone misses nothing."""
+        header = {
+            "kind": "failed",
+            "code": error.code,
+            "detail": error.detail[:4000],
+            "hint": error.hint[:4000],
+        }
+        if error.field:
+            header["field"] = error.field
+        self._reported_at = -REPORT_INTERVAL_S
+        try:
+            await self.send(header)
+        except trio.BrokenResourceError:
+            return
+
+    def _read_round(self, frame: Frame) -> Round:
+        header = frame.header
+        if header["round"] != self._round:
+            raise ProtocolError(f"the daemon completed round {header['round']}, this is {self._round}")
+        return Round(
+            messages=dict(zip(header["from"], frame.body, strict=True)),
+            gone=dict(header.get("gone") or ()),
+            cut=tuple(header.get("cut") or ()),
+            other_tags=header.get("tags") or {},
+        )
+
+
+def _end(reason: str) -> FeddError:
+    """What a stopped algorithm's exchange raises."""
+    if reason.startswith("dropped"):
+        return Dropped(
+            "the other members declared this node dead and went on without it",
+            hint="its link was silent for too long; start the run again when the link is stable",
+        )
+    if reason.startswith("quorum"):
+        return QuorumLost(reason)
+    return Stopped("the run was stopped" if reason == "stopped" else f"the run was stopped: {reason}")
+
+
+async def serve(sock: socket.socket) -> None:
+    """Do one run over `sock` and return when its last frame is written."""
+    pipe = Pipe(sock)
+    try:
+        await pipe.send({"kind": "ready"})
+        algorithm: Algorithm | None = None
+        while (frame := await pipe.receive()) is not None:
+            header = frame.header
+            if header["kind"] == "stop":
+                return
+            algorithm = algorithm or _algorithm(header)
+            if header["kind"] == "start":
+                await _run(pipe, algorithm, header)
+                return
+            await pipe.send({"kind": "checked"})
+    except trio.BrokenResourceError:
+        return
+    except FeddError as error:
+        await pipe.send_failure(error)
+
+
+async def _run(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any]) -> None:
+    start = _run_start(header)
+    context = Context(start, pipe, read_input(header.get("input")))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipe.listen, scope)
+            outcome = await _to_the_end(pipe, algorithm, context)
+            nursery.cancel_scope.cancel()
+    if scope.cancelled_caught:
+        await pipe.send_failure(pipe._end or Stopped("the run was stopped"))
+    elif outcome is not None:
+        await pipe.send_result(outcome)
+
+
+async def _to_the_end(pipe: Pipe, algorithm: Algorithm, context: Context) -> Outcome | None:
+    """Run the algorithm; None when it failed and that was said.
+
+    Inside the nursery, so that no exception comes out as a group.
+    """
+    try:
+        outcome = await run_algorithm(algorithm, context)
+        arrays.encode(outcome.value)
+    except FeddError as error:
+        await pipe.send_failure(error)
+    except (SystemExit, KeyboardInterrupt) as error:
+        await pipe.send_failure(plugin_failure(error))
+    else:
+        return outcome
+    return None
+
+
+def _algorithm(header: dict[str, Any]) -> Algorithm:
+    """Import the plugin and build the algorithm. Raises FeddError whatever the plugin does."""
+    try:
+        return build(find_algorithm(header["plugin"], header["algorithm"]), header.get("parameters") or {})
+    except FeddError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise plugin_failure(error) from error
+
+
+def _run_start(header: dict[str, Any]) -> RunStart:
+    members = tuple(header["members"])
+    edges = frozenset((members[min(pair)], members[max(pair)]) for pair in header["edges"])
+    return RunStart(
+        run_id=header["run_id"],
+        me=header["me"],
+        graph=Graph(members, edges),
+        epoch=header["epoch"],
+        seed=header["seed"],
+        quorum=header["quorum"],
+        max_payload_bytes=header["max_payload_bytes"],
+    )
+
+
+def end_with_the_daemon(descriptor: int) -> None:
+    """End this process when the daemon is gone, even if a plugin never comes back to the event loop."""
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(descriptor, 0)  # without flags only a hang-up is reported
+        poll.poll()
+        time.sleep(ORPHAN_GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="daemon-watch", daemon=True).start()
+
+
+def run(descriptor: int) -> None:
+    """The worker's main program: one run over the socket with this descriptor."""
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    end_with_the_daemon(descriptor)
+    trio.run(serve, sock)
