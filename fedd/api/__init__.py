@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedd.api.algorithm import Agreement, Algorithm, Ledger, RunContext
+    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Merged, RunContext
     from fedd.api.errors import (
         Conflict,
         Denied,
@@ -39,6 +39,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidParameter",
     "Ledger",
+    "Merged",
     "Message",
     "NotConnected",
     "NotFound",
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "RunContext"), "algorithm"),
+    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Merged", "RunContext"), "algorithm"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Message", "PeerId"), "types"),
 }
