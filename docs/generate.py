@@ -14,7 +14,7 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,21 @@ class Undocumented(Exception):
 
 def fedctl_page() -> str:
     """Every command of fedctl with its arguments, from its own parser."""
-    from fedd.cli.main import build_parser
+    from fedd.cli.parser import build_parser
+    from fedd.control.schema import ERRORS, EXIT_INTERRUPTED, EXIT_NO_DAEMON
 
     parser = build_parser()
     lines = ["# fedctl\n", parser.description or "", "", *_synopsis(parser), *_arguments(parser)]
+    lines += ["", "`--socket` and `--json` may stand before the command or after it."]
+    common = {action.dest for action in parser._actions}
     for name, command in _commands(parser):
-        if not command.description:
-            raise Undocumented(f"fedctl {name} has no description")
-        lines += [f"\n## fedctl {name}\n", command.description.strip(), "", *_synopsis(command)]
-        lines += _arguments(command)
-        if command.epilog:
-            lines += ["", "```", textwrap.dedent(command.epilog).strip(), "```"]
-    from fedd.control.schema import ERRORS, EXIT_INTERRUPTED, EXIT_NO_DAEMON
-
+        if not command.description or not command.epilog:
+            raise Undocumented(f"fedctl {name} has no description or no examples")
+        lines += [f"\n## fedctl {name}\n", command.description.strip().replace("\n", " "), ""]
+        lines += [*_synopsis(command), *_arguments(command, without=common)]
+        lines += ["", "```sh", textwrap.dedent(command.epilog.removeprefix("examples:")).strip(), "```"]
     lines += ["\n## Exit codes\n", "| code | when |", "|---|---|", "| 0 | done |"]
-    codes: dict[int, list[str]] = {
-        EXIT_NO_DAEMON: ["no daemon at that socket"],
-        EXIT_INTERRUPTED: ["interrupted"],
-    }
+    codes = {EXIT_NO_DAEMON: ["no daemon at that socket"], EXIT_INTERRUPTED: ["interrupted"]}
     for kind in ERRORS.values():
         codes.setdefault(kind.exit_code, []).append(kind.title.lower())
     lines += [f"| {code} | {'; '.join(codes[code])} |" for code in sorted(codes)]
@@ -234,9 +231,11 @@ def _synopsis(parser: argparse.ArgumentParser) -> list[str]:
     return ["```", usage, "```"]
 
 
-def _arguments(parser: argparse.ArgumentParser) -> list[str]:
+def _arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> list[str]:
     rows = []
     for action in parser._actions:
+        if action.dest in without:
+            continue
         if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
             continue
         if action.help is argparse.SUPPRESS:

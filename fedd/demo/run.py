@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from fedd.api.errors import FeddError
+from fedd.api.errors import FeddError, InvalidParameter
 from fedd.demo import least_squares, table
 from fedd.demo.daemons import DemoFailed, LocalDaemon, form_federation, local_daemons, wait_for
 from fedd.demo.picture import MemberRow, Picture, Trace
@@ -257,10 +257,16 @@ class Demo:
 
 
 def main(nodes: int, json_output: bool) -> int:
-    """Run the demonstration with `nodes` daemons; the exit code of `fedctl demo`."""
-    if not 3 <= nodes <= 12:
-        print(f"fedctl: --nodes is {nodes} (choose 3 to 12: they all run on this machine)", file=sys.stderr)
-        return 2
+    """Run the demonstration with `nodes` daemons and return the exit code of `fedctl demo`.
+
+    Raises InvalidParameter for a number of nodes that is not possible, KeyboardInterrupt after a tidy end.
+    """
+    if not 3 <= nodes <= 20:
+        raise InvalidParameter(
+            f"{nodes} nodes are not possible: one dies, and a majority must be left",
+            hint="choose 3 to 20, they all run on this machine",
+            field="nodes",
+        )
     started = time.monotonic()
     picture = Picture(quiet=json_output)
     demo = Demo(nodes, picture)
@@ -271,8 +277,7 @@ def main(nodes: int, json_output: bool) -> int:
     except (DemoFailed, FeddError) as error:
         problem = str(error)
     except KeyboardInterrupt:
-        print("fedctl: interrupted; all daemons are stopped", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt("interrupted; all daemons are stopped") from None
     took_s = time.monotonic() - started
     if json_output:
         document = {**demo.document, "ok": not problem, "took_s": round(took_s, 3)}
