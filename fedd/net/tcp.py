@@ -156,9 +156,7 @@ async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
     if address.transport == "ip6":
         return [(socket.AF_INET6, (address.host, address.port))]
     family = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}.get(address.transport, socket.AF_UNSPEC)
-    found = await trio.socket.getaddrinfo(
-        address.host, address.port, family=family, type=socket.SOCK_STREAM
-    )
+    found = await trio.socket.getaddrinfo(address.host, address.port, family=family, type=socket.SOCK_STREAM)
     return [(entry[0], (str(entry[4][0]), int(entry[4][1]))) for entry in found]
 
 

@@ -1,0 +1,496 @@
+"""A connection: one encrypted wire, many streams.
+
+One task reads: it decrypts and hands bytes to streams, and never waits for the writing side.
+Writing happens inline, in whichever task has something to send, as long as the socket takes it;
+only when the socket is full a task is started that waits for it, and ends when all is written. So
+an idle connection holds no buffer and one waiting task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused, TimedOut
+from fedd.api.types import PeerId
+from fedd.core.multistream import Dialer, Rejected
+from fedd.core.noise import MAX_PLAINTEXT_BYTES, NoiseTransport
+from fedd.core.yamux import Event, EventKind, Session, YamuxLimits, YamuxStream
+from fedd.net.stream import Stream
+from fedd.net.tcp import broken_reason
+from fedd.net.transport import Wire
+from fedd.net.upgrade import Secured
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("fedd.net")
+
+FRAMES_PER_SEND: Final = 4
+"""Full Noise frames in one write: more do not make bulk faster, fewer make it slower."""
+
+MAX_QUANTUM_BYTES: Final = FRAMES_PER_SEND * MAX_PLAINTEXT_BYTES
+MIN_QUANTUM_BYTES: Final = 16 * 1024
+"""Payload of one write while the socket is full: a heartbeat waits behind no more than this."""
+
+BUFFER_BYTES: Final = FRAMES_PER_SEND * 65537 + 64 * 1024
+"""A quantum with its tags, and room for the headers and control frames of all streams."""
+
+_SMALL_BYTES: Final = 4096
+"""Pieces below this share a Noise frame; larger ones are sealed from where they are."""
+
+_READS_PER_TURN: Final = 4
+HANDLER_GRACE_S: Final = 5.0
+"""How long handlers may go on, after their connection ended, with what has arrived."""
+
+RETIRE_S: Final = 10.0
+"""How long a peer that does not say so may still open streams on a connection given up here."""
+
+CLOSE_S: Final = 1.0
+"""How long a closing connection waits for the kernel to take what was sent last."""
+
+OPENING_ATTEMPTS: Final = 3
+"""js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
+
+
+class BufferPool:
+    """Large buffers, lent for as long as one read or write takes. At most `keep` are held unused."""
+
+    def __init__(self, keep: int = 4) -> None:
+        self._keep = keep
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        """Borrow BUFFER_BYTES of memory with anything in it."""
+        return self._free.pop() if self._free else memoryview(bytearray(BUFFER_BYTES))
+
+    def give(self, buffer: memoryview) -> None:
+        """Give a borrowed buffer back."""
+        if len(self._free) < self._keep:
+            self._free.append(buffer)
+
+
+@dataclass(slots=True)
+class ConnectionHooks:
+    """What a connection asks of its owner."""
+
+    serve: Callable[[Stream], Awaitable[None]]
+    """Runs in the connection's nursery for each stream that the peer opens; must not raise."""
+    inbound_quota: Callable[[PeerId], int]
+    """How many streams this peer may have open now."""
+    on_up: Callable[[Connection], None]
+    """Called once, when streams can be opened."""
+    on_down: Callable[[Connection, str], None]
+    """Called once, when the connection ends, with the reason."""
+    pool: BufferPool = field(default_factory=BufferPool)
+
+
+class Connection:
+    """An authenticated connection to a peer.
+
+    Times are seconds of trio's clock. `close_reason` is None while it is open, then "closed" (the
+    peer's end or its kernel closed it), "local", or "error: ...".
+    """
+
+    def __init__(
+        self,
+        secured: Secured,
+        direction: Literal["in", "out"],
+        hooks: ConnectionHooks,
+        limits: YamuxLimits | None = None,
+    ) -> None:
+        self.peer_id: PeerId = secured.peer_id
+        self.wire: Wire = secured.wire
+        self.remote_address = str(secured.wire.remote_address)
+        self.direction = direction
+        self.opened_at = self.last_received = trio.current_time()
+        self.bytes_in = self.bytes_out = 0
+        self.rtt_s: float | None = None
+        self.close_reason: str | None = None
+        self.retired = False
+        self._hooks = hooks
+        self._transport: NoiseTransport = secured.transport
+        self._session = Session(direction == "out", limits)
+        self._first_bytes = (secured.plaintext, secured.ciphertext)
+        self._quantum = MAX_QUANTUM_BYTES
+        self._pending: memoryview | None = None  # encrypted, not yet taken by the kernel
+        self._pending_buffer: memoryview | None = None  # borrowed, `_pending` is a part of it
+        self._nursery: trio.Nursery | None = None
+        self._ping_sent_at: float | None = None
+        self._pongs = trio.Event()
+        self._inbound = 0
+        self._idle = trio.Event()
+
+    def __repr__(self) -> str:
+        state = self.close_reason or "open"
+        return f"<Connection {self.direction} {self.peer_id} at {self.remote_address}: {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self.close_reason is not None
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The open streams, those in negotiation included."""
+        return [core.user for core in self._session.streams.values()]
+
+    # ---- opening and closing -------------------------------------------------------------
+
+    async def open_stream(self, protocol: str, deadline_s: float = 10.0) -> Stream:
+        """Open a stream for `protocol`.
+
+        Refused when the peer does not speak it with us, NotConnected when the connection ended or is
+        being given up, TimedOut when no answer comes.
+        """
+        for attempt in range(OPENING_ATTEMPTS):
+            if self._nursery is None or self.closed or self.retired or self._session.peer_gone_away:
+                raise NotConnected(
+                    f"the connection to {self.peer_id} takes no new streams", hint="dial it anew"
+                )
+            stream = Stream(self, self._session, self._session.open())
+            try:
+                with trio.fail_after(deadline_s):
+                    await self._negotiate(stream, protocol)
+                return stream
+            except trio.BrokenResourceError as error:
+                stream.reset()
+                if self.closed:
+                    raise NotConnected(str(error)) from error
+                if attempt == OPENING_ATTEMPTS - 1:
+                    raise Refused(f"{self.peer_id} resets every stream opened for {protocol}") from error
+            except trio.TooSlowError:
+                stream.reset()
+                raise TimedOut(f"{self.peer_id} did not answer for {protocol} in {deadline_s:g} s") from None
+            except BaseException:
+                stream.reset()
+                raise
+        raise AssertionError("unreachable")
+
+    async def _negotiate(self, stream: Stream, protocol: str) -> None:
+        dialer = Dialer([protocol])
+        await stream.send_all(dialer.data_to_send())
+        while not dialer.finished:
+            data = await stream.receive_some()
+            if not data:
+                dialer.receive_eof()
+            for event in dialer.receive_data(data):
+                if isinstance(event, Rejected):
+                    raise Refused(
+                        f"{self.peer_id} does not speak {protocol} with this device",
+                        hint="is it a member of the federation, and of the same version?",
+                    )
+        stream.unread(dialer.trailing)
+        stream.protocol = protocol
+
+    async def aclose(self) -> None:
+        """End the connection: its streams break here, the peer reads what was sent, then the end."""
+        with trio.move_on_after(CLOSE_S):
+            while self._pending is not None:
+                await self._changed()
+        self.end("local")
+        await trio.lowlevel.checkpoint()
+
+    def retire(self) -> None:
+        """Take no new streams, and close once both ends have none left."""
+        if not self.retired and not self.closed and self._nursery is not None:
+            self.retired = True
+            self._session.go_away()
+            self.flush()
+            self._nursery.start_soon(self._close_when_unused)
+
+    async def _close_when_unused(self) -> None:
+        with trio.move_on_after(RETIRE_S):
+            # until the peer says that it knows, it may open streams in good faith
+            while not (self._session.peer_gone_away or self.closed):
+                await self._changed()
+        while self._session.streams:
+            await self._changed()
+        self.end("local")
+
+    async def _changed(self) -> None:
+        """Wait until a stream ended, or what was pending has been written."""
+        if self._idle.is_set():
+            self._idle = trio.Event()
+        await self._idle.wait()
+
+    def stream_ended(self) -> None:
+        """A stream of this connection ended or closed (its streams call this)."""
+        self._idle.set()
+
+    def end(self, reason: str, go_away: int = 0) -> None:
+        """End the connection now: tell the peer if the socket takes it, break all streams."""
+        if self.closed:
+            return
+        if self._pending is None:
+            with contextlib.suppress(OSError, ProtocolError):
+                self._session.go_away(go_away)
+                self._write_batch()
+        self.close_reason = reason
+        self.wire.close()
+        self._release_pending()
+        for core in self._session.close():
+            if core.user is not None:
+                core.user.wake()
+        self._pongs.set()
+        self._idle.set()
+        self._hooks.on_down(self, reason)
+
+    async def measure_rtt(self) -> float:
+        """Measure the round trip time by yamux's ping, in seconds; NotConnected when it ends first."""
+        if self._ping_sent_at is None:
+            self._send_ping()
+        if not self.closed:
+            await self._pongs.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.closed or self.rtt_s is None:
+            raise NotConnected(f"the connection to {self.peer_id} ended: {self.close_reason}")
+        return self.rtt_s
+
+    def _send_ping(self) -> None:
+        self._ping_sent_at = trio.current_time()
+        self._pongs = trio.Event()
+        self._session.ping(0)
+        self.flush()
+
+    # ---- the reading task ------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the connection until it ends. Never raises for what a peer does."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._send_ping()
+                self._hooks.on_up(self)
+                task_status.started()
+                await self._read_until_end()
+                # handlers may finish with what has arrived; what waits for the peer is broken anyway
+                nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
+        finally:
+            self.end("local")
+
+    async def _read_until_end(self) -> None:
+        try:
+            await self._read()
+        except trio.ClosedResourceError:  # by `end`, in another task
+            return
+        except OSError as error:
+            self.end(broken_reason(error))
+        except FeddError as error:
+            log.info("closing the connection to %s: %s", self.peer_id, error.detail)
+            self.end(f"error: {error.detail}", go_away=1)
+
+    async def _read(self) -> None:
+        plaintext, ciphertext = self._first_bytes
+        self._first_bytes = (b"", b"")
+        self._handle(self._session.receive_data(plaintext))
+        pool, wire = self._hooks.pool, self.wire
+        rest = ciphertext
+        if rest:
+            rest = rest[self._open_frames(memoryview(rest), len(rest)) :]
+        while not self.closed:
+            await wire.wait_readable()
+            buffer = pool.take()
+            try:
+                end = len(rest)
+                buffer[:end] = rest
+                end = await self._read_ready(buffer, end)
+                if end < 0:
+                    return
+                rest = bytes(buffer[:end])
+            finally:
+                pool.give(buffer)
+
+    async def _read_ready(self, buffer: memoryview, end: int) -> int:
+        """Read until the socket is empty; give how much of an incomplete frame is in the buffer.
+
+        Ends the connection at the peer's end, and gives -1.
+        """
+        recv_into = self.wire.recv_into
+        turn = 0
+        while not self.closed:
+            try:
+                count = recv_into(buffer[end:])
+            except BlockingIOError:
+                break
+            if not count:
+                self.end("closed")
+                return -1
+            self.last_received = trio.current_time()
+            self.bytes_in += count
+            end += count
+            drained = end < BUFFER_BYTES
+            used = self._open_frames(buffer, end)
+            if used:
+                end -= used
+                if end:
+                    buffer[:end] = bytes(buffer[used : used + end])
+            if self._session.has_output:
+                self.flush()
+            if drained:
+                break
+            turn += 1
+            if turn % _READS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+        return end
+
+    def _open_frames(self, buffer: memoryview, end: int) -> int:
+        """Decrypt the whole frames in `buffer[:end]`; give where the first incomplete one starts."""
+        decrypt = self._transport.decrypt
+        session = self._session
+        receive_data = session.receive_data
+        start = 0
+        while end - start >= 2:
+            stop = start + 2 + (buffer[start] << 8 | buffer[start + 1])
+            if stop > end:
+                break
+            events = receive_data(decrypt(buffer[start + 2 : stop]))
+            if events:
+                self._handle(events)
+            if session.failure is not None:
+                raise session.failure
+            start = stop
+        return start
+
+    def _handle(self, events: Iterable[Event]) -> None:
+        for kind, core, value in events:
+            if core is None:
+                self._handle_session_event(kind, value)
+            elif kind is EventKind.READABLE:
+                core.user.wake_reader()
+                if core.eof:
+                    self._idle.set()
+            elif kind is EventKind.OPENED:
+                self._opened(core)
+            elif kind is EventKind.WRITABLE:
+                core.user.wake_writer()
+            else:
+                core.user.wake()
+                self.stream_ended()
+
+    def _handle_session_event(self, kind: EventKind, value: int) -> None:
+        if kind is EventKind.PONG:
+            if self._ping_sent_at is not None:
+                self.rtt_s = self._session.rtt_s = trio.current_time() - self._ping_sent_at
+                self._ping_sent_at = None
+                self._pongs.set()
+        elif value:
+            raise ProtocolError(f"the peer goes away because of an error ({value})")
+        else:
+            self._idle.set()
+
+    def _opened(self, core: YamuxStream) -> None:
+        stream = Stream(self, self._session, core)
+        if self._nursery is None or self._inbound >= self._hooks.inbound_quota(self.peer_id):
+            stream.reset()
+            return
+        self._inbound += 1
+        self._nursery.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: Stream) -> None:
+        try:
+            await self._hooks.serve(stream)
+        finally:
+            self._inbound -= 1
+
+    # ---- writing ---------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what can be written now; what the socket does not take, a task writes later."""
+        if self._pending is not None or self.closed:
+            return
+        try:
+            while self._session.has_output:
+                if not self._write_batch():
+                    if self._nursery is not None:
+                        self._nursery.start_soon(self._write_rest)
+                    return
+        except OSError as error:
+            self.end(broken_reason(error))
+
+    def _write_batch(self) -> bool:
+        """Encrypt and write one quantum; False when the socket is full and a part is pending."""
+        pieces, finished = self._session.pull(self._quantum)
+        size = sum(map(len, pieces))
+        if size <= MIN_QUANTUM_BYTES + _SMALL_BYTES:
+            data: bytes | memoryview = self._transport.encrypt(b"".join(pieces))
+        else:
+            self._pending_buffer = self._hooks.pool.take()
+            data = self._pending_buffer[: self._seal(self._pending_buffer, pieces)]
+        for core in finished:
+            core.user.wake_writer()
+        try:
+            sent = self.wire.send(data)
+        except BlockingIOError:
+            sent = 0
+        self.bytes_out += sent
+        if sent < len(data):
+            self._pending = memoryview(data)[sent:]
+            self._quantum = MIN_QUANTUM_BYTES
+            return False
+        self._release_pending()
+        if self._quantum < MAX_QUANTUM_BYTES:
+            self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
+        return True
+
+    def _seal(self, buffer: memoryview, pieces: list[bytes | memoryview]) -> int:
+        """Encrypt into `buffer`: small pieces together, large ones straight from their memory."""
+        seal_into = self._transport.seal_into
+        offset = 0
+        small: list[bytes | memoryview] = []
+        small_bytes = 0
+        for piece in pieces:
+            size = len(piece)
+            if size < _SMALL_BYTES:
+                small.append(piece)
+                small_bytes += size
+                if small_bytes > MAX_PLAINTEXT_BYTES - _SMALL_BYTES:
+                    offset = seal_into(buffer, offset, b"".join(small))
+                    small, small_bytes = [], 0
+                continue
+            if small:
+                offset = seal_into(buffer, offset, b"".join(small))
+                small, small_bytes = [], 0
+            for start in range(0, size, MAX_PLAINTEXT_BYTES):
+                offset = seal_into(buffer, offset, piece[start : start + MAX_PLAINTEXT_BYTES])
+        if small:
+            offset = seal_into(buffer, offset, b"".join(small))
+        return offset
+
+    def _release_pending(self) -> None:
+        self._pending = None
+        self._idle.set()
+        if self._pending_buffer is not None:
+            self._hooks.pool.give(self._pending_buffer)
+            self._pending_buffer = None
+
+    async def _write_rest(self) -> None:
+        try:
+            while self._pending is not None:
+                await self.wire.wait_writable()
+                if self._pending is None:  # the connection ended meanwhile
+                    return
+                try:
+                    sent = self.wire.send(self._pending)
+                except BlockingIOError:
+                    continue
+                self.bytes_out += sent
+                if sent < len(self._pending):
+                    self._pending = self._pending[sent:]
+                    continue
+                self._release_pending()
+                while self._session.has_output and self._write_batch():
+                    self._idle.set()
+                    await trio.lowlevel.checkpoint()
+                    if self._pending is not None:  # another task wrote meanwhile; it started a writer
+                        return
+        except trio.ClosedResourceError:
+            return
+        except OSError as error:
+            self.end(broken_reason(error))

@@ -1,0 +1,498 @@
+"""The swarm: this node's listeners, its connections by peer id, and who may speak what to it."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from fedd.api.errors import (
+    Conflict,
+    Denied,
+    FeddError,
+    InvalidParameter,
+    NotConnected,
+    TimedOut,
+    Unhealthy,
+)
+from fedd.api.types import PeerId
+from fedd.core.identity import PrivateKey
+from fedd.core.multistream import Listener as ProtocolListener
+from fedd.core.yamux import YamuxLimits
+from fedd.net.connection import BufferPool, Connection, ConnectionHooks
+from fedd.net.stream import Stream
+from fedd.net.tcp import TcpNetwork
+from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_multiaddr
+from fedd.net.upgrade import DoorClosed, Secured, upgrade
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("fedd.net")
+
+Access = Literal["members", "anyone"]
+Handler = Callable[[Stream], Awaitable[None]]
+LinkCallback = Callable[[Literal["up", "down"], Connection, str], None]
+
+DIAL_STAGGER_S: Final = 0.25
+"""How long one address has for itself before the next is tried beside it (RFC 8305 section 5)."""
+
+BUSY_DOOR_RETRY_S: Final = 0.1
+"""First wait before a peer that closed at once is dialled again, doubled each time, with jitter."""
+
+SIMULTANEOUS_S: Final = 20.0
+"""Two connections made within this time (two dial deadlines) are a simultaneous dial. A second
+one made later means that the peer has lost the first, for example by a power cut: it replaces it."""
+
+ACCEPT_PAUSE_S: Final = 0.2
+"""How long a listener rests when the machine is out of file descriptors."""
+
+
+@dataclass(frozen=True)
+class SwarmLimits:
+    """The doors' numbers. A quarter of the connections is reserved for members."""
+
+    pending_handshakes: int = 64
+    """At 6 KiB each; more are closed at once."""
+    pending_handshakes_per_address: int = 8
+    """An address is an IPv4 address or an IPv6 /56: what one customer is given."""
+    handshake_s: float = 10.0
+    dial_s: float = 10.0
+    connections: int = 128
+    negotiation_s: float = 10.0
+    """How long a peer has to say which protocol a stream is for."""
+    streams_per_stranger: int = 16
+    """Identify, ping and join need one each."""
+    streams: YamuxLimits = field(default_factory=YamuxLimits)
+    """Streams of a member, unacknowledged ones, windows and control frames of a connection."""
+
+    @property
+    def strangers(self) -> int:
+        """Connections beyond which only members are let in."""
+        return self.connections - self.connections // 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    handler: Handler
+    access: Access
+
+
+class Swarm:
+    """Connections to peers, by peer id.
+
+    Run it first (`await nursery.start(swarm.run)`), then listen and dial. Everything it runs ends
+    with `run`. `network` adds in-memory addresses (/memory/N), for tests.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        limits: SwarmLimits | None = None,
+        network: MemoryNetwork | None = None,
+        agent: str = "fedd/0.1.0",
+    ) -> None:
+        self.key = key
+        self.peer_id: PeerId = key.peer_id
+        self.agent = agent
+        self.limits = limits if limits is not None else SwarmLimits()
+        self.member_check: Callable[[PeerId], bool] = lambda peer_id: False
+        """Who may use protocols for members; nobody until somebody sets it."""
+        self._memory = network
+        self._tcp = TcpNetwork()
+        self._random = random.Random(key.peer_id)
+        self._services: dict[str, _Service] = {}
+        self._listeners: list[Listener] = []
+        self._connections: dict[PeerId, Connection] = {}
+        self._all: set[Connection] = set()  # those given up and not yet closed as well
+        self._dialling: dict[PeerId, trio.Event] = {}
+        self._pending: Counter[str] = Counter()
+        self._callbacks: list[LinkCallback] = []
+        self._nursery: trio.Nursery | None = None
+        self._hooks = ConnectionHooks(
+            serve=self._serve,
+            inbound_quota=self._inbound_quota,
+            on_up=self._settle,
+            on_down=self._on_down,
+            pool=BufferPool(),
+        )
+
+    # ---- what there is -------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where this node can be dialled, with its peer id; wildcards expanded."""
+        return [
+            str(replace(address, peer_id=self.peer_id))
+            for listener in self._listeners
+            for address in listener.addresses
+        ]
+
+    @property
+    def connections(self) -> Mapping[PeerId, Connection]:
+        """The connection in use to each connected peer."""
+        return MappingProxyType(self._connections)
+
+    def protocols_for(self, peer_id: PeerId) -> list[str]:
+        """The protocols that this peer may speak to us."""
+        return [protocol for protocol in self._services if self._may_speak(peer_id, protocol)]
+
+    def handle(self, protocol: str, handler: Handler, access: Access = "members") -> None:
+        """Serve a protocol. The stream is closed when `handler` returns, reset when it raises.
+
+        Strangers are refused protocols for members as if nobody here spoke them.
+        """
+        if protocol in self._services:
+            raise Conflict(f"{protocol} is served already")
+        self._services[protocol] = _Service(handler, access)
+
+    def subscribe(self, callback: LinkCallback) -> None:
+        """Be called, synchronously, when a peer becomes connected ("up") or unconnected ("down").
+
+        The reason of "down" is "closed", "local" or "error: ...". "up" comes again, with the reason
+        "replaced", when another connection to the same peer takes the first one's place: the first
+        takes no new streams and closes once those it has have ended, without a "down".
+        """
+        self._callbacks.append(callback)
+
+    # ---- running ---------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold everything that the swarm runs, until cancelled; then close all connections."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
+            for connection in list(self._all):
+                connection.end("local")
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise Unhealthy("the links are not running", hint="the daemon is starting or shutting down")
+        return self._nursery
+
+    async def listen(self, multiaddr: str) -> list[str]:
+        """Listen at an address (port 0: a free one); give the real ones, with the peer id.
+
+        Conflict when the address is in use, InvalidParameter when this machine has no such address.
+        """
+        nursery = self._running()
+        address = parse_multiaddr(multiaddr)
+        if address.peer_id not in {None, self.peer_id}:
+            raise InvalidParameter(f"cannot listen on {address}: that is another peer's id", field="listen")
+        listener = await self._network(address).listen(replace(address, peer_id=None))
+        self._listeners.append(listener)
+        nursery.start_soon(self._accept, listener)
+        return [str(replace(bound, peer_id=self.peer_id)) for bound in listener.addresses]
+
+    def _network(self, address: Address) -> TcpNetwork | MemoryNetwork:
+        if address.transport != "memory":
+            return self._tcp
+        if self._memory is None:
+            raise InvalidParameter(f"{address}: there is no in-memory network here")
+        return self._memory
+
+    async def _accept(self, listener: Listener) -> None:
+        while True:
+            try:
+                wire = await listener.accept()
+            except Unhealthy as error:
+                log.warning("%s", error)
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            except trio.ClosedResourceError:
+                return
+            door = _door(wire.remote_address)
+            if (
+                self._pending.total() >= self.limits.pending_handshakes
+                or self._pending[door] >= self.limits.pending_handshakes_per_address
+            ):
+                wire.close()
+                continue
+            self._pending[door] += 1
+            self._running().start_soon(self._welcome, wire, door)
+
+    async def _welcome(self, wire: Wire, door: str) -> None:
+        """Take an inbound wire through the handshake, and serve it."""
+        connection = None
+        try:
+            with trio.fail_after(self.limits.handshake_s):
+                secured = await upgrade(wire, self.key, initiator=False)
+            connection = self._admit(secured, "in")
+        except trio.TooSlowError:
+            log.info("%s did not finish its handshake in time", wire.remote_address)
+        except FeddError as error:
+            log.info("refused a connection from %s: %s", wire.remote_address, error.detail)
+        finally:
+            self._pending[door] -= 1
+            if not self._pending[door]:
+                del self._pending[door]
+            if connection is None:
+                wire.close()
+        if connection is not None:
+            await connection.run()
+
+    # ---- the table of connections --------------------------------------------------------
+
+    def _admit(self, secured: Secured, direction: Literal["in", "out"]) -> Connection:
+        """Make the connection, if there is a seat for this peer; Unhealthy when there is none."""
+        peer_id = secured.peer_id
+        if peer_id == self.peer_id:
+            raise Denied("a connection from this node to itself")
+        seats = self.limits.connections if self.member_check(peer_id) else self.limits.strangers
+        if len(self._all) >= seats and peer_id not in self._connections:
+            raise Unhealthy(
+                f"no seat for {peer_id}: {len(self._all)} connections are open",
+                hint="disconnect some, or raise the limit of connections",
+            )
+        connection = Connection(secured, direction, self._hooks, self.limits.streams)
+        self._all.add(connection)
+        return connection
+
+    def _settle(self, new: Connection) -> None:
+        """Decide which of two connections to a peer stays; both ends decide alike.
+
+        Of two dialled by each other at once, the one dialled by the lower peer id; else the newest.
+        """
+        if new.closed:
+            return
+        old = self._connections.get(new.peer_id)
+        if old is None:
+            self._connections[new.peer_id] = new
+            self._publish("up", new, "")
+            return
+        at_once = new.opened_at - old.opened_at < SIMULTANEOUS_S
+        if new.direction != old.direction and at_once and self._dialled_by_lower(old):
+            new.retire()
+            return
+        self._connections[new.peer_id] = new
+        old.retire()
+        self._publish("up", new, "replaced")
+
+    def _dialled_by_lower(self, connection: Connection) -> bool:
+        return (connection.direction == "out") == (self.peer_id < connection.peer_id)
+
+    def _on_down(self, connection: Connection, reason: str) -> None:
+        self._all.discard(connection)
+        if self._connections.get(connection.peer_id) is not connection:
+            return
+        for other in self._all:  # given up for this one, and still open: better than none
+            if other.peer_id == connection.peer_id and not other.retired:
+                self._connections[connection.peer_id] = other
+                self._publish("up", other, "replaced")
+                return
+        del self._connections[connection.peer_id]
+        self._publish("down", connection, reason)
+
+    def _publish(self, kind: Literal["up", "down"], connection: Connection, reason: str) -> None:
+        log.debug("link %s: %s %s", kind, connection, reason)
+        for callback in self._callbacks:
+            try:
+                callback(kind, connection, reason)
+            except Exception:  # a listener's mistake must not cost a link
+                log.exception("a subscriber to link changes failed")
+
+    # ---- dialling ------------------------------------------------------------------------
+
+    async def dial(self, addresses: Sequence[str], peer_id: PeerId | None = None) -> Connection:
+        """Connect to a peer at any of its addresses; an existing connection is reused.
+
+        Every address ends in /p2p/ID, the same one, unless `peer_id` is given. Denied when somebody
+        else answers, NotConnected when nobody does, TimedOut after the dial's deadline,
+        InvalidParameter for addresses that cannot be right.
+        """
+        expected, parsed = self._check_dial(addresses, peer_id)
+        self._running()
+        await trio.lowlevel.checkpoint()
+        try:
+            with trio.fail_after(self.limits.dial_s):
+                while True:
+                    existing = self._connections.get(expected)
+                    if existing is not None:
+                        return existing
+                    if expected not in self._dialling:
+                        break
+                    await self._dialling[expected].wait()
+                return await self._dial_once(expected, parsed)
+        except trio.TooSlowError:
+            raise TimedOut(
+                f"{expected} did not answer at {', '.join(map(str, parsed))} in {self.limits.dial_s:g} s",
+                hint="check the address, and that nothing between drops the packets",
+            ) from None
+
+    def _check_dial(self, addresses: Sequence[str], peer_id: PeerId | None) -> tuple[PeerId, list[Address]]:
+        parsed = [parse_multiaddr(text) for text in addresses]
+        if not parsed:
+            raise NotConnected(f"no address of {peer_id or 'the peer'} is known", hint="name one")
+        for address in parsed:
+            named = address.peer_id
+            if named is None and peer_id is None:
+                raise InvalidParameter(
+                    f"{address} does not say whose it is",
+                    hint="end it in /p2p/ID, as `fedctl status` there prints it",
+                )
+            if named is not None and peer_id is not None and named != peer_id:
+                raise InvalidParameter(f"{address} names another peer than {peer_id}")
+            peer_id = peer_id or named
+        if peer_id is None:  # cannot be: each address or the argument named one
+            raise InvalidParameter("no peer id")
+        if peer_id == self.peer_id:
+            raise Conflict(f"{peer_id} is this node itself", hint="dial another member's address")
+        return peer_id, parsed
+
+    async def _dial_once(self, expected: PeerId, addresses: list[Address]) -> Connection:
+        """Try the addresses side by side, each a little later than the one before."""
+        over = self._dialling[expected] = trio.Event()
+        errors: list[FeddError] = []
+        won: list[Connection] = []
+        one_handshake = trio.Lock()
+
+        async def attempt(address: Address, scope: trio.CancelScope, failed: trio.Event) -> None:
+            try:
+                secured = await self._secure(expected, address, one_handshake)
+                won.append(await self._begin(secured))
+                scope.cancel()
+            except FeddError as error:
+                errors.append(error)
+            finally:
+                failed.set()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for address in addresses:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
+                    with trio.move_on_after(DIAL_STAGGER_S):
+                        await failed.wait()
+        finally:
+            del self._dialling[expected]
+            over.set()
+        existing = self._connections.get(expected)
+        if existing is not None:
+            return existing
+        if won:  # it has ended again already
+            raise NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
+        raise _best_of(errors)
+
+    async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
+        pause_s = BUSY_DOOR_RETRY_S
+        while True:
+            wire = await self._network(address).connect(address)
+            try:
+                async with one_handshake:  # two to one peer at once would make two connections
+                    with trio.fail_after(self.limits.dial_s / 2):
+                        return await upgrade(wire, self.key, initiator=True, expected_peer=expected)
+            except trio.TooSlowError:
+                wire.close()
+                raise TimedOut(f"{address} accepts connections but does not answer") from None
+            except DoorClosed:
+                wire.close()
+                if pause_s > 2.0:  # tried for about 4 s
+                    raise
+            except BaseException:
+                wire.close()
+                raise
+            await trio.sleep(pause_s * self._random.uniform(0.5, 1.5))
+            pause_s *= 2
+
+    async def _begin(self, secured: Secured) -> Connection:
+        try:
+            connection = self._admit(secured, "out")
+        except FeddError:
+            secured.wire.close()
+            raise
+        with trio.CancelScope(shield=True):  # takes no time, and half a start would lose the wire
+            await self._running().start(connection.run)
+        return connection
+
+    async def open_stream(self, peer_id: PeerId, protocol: str, deadline_s: float = 10.0) -> Stream:
+        """Open a stream to a connected peer; NotConnected when there is no connection to it."""
+        connection = self._connections.get(peer_id)
+        if connection is None:
+            raise NotConnected(f"there is no connection to {peer_id}", hint="dial it first")
+        return await connection.open_stream(protocol, deadline_s)
+
+    async def disconnect(self, peer_id: PeerId) -> None:
+        """Close all connections to a peer; NotConnected when there is none."""
+        connections = [connection for connection in self._all if connection.peer_id == peer_id]
+        if not connections:
+            raise NotConnected(f"there is no connection to {peer_id}")
+        for connection in connections:
+            await connection.aclose()
+
+    # ---- serving -------------------------------------------------------------------------
+
+    def _may_speak(self, peer_id: PeerId, protocol: str) -> bool:
+        service = self._services.get(protocol)
+        return service is not None and (service.access == "anyone" or self.member_check(peer_id))
+
+    def _inbound_quota(self, peer_id: PeerId) -> int:
+        limits = self.limits
+        return limits.streams.inbound_streams if self.member_check(peer_id) else limits.streams_per_stranger
+
+    async def _serve(self, stream: Stream) -> None:
+        """Negotiate an inbound stream and run its handler. Raises nothing but cancellation."""
+        try:
+            with trio.move_on_after(self.limits.negotiation_s):
+                await self._negotiate(stream)
+            if stream.protocol:
+                await self._services[stream.protocol].handler(stream)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await stream.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
+            log.debug("%r ended: %s", stream, error)
+        except FeddError as error:
+            log.info("%r: %s", stream, error)
+        except Exception:
+            log.exception("the handler of %r failed", stream)
+        finally:
+            stream.reset()  # does nothing to a stream that was closed
+
+    async def _negotiate(self, stream: Stream) -> None:
+        peer_id = stream.peer_id
+        machine = ProtocolListener(
+            lambda protocol: self._may_speak(peer_id, protocol), listed=self.protocols_for(peer_id)
+        )
+        protocol = ""
+        while not machine.finished:
+            data = await stream.receive_some()
+            if not data:
+                machine.receive_eof()
+            for event in machine.receive_data(data):
+                protocol = getattr(event, "protocol", "")
+            if answer := machine.data_to_send():
+                await stream.send_all(answer)
+        stream.unread(machine.trailing)
+        stream.protocol = protocol
+
+
+def _door(address: Address) -> str:
+    """What counts as one address at the door: an IPv4 address, or the /56 of an IPv6 one."""
+    if address.transport == "memory":
+        return "memory"
+    if address.transport == "ip6":
+        return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(address.host)), 56), strict=False))
+    return address.host
+
+
+def _best_of(errors: list[FeddError]) -> FeddError:
+    """Give the failure that tells most: a refusal, else the last; with what all others said."""
+    best = next((error for error in errors if isinstance(error, Denied)), errors[-1])
+    if len(errors) == 1:
+        return best
+    details = dict.fromkeys(error.detail for error in errors)
+    return type(best)("; ".join(details), hint=best.hint, field=best.field)

@@ -1,0 +1,148 @@
+"""From a raw wire to an authenticated, encrypted, multiplexed one: multistream, Noise, the muxer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fedd.api.errors import NotConnected, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core import multistream, noise, yamux
+from fedd.core.identity import PrivateKey
+from fedd.net.transport import Wire
+
+_RECEIVE_BYTES: Final = 8192
+"""More than a handshake message of an honest peer; what a stranger makes us hold until it is known."""
+
+
+class DoorClosed(NotConnected):
+    """The peer closed before it said a word: it is gone, or has no seat free just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A wire whose other end has proven who it is."""
+
+    wire: Wire
+    peer_id: PeerId
+    transport: noise.NoiseTransport
+    plaintext: bytes
+    """Decrypted bytes that came after the negotiation: the first of the muxer's."""
+    ciphertext: bytes
+    """Bytes that came after those, still encrypted."""
+
+
+async def upgrade(
+    wire: Wire, key: PrivateKey, *, initiator: bool, expected_peer: PeerId | None = None
+) -> Secured:
+    """Negotiate; the caller sets the deadline and closes the wire when this raises.
+
+    Denied when another key answers than `expected_peer`'s, ProtocolError when the peer does not
+    speak libp2p, NotConnected when the wire breaks.
+    """
+    try:
+        return await _upgrade(_Handshake(wire), key, initiator, expected_peer)
+    except OSError as error:
+        raise NotConnected(
+            f"the connection with {wire.remote_address} broke during the handshake: {error.strerror or error}"
+        ) from error
+
+
+class _Handshake:
+    """Reads and writes of the handshake, and what was read too much."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.unused = b""
+        self._silent = True
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self.wire.send(rest) :]
+            except BlockingIOError:
+                await self.wire.wait_writable()
+
+    async def receive(self) -> bytes:
+        """Give what was left over, or wait for more; NotConnected at the end."""
+        if self.unused:
+            data, self.unused = self.unused, b""
+            return data
+        buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        while True:
+            await self.wire.wait_readable()
+            try:
+                count = self.wire.recv_into(buffer)
+            except BlockingIOError:
+                continue
+            if count:
+                self._silent = False
+                return bytes(buffer[:count])
+            there = self.wire.remote_address
+            if self._silent:
+                raise DoorClosed(
+                    f"{there} closed the connection at once",
+                    hint="it may be busy or shutting down; try again",
+                )
+            raise NotConnected(
+                f"{there} closed the connection during the handshake",
+                hint="it may not accept this device's key, or not speak libp2p's Noise",
+            )
+
+
+async def _upgrade(
+    handshake: _Handshake, key: PrivateKey, initiator: bool, expected_peer: PeerId | None
+) -> Secured:
+    await _agree(noise.PROTOCOL_ID, initiator, handshake)
+    machine = noise.NoiseHandshake(
+        key, initiator=initiator, expected_peer=expected_peer, muxers=(yamux.PROTOCOL,)
+    )
+    await handshake.send(machine.data_to_send())
+    done: list[noise.HandshakeDone] = []
+    while not done:
+        done = machine.receive_data(await handshake.receive())
+        await handshake.send(machine.data_to_send())
+    identity = done[0]
+    inner = _SecuredBytes(handshake, identity.transport, identity.trailing)
+    if yamux.PROTOCOL not in identity.muxers:
+        await _agree(yamux.PROTOCOL, initiator, inner)
+    return Secured(handshake.wire, identity.peer_id, identity.transport, inner.unused, inner.ciphertext)
+
+
+class _SecuredBytes:
+    """The encrypted link as a byte stream, for the muxer's negotiation by multistream."""
+
+    def __init__(self, handshake: _Handshake, transport: noise.NoiseTransport, ciphertext: bytes) -> None:
+        self.unused = b""
+        self.ciphertext = ciphertext
+        self._handshake = handshake
+        self._transport = transport
+
+    async def send(self, data: bytes) -> None:
+        await self._handshake.send(self._transport.encrypt(data))
+
+    async def receive(self) -> bytes:
+        while True:
+            end = 2 + int.from_bytes(self.ciphertext[:2], "big")
+            if 2 < end <= len(self.ciphertext):
+                frame, self.ciphertext = self.ciphertext[2:end], self.ciphertext[end:]
+                return self._transport.decrypt(frame)
+            if end == 2 and len(self.ciphertext) >= 2:
+                raise ProtocolError("an empty Noise frame")
+            self.ciphertext += await self._handshake.receive()
+
+
+async def _agree(protocol: str, initiator: bool, link: _Handshake | _SecuredBytes) -> None:
+    """Agree on the one protocol that there is here; what was read beyond stays in `link.unused`."""
+    machine = multistream.Dialer([protocol]) if initiator else multistream.Listener([protocol])
+    if initiator:
+        await link.send(machine.data_to_send())
+    while not machine.finished:
+        events = machine.receive_data(await link.receive())
+        if answer := machine.data_to_send():
+            await link.send(answer)
+        if initiator and any(isinstance(event, multistream.Rejected) for event in events):
+            raise ProtocolError(f"the peer does not speak {protocol}", hint="fedd has no other")
+    link.unused = machine.trailing
