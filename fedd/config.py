@@ -314,15 +314,12 @@ def _list(value: Any) -> Sequence[Any]:
 
 
 def _address(value: Any, needs_peer: bool) -> str:
-    from multiaddr import Multiaddr  # here, because fedctl's help reads this table and needs no addresses
+    from fedd.net.transport import parse_multiaddr  # here, because the table of keys is read without trio too
 
-    text = _text(value)
     try:
-        protocols = [protocol.name for protocol in Multiaddr(text).protocols()]
-    except Exception as error:  # the parser raises whatever its codecs do
-        raise ValueError(f"{text!r} is no multiaddr: {error}") from error
-    if "tcp" not in protocols:
-        raise ValueError(f"{text!r} is no TCP address")
-    if needs_peer and protocols[-1] != "p2p":
-        raise ValueError(f"{text!r} does not end in /p2p/ and the peer's id")
-    return text
+        address = parse_multiaddr(_text(value))
+    except InvalidParameter as error:
+        raise ValueError(error.detail) from error
+    if needs_peer and address.peer_id is None:
+        raise ValueError(f"{value!r} does not end in /p2p/ and the peer's id")
+    return str(address)

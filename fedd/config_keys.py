@@ -31,9 +31,7 @@ class Key(NamedTuple):
 
 
 KEYS: tuple[Key, ...] = (
-    Key(
-        "node", "name", "text", None, "What others call this node; the host's name when not given.", live=True
-    ),
+    Key("node", "name", "text", None, "What others call this node; the host's name when not given."),
     Key("node", "listen", "addresses", DEFAULT_LISTEN, "Where to listen for links; port 0 takes a free one."),
     Key(
         "node",
@@ -59,21 +57,29 @@ KEYS: tuple[Key, ...] = (
         "How eager heartbeats are: `lan` each second, `metered` every five seconds.",
         choices=PRESENCE_PROFILES,
     ),
-    Key("limits", "connections", "count", 128, "Links and strangers' connections in all.", low=8, high=4096),
     Key(
         "limits",
-        "pending_handshakes",
+        "max_connections",
+        "count",
+        128,
+        "Links and strangers' connections in all.",
+        low=8,
+        high=4096,
+    ),
+    Key(
+        "limits",
+        "max_pending_handshakes",
         "count",
         64,
         "Connections in their handshake at once.",
         low=4,
         high=1024,
     ),
-    Key("limits", "runs", "count", 16, "Runs that this node takes part in at once.", low=1, high=256),
-    Key("limits", "results", "count", 256, "Results kept in the state directory.", low=1, high=100_000),
+    Key("limits", "max_runs", "count", 16, "Runs that this node takes part in at once.", low=1, high=256),
+    Key("limits", "max_results", "count", 256, "Results kept in the state directory.", low=1, high=100_000),
     Key(
         "limits",
-        "payload_bytes",
+        "max_payload_bytes",
         "count",
         16 * 1024 * 1024,
         "The largest message of an algorithm.",

@@ -1,0 +1,330 @@
+"""What the routes of the control API do: each operation asks the rooms below and shapes the reply."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import trio
+
+from fedd import __version__
+from fedd.api.errors import Conflict, InvalidParameter, NotConnected, NotFound, TimedOut
+from fedd.api.types import PeerId
+from fedd.control.schema import API_VERSION
+from fedd.control.server import Operation, Request
+from fedd.core.identity import parse_peer_id
+from fedd.host.inputs import Inputs
+from fedd.host.plugins import PluginRegistry
+from fedd.host.runs import RunRequest, Runs
+from fedd.net.admission import Admission
+from fedd.net.events import EventLog
+from fedd.net.ping import ping
+from fedd.net.presence import MemberView, Presence
+from fedd.net.swarm import Swarm
+from fedd.net.transport import parse_multiaddr
+
+_STATES = ("alive", "suspect", "dead", "left")
+
+# Of one ping; a link that takes longer is as good as broken, and presence will say so.
+PING_TIMEOUT_S = 10.0
+
+
+class Service:
+    """The operations of one daemon, by the names in `schema.ROUTES`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        swarm: Swarm,
+        presence: Presence,
+        admission: Admission,
+        registry: PluginRegistry,
+        inputs: Inputs,
+        runs: Runs,
+        events: EventLog,
+    ) -> None:
+        self._name = name
+        self._swarm = swarm
+        self._presence = presence
+        self._admission = admission
+        self._registry = registry
+        self._inputs = inputs
+        self._runs = runs
+        self._events = events
+        self._started_at = trio.current_time()
+
+    def operations(self) -> dict[str, Operation]:
+        """Every operation of the table."""
+        return {
+            "version": self.version,
+            "status": self.status,
+            "members": self.members,
+            "plugins": self.plugins,
+            "algorithms": self.algorithms,
+            "algorithm": self.algorithm,
+            "inputs": self.inputs,
+            "set": self.set_input,
+            "runs": self.runs,
+            "show": self.show,
+            "watch": self.watch,
+            "events": self.events,
+            "init": self.init,
+            "invite": self.invite,
+            "join": self.join,
+            "leave": self.leave,
+            "connect": self.connect,
+            "disconnect": self.disconnect,
+            "ping": self.ping,
+            "run": self.run,
+            "stop": self.stop,
+        }
+
+    # -- this node and the others
+
+    async def version(self, request: Request) -> dict[str, Any]:
+        """Versions of the daemon and of the API."""
+        return {"version": __version__, "api": API_VERSION}
+
+    async def status(self, request: Request) -> dict[str, Any]:
+        """This node."""
+        federation = self._presence.federation
+        return {
+            "peer_id": self._swarm.peer_id,
+            "name": self._name,
+            "version": __version__,
+            "federation": federation.name if federation else None,
+            "federation_id": federation.id if federation else None,
+            "addresses": list(self._swarm.addresses),
+            "uptime_s": round(trio.current_time() - self._started_at, 3),
+            "rss_bytes": resident_bytes(),
+            "members": self.count_states(),
+            "runs_active": self.count_active_runs(),
+            "plugins": [plugin.name for plugin in self._registry.plugins() if not plugin.error],
+        }
+
+    def count_states(self) -> dict[str, int]:
+        """How many members are in each state, this node included."""
+        counts = dict.fromkeys(_STATES, 0)
+        for member in self._presence.members():
+            counts[member.state] += 1
+        return counts
+
+    def count_active_runs(self) -> int:
+        """How many runs go on here."""
+        return sum(run["state"] not in ("finished", "stopped", "failed") for run in self._runs.list())
+
+    async def members(self, request: Request) -> list[dict[str, Any]]:
+        """Everyone known; without a federation this node alone."""
+        views = self._presence.members()
+        if not views:
+            return [
+                {
+                    "peer_id": self._swarm.peer_id,
+                    "name": self._name,
+                    "state": "alive",
+                    "addresses": list(self._swarm.addresses),
+                    "rtt_ms": None,
+                    "last_heard_s": None,
+                    "link": "self",
+                    "version": __version__,
+                }
+            ]
+        return [_member(view) for view in views]
+
+    async def connect(self, request: Request) -> dict[str, Any]:
+        """Dial, and hold the link from now on."""
+        address = request.body["address"]
+        if parse_multiaddr(address).peer_id is None:
+            raise InvalidParameter(
+                f"{address} does not name the peer's id", hint="append /p2p/ and the peer id", field="address"
+            )
+        connection = await self._swarm.dial([address])
+        self._presence.pin(connection.peer_id, [address])
+        return {"peer_id": connection.peer_id}
+
+    async def disconnect(self, request: Request) -> dict[str, Any]:
+        """Drop a link."""
+        peer = self.find_peer(request.path["peer"])
+        if peer not in self._swarm.connections:
+            self._presence.unpin(peer)
+            raise NotConnected(f"there is no link with {self._call(peer)}", hint="see `fedctl members`")
+        await self._presence.disconnect(peer)
+        return {"peer_id": peer}
+
+    async def ping(self, request: Request) -> dict[str, Any]:
+        """Round trips in milliseconds."""
+        peer = self.find_peer(request.body["peer"])
+        if peer == self._swarm.peer_id:
+            raise InvalidParameter("that is this node itself", hint="name another one", field="peer")
+        if peer not in self._swarm.connections:
+            raise NotConnected(
+                f"there is no link with {self._call(peer)}", hint="make one with `fedctl connect`"
+            )
+        count = request.body["count"]
+        with trio.move_on_after(PING_TIMEOUT_S * count):
+            times = await ping(self._swarm, peer, count)
+            return {"peer_id": peer, "rtt_ms": [round(rtt_s * 1000, 3) for rtt_s in times]}
+        raise TimedOut(f"{self._call(peer)} did not answer", hint="see `fedctl members`")
+
+    def find_peer(self, text: str) -> PeerId:
+        """The peer id of a member's name, or of an unambiguous prefix of a known or linked peer's id.
+
+        Raises NotFound naming whom it could be, InvalidParameter when several fit.
+        """
+        views = {view.peer_id: view for view in self._presence.members()}
+        known = {self._swarm.peer_id, *views, *self._swarm.connections}
+        if text in known:
+            return text
+        named = [peer for peer, view in views.items() if view.name == text]
+        # A replaced device may have left a dead member of its name behind.
+        found = [peer for peer in named if views[peer].state == "alive"] or named
+        if not found:
+            found = [peer for peer in known if peer.startswith(text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidParameter(
+                f"{text!r} can be {' or '.join(sorted(found)[:4])}",
+                hint="write more of the peer id",
+                field="peer",
+            )
+        if text.startswith(("baf", "12D3", "Qm", "16Uiu2")):
+            parsed = parse_peer_id(text)
+            if parsed in known:
+                return parsed
+        names = ", ".join(sorted(view.name or view.peer_id for view in views.values())[:20])
+        raise NotFound(
+            f"nobody here is called {text!r}",
+            hint=f"there are {names}" if names else "join a federation",
+            field="peer",
+        )
+
+    # -- who belongs
+
+    async def init(self, request: Request) -> dict[str, Any]:
+        """Begin a federation."""
+        federation = self._admission.init(request.body["federation"])
+        self._events.publish("federation", what="begun", name=federation.name)
+        return {"federation": federation.name, "federation_id": federation.id, "peer_id": self._swarm.peer_id}
+
+    async def invite(self, request: Request) -> dict[str, Any]:
+        """Make a token."""
+        uses, expires_s = request.body["uses"], request.body["expires_s"]
+        token = self._admission.invite(uses=uses, expires_s=expires_s)
+        return {"token": token, "expires_s": expires_s, "uses": uses}
+
+    async def join(self, request: Request) -> dict[str, Any]:
+        """Join by a token."""
+        federation = await self._admission.join(request.body["token"], deadline_s=request.body["deadline_s"])
+        self._events.publish("federation", what="joined", name=federation.name)
+        return {"federation": federation.name, "federation_id": federation.id, "peer_id": self._swarm.peer_id}
+
+    async def leave(self, request: Request) -> dict[str, Any]:
+        """Leave for good."""
+        federation = self._presence.federation
+        if federation is None:
+            raise Conflict("this node belongs to no federation", hint="there is nothing to leave")
+        await self._admission.leave()
+        self._events.publish("federation", what="left", name=federation.name)
+        return {"federation": federation.name}
+
+    # -- what can be done here
+
+    async def plugins(self, request: Request) -> list[dict[str, Any]]:
+        """Plugins, those that failed included."""
+        await self._registry.ready()
+        return [{"plugin": plugin.name, **plugin.describe()} for plugin in self._registry.plugins()]
+
+    async def algorithms(self, request: Request) -> list[dict[str, Any]]:
+        """Algorithms with their parameters."""
+        await self._registry.ready()
+        return [algorithm.describe() for algorithm in self._registry.algorithms()]
+
+    async def algorithm(self, request: Request) -> dict[str, Any]:
+        """One algorithm."""
+        await self._registry.ready()
+        return self._registry.algorithm(request.path["name"]).describe()
+
+    async def inputs(self, request: Request) -> list[dict[str, Any]]:
+        """Inputs of this device."""
+        return self._inputs.list()
+
+    async def set_input(self, request: Request) -> dict[str, Any]:
+        """Make or replace a constant."""
+        name, value = request.path["name"], request.body["value"]
+        self._inputs.set(name, value)
+        self._events.publish("input", input=name)
+        return {"input": name, "value": value}
+
+    # -- runs
+
+    async def run(self, request: Request) -> dict[str, Any]:
+        """Propose and start."""
+        body = request.body
+        await self._registry.ready()
+        members = None if body["members"] is None else [self.find_peer(text) for text in body["members"]]
+        started: dict[str, Any] = await self._runs.start(
+            RunRequest(
+                algorithm=body["algorithm"],
+                parameters=body["parameters"],
+                input=body["input"],
+                topology=body["topology"],
+                members=members,
+                quorum=body["quorum"],
+                contract=body["contract"],
+                seed=body["seed"],
+                pace_s=body["pace_s"],
+            )
+        )
+        return started
+
+    async def runs(self, request: Request) -> list[dict[str, Any]]:
+        """Runs known here."""
+        return self._runs.list()
+
+    async def show(self, request: Request) -> Mapping[str, Any]:
+        """One run."""
+        return self._runs.get(request.path["run"])
+
+    async def watch(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
+        """Progress of a run, then its result."""
+        return self._runs.watch(request.path["run"])
+
+    async def stop(self, request: Request) -> dict[str, Any]:
+        """Stop a run everywhere."""
+        await self._runs.stop(request.path["run"])
+        result = self._runs.get(request.path["run"])
+        return {"run_id": result["run_id"], "state": result["state"]}
+
+    async def events(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
+        """The event log."""
+        return self._events.subscribe(request.query["since"])
+
+    def _call(self, peer: PeerId) -> str:
+        return self._presence.name_of(peer) or peer
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (proc(5), statm), 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _member(view: MemberView) -> dict[str, Any]:
+    return {
+        "peer_id": view.peer_id,
+        "name": view.name,
+        "state": view.state,
+        "addresses": list(view.addresses),
+        "rtt_ms": None if view.rtt_s is None else round(view.rtt_s * 1000, 3),
+        "last_heard_s": None if view.last_heard_s is None else round(view.last_heard_s, 3),
+        "link": view.link,
+        "version": view.version,
+        "since_s": round(view.since_s, 3),
+        "reason": view.reason,
+    }
