@@ -1,11 +1,12 @@
-"""The links benchmark: raw trio TCP, trio SSLStream, gRPC with TLS, py-libp2p and fedd, interleaved in one run.
+"""The links benchmark: raw trio TCP, trio SSLStream, gRPC with TLS, py-libp2p and fedd in one run.
 
     python tests/bench/links.py [--repeat 9] [--bytes 100000000] [--stacks tcp,tls,grpc,py,fedd] [--quick]
 
-Each stack has two processes that talk over loopback; every repetition of a case goes once through all stacks before
-the next begins, so a noisy minute of the machine meets all of them. One JSON line a case and stack with the median of
-all repetitions, then one line a target: what was wanted, what was measured, whether it is met. gRPC and py-libp2p
-live in environments of their own (tests/interop/environments.py); an absent one is left out and said so.
+Each stack has two processes that talk over loopback; every repetition of a case goes once through all
+stacks before the next begins, so a noisy minute of the machine meets all of them. One JSON line a case
+and stack with the median of all repetitions, then one line a target: what was wanted, what was
+measured, whether it is met. gRPC and py-libp2p live in environments of their own
+(tests/interop/environments.py); an absent one is left out and said so.
 """
 
 from __future__ import annotations
@@ -237,13 +238,13 @@ def main() -> None:
                     pairs[stack] = Pair(stack, Path(directory))
                 except environments.Absent as absent:
                     print(json.dumps({"stack": stack, "left_out": str(absent)}), flush=True)
-            every = {stack: 1 for stack in STACKS}
+            every = dict.fromkeys(STACKS, 1)
             fewer = max(3, repeat // 2)
             found = {
-                "bulk": run_case(pairs, "bulk", {s: size for s in every}, repeat, bulk_numbers),
-                "small": run_case(pairs, "small", {s: 1000 for s in every}, fewer, small_numbers),
+                "bulk": run_case(pairs, "bulk", dict.fromkeys(every, size), repeat, bulk_numbers),
+                "small": run_case(pairs, "small", dict.fromkeys(every, 1000), fewer, small_numbers),
                 "streams": run_case(
-                    pairs, "streams", {s: 1000 for s in ("grpc", "py", "fedd")}, 3, streams_numbers
+                    pairs, "streams", dict.fromkeys(("grpc", "py", "fedd"), 1000), 3, streams_numbers
                 ),
                 "handshakes": run_case(
                     pairs,

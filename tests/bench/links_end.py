@@ -1,8 +1,8 @@
-"""What all ends of the links benchmark share: commands on standard input, answers as JSON lines, and the load itself.
+"""What all ends of the links benchmark share: commands, answers as JSON lines, and the load itself.
 
-An end is a process: `links_STACK.py serve DIRECTORY` says its address and waits, `links_STACK.py call DIRECTORY ADDRESS`
-connects and then does what each line of standard input says. It runs in whatever environment its stack needs, so
-this file uses the standard library, and trio where a function is asynchronous.
+An end is a process: `links_STACK.py serve DIRECTORY` says its address and waits, `links_STACK.py call
+DIRECTORY ADDRESS` connects and then does what each line of standard input says. It runs in whatever
+environment its stack needs, so this file uses the standard library, and trio where it awaits.
 """
 
 from __future__ import annotations

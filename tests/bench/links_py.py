@@ -1,4 +1,4 @@
-"""Ends of the links benchmark over py-libp2p, in its own environment: Noise and yamux, its defaults otherwise.
+"""Ends of the links benchmark over py-libp2p, in its own environment, by its defaults: Noise, yamux.
 
 links_py.py serve|call DIRECTORY [ADDRESS]
 """

@@ -2,10 +2,10 @@
 
     python tests/interop/environments.py [py] [js] [grpc]     all of them when none is named
 
-They live outside the checkout, in `$XDG_CACHE_HOME/fedd-interop` (`~/.cache/fedd-interop`), each under the hash of
-what it was made from, so a changed pin makes a new one. py-libp2p compiles a dependency: it needs gcc and gmp.h
-(`apt-get install gcc libgmp-dev`); js-libp2p needs Node 20 or later with npm. Tests ask `command_of` and skip with
-the reason when an environment is absent.
+They live outside the checkout, in `$XDG_CACHE_HOME/fedd-interop` (`~/.cache/fedd-interop`), each under
+the hash of what it was made from, so a changed pin makes a new one. py-libp2p compiles a dependency: it
+needs gcc and gmp.h (`apt-get install gcc libgmp-dev`); js-libp2p needs Node 20 or later with npm. Tests
+ask `command_of` and skip with the reason when an environment is absent.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def python_of(kind: str) -> str:
 
 
 def command_of(kind: str) -> list[str]:
-    """The command line that starts the foreign peer "py" or "js", to be followed by a verb; Absent when it cannot."""
+    """The command line of the foreign peer "py" or "js", without its verb; Absent when there is none."""
     if kind == "py":
         return [python_of("py"), str(HERE / "py" / "py_peer.py")]
     node = shutil.which("node")

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -45,15 +46,8 @@ async def foreign_peer(kind: str, *arguments: str) -> AsyncIterator[ForeignPeer]
     """Run the "py" or "js" peer with these arguments; it is gone when the block is left."""
     command = [*environments.command_of(kind), *arguments]
     async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(
-            lambda task_status: trio.run_process(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                check=False,
-                task_status=task_status,
-            )
-        )
+        run = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
+        process: trio.Process = await nursery.start(run)
         try:
             yield ForeignPeer(process)
         finally:

@@ -3,7 +3,8 @@
     python py_peer.py listen                           until standard input ends
     python py_peer.py dial ADDRESS [--pings N] [--bytes N]
 
-Runs in a virtual environment of its own. Every line on standard output is one JSON document with a key "event".
+Runs in a virtual environment of its own. Every line on standard output is one JSON document with a key
+"event".
 """
 
 import argparse
