@@ -15,7 +15,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -273,13 +273,14 @@ async def _run_command(name: str, command: tuple[str, ...]) -> bytes:
             f"the input {name!r}: {shown} cannot be run: {error.strerror}", field="input"
         ) from error
     output, complaint = bytearray(), bytearray()
-    with _killed_with_its_children(process), trio.move_on_after(COMMAND_TIMEOUT_S) as deadline:
-        assert process.stdout is not None  # noqa: S101 - what PIPE asks for, said to the type checker
-        assert process.stderr is not None  # noqa: S101
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, process.stderr, complaint, 4096)
-            nursery.start_soon(_collect, process.stdout, output, MAX_OUTPUT_BYTES + 1)
-            await process.wait()
+    with trio.move_on_after(COMMAND_TIMEOUT_S) as deadline:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_collect, process.stderr, complaint, 4096)
+                nursery.start_soon(_collect, process.stdout, output, MAX_OUTPUT_BYTES + 1)
+                await process.wait()
+        finally:
+            await _end(process)
     if deadline.cancelled_caught:
         raise TimedOut(
             f"the input {name!r}: {shown} did not end within {COMMAND_TIMEOUT_S:g} s", field="input"
@@ -297,18 +298,17 @@ async def _run_command(name: str, command: tuple[str, ...]) -> bytes:
     return bytes(output)
 
 
-@contextlib.contextmanager
-def _killed_with_its_children(process: trio.Process) -> Iterator[None]:
-    """The command leads a session of its own: whatever it left behind holds our pipes and must go too."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+async def _end(process: trio.Process) -> None:
+    """The command leads a session of its own: whatever it left behind must go too."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with trio.CancelScope(shield=True):  # at once: it was killed
+        await process.wait()
 
 
-async def _collect(stream: trio.abc.ReceiveStream, into: bytearray, limit: int) -> None:
+async def _collect(stream: trio.abc.ReceiveStream | None, into: bytearray, limit: int) -> None:
     """Read to the end, keep the first `limit` bytes."""
-    async with stream:
-        async for chunk in stream:
-            into += chunk[: max(0, limit - len(into))]
+    if stream is not None:
+        async with stream:
+            async for chunk in stream:
+                into += chunk[: max(0, limit - len(into))]

@@ -1,0 +1,90 @@
+"""Results of ended runs in the state directory: one file each, the newest kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any, Protocol
+
+from fedd.api.errors import FeddError
+
+log = logging.getLogger("fedd.host")
+
+_DIRECTORY = "runs"
+_NAME = re.compile(r"runs/(\d{9})-([0-9a-f]{40})\.json")
+
+
+class ResultStore(Protocol):
+    """The part of the state directory that is used here."""
+
+    def read(self, name: str) -> bytes | None:
+        """The file's content, None when there is none."""
+        ...
+
+    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace the file durably."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete the file."""
+        ...
+
+    def names(self, directory: str = "") -> list[str]:
+        """The files of a directory."""
+        ...
+
+
+class Results:
+    """Ended runs by id, oldest first, at most `limit`."""
+
+    def __init__(self, state: ResultStore, limit: int) -> None:
+        self._state = state
+        self._limit = limit
+        self._files: dict[str, str] = {}
+        """run id -> file name, oldest first; names begin with a running number."""
+        for name in state.names(_DIRECTORY):
+            match = _NAME.fullmatch(name)
+            if match:
+                self._files[match[2]] = name
+        self._next = 1 + max((int(name[5:14]) for name in self._files.values()), default=0)
+        self._prune()
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._files
+
+    def ids(self) -> list[str]:
+        """All run ids, oldest first."""
+        return list(self._files)
+
+    def keep(self, result: dict[str, Any]) -> None:
+        """Store a result durably; a full disk is logged and costs the result, not the daemon."""
+        name = f"{_DIRECTORY}/{self._next:09d}-{result['run_id']}.json"
+        try:
+            self._state.write(name, json.dumps(result, allow_nan=False).encode())
+        except FeddError as error:
+            log.error("the result of run %s is not kept: %s", result["run_id"], error)
+            return
+        self._next += 1
+        self._files[result["run_id"]] = name
+        self._prune()
+
+    def get(self, run_id: str) -> dict[str, Any] | None:
+        """The stored result, None when it is not kept or its file is damaged."""
+        name = self._files.get(run_id)
+        data = None if name is None else self._state.read(name)
+        if data is None:
+            return None
+        try:
+            result = json.loads(data)
+        except ValueError:
+            log.error("the stored result %s is damaged", name)
+            return None
+        return result if isinstance(result, dict) else None
+
+    def _prune(self) -> None:
+        for run_id in list(self._files)[: -self._limit]:
+            try:
+                self._state.remove(self._files.pop(run_id))
+            except FeddError as error:
+                log.warning("an old result cannot be removed: %s", error)

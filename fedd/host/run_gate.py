@@ -1,0 +1,159 @@
+"""Whether this node takes part: proposals judged, acceptances remembered until their manifest comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, ProtocolError, Unhealthy
+from fedd.api.types import PeerId
+from fedd.core.identity import PrivateKey
+from fedd.core.manifest import Manifest, Proposal, accept
+from fedd.core.topology import NAMES
+from fedd.host.inputs import Inputs
+from fedd.host.plugins import PluginRegistry
+from fedd.host.policy import Policy
+from fedd.host.run_limits import RunLimits
+
+CONTRACTS = ("survivors",)
+"""What counts when a member dies, as far as it can be chosen."""
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    proposal: Proposal
+    until: float
+
+
+class RunGate:
+    """Accepts or refuses, with a reason, and keeps its word for `acceptance_s`."""
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        registry: PluginRegistry,
+        inputs: Inputs,
+        policy: Policy,
+        limits: RunLimits,
+        active: Callable[[], int],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.policy = policy
+        self._key = key
+        self._registry = registry
+        self._inputs = inputs
+        self._limits = limits
+        self._active = active
+        self._clock = clock
+        self._accepted: dict[bytes, _Accepted] = {}
+
+    async def consider(self, proposal: Proposal, federation: str, initiator_name: str) -> bytes:
+        """This node's signed acceptance. Raises the FeddError that is its reason to decline."""
+        if proposal.federation != federation:
+            raise Denied("the proposal is for another federation")
+        if proposal.initiator != self._key.peer_id:
+            self.policy.check_initiator(proposal.initiator, initiator_name)
+        with trio.move_on_after(self._limits.propose_timeout_s * 0.8) as waited:
+            await self._registry.ready()
+        if waited.cancelled_caught:
+            raise Unhealthy("the plugins here are still being inspected", hint="try again in some seconds")
+        self._check_algorithm(proposal)
+        if proposal.contract not in CONTRACTS:
+            raise InvalidParameter(
+                f"there is no contract {proposal.contract!r}",
+                hint=f"known: {', '.join(CONTRACTS)}",
+                field="contract",
+            )
+        if proposal.input:
+            self.policy.check_input(proposal.input, proposal.algorithm)
+            self._inputs.check(proposal.input)
+        self._forget_the_old()
+        if self._active() + len(self._accepted) >= self._limits.runs:
+            raise Unhealthy(
+                f"{self._limits.runs} runs are in progress here already",
+                hint="wait for one to end, stop one, or raise runs in [limits]",
+            )
+        self._accepted[proposal.digest] = _Accepted(proposal, self._clock() + self._limits.acceptance_s)
+        return accept(self._key, proposal)
+
+    def admit(self, manifest: Manifest) -> None:
+        """Take the manifest of a run that this node accepted. Raises Denied or Conflict when it did not."""
+        self._forget_the_old()
+        if self._key.peer_id not in manifest.members:
+            raise Denied("this node is no member of that run")
+        if manifest.max_payload_bytes > self._limits.payload_bytes:
+            raise Denied(f"messages of {manifest.max_payload_bytes} bytes are more than this node takes")
+        if self._accepted.pop(manifest.proposal.digest, None) is None:
+            raise Conflict("this node's acceptance is over: it was restarted, or the manifest came too late")
+
+    def withdraw(self, digest: bytes, initiator: PeerId) -> None:
+        """The initiator does not go on with a proposal."""
+        accepted = self._accepted.get(digest)
+        if accepted is not None and accepted.proposal.initiator == initiator:
+            del self._accepted[digest]
+
+    def _check_algorithm(self, proposal: Proposal) -> None:
+        info = self._registry.algorithm(proposal.algorithm)
+        if (info.plugin, info.distribution, info.version) != (
+            proposal.plugin,
+            proposal.distribution,
+            proposal.version,
+        ):
+            raise Conflict(
+                f"{proposal.algorithm!r} is of {info.distribution} {info.version} here, "
+                f"and of {proposal.distribution} {proposal.version} there",
+                hint="install the same version on all members",
+            )
+        self.policy.check_algorithm(info.name, info.plugin, info.distribution)
+        if self._registry.check_parameters(info.name, proposal.parameters) != dict(proposal.parameters):
+            raise InvalidParameter("the parameters are not complete", field="parameters")
+
+    def _forget_the_old(self) -> None:
+        now = self._clock()
+        self._accepted = {key: kept for key, kept in self._accepted.items() if kept.until > now}
+
+
+def parse_quorum(given: int | str | None, proposed: int) -> int:
+    """How many of `proposed` members must take part and stay: "3", "60%", or None for a majority.
+
+    Raises InvalidParameter.
+    """
+    if given is None:
+        return proposed // 2 + 1
+    text = str(given).strip()
+    share = text.endswith("%")
+    digits = text.removesuffix("%")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 6):
+        raise InvalidParameter(
+            f"the quorum {text!r} is no number of members", hint="as in 3 or 60%", field="quorum"
+        )
+    quorum = -(-int(digits) * proposed // 100) if share else int(digits)
+    if not 1 <= quorum <= proposed:
+        raise InvalidParameter(
+            f"the quorum {text} cannot be reached by {proposed} members",
+            hint=f"between 1 and {proposed}, or a share between 1% and 100%",
+            field="quorum",
+        )
+    return quorum
+
+
+def check_members(asked: list[PeerId] | None, alive: list[PeerId], me: PeerId) -> list[PeerId]:
+    """Whom to propose to, sorted, this node included: `asked`, else all `alive`. Raises NotFound."""
+    if asked is None:
+        return sorted({*alive, me})
+    for peer in asked:
+        if peer != me and peer not in alive:
+            raise NotFound(f"{peer} is no member that is alive", hint="see fedctl members", field="members")
+    return sorted({*asked, me})
+
+
+def no_graph_hint() -> str:
+    """The topologies there are, for messages."""
+    return ", ".join(NAMES)
+
+
+def unknown_kind(kind: object) -> ProtocolError:
+    """A question that nobody here can answer."""
+    return ProtocolError(f"a run message of unknown kind {kind!r:.40}")

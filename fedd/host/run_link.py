@@ -1,0 +1,208 @@
+"""One neighbour's run streams: mine to it, renewed as often as it breaks, and its to me.
+
+A link holds no message of its own: what a renewed stream must carry is asked for again (`backlog`), so
+nothing is lost with a stream and nothing grows while there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.rounds import Payload
+from fedd.host.run_wire import MAX_STATEMENT_BYTES, FrameDecoder, Kind, RunFrame, encode_frame
+
+if TYPE_CHECKING:
+    from fedd.net.stream import Stream
+
+log = logging.getLogger("fedd.host")
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 2.0
+"""A refused stream is asked for again at this pace; a new connection is used at once (`poke`)."""
+
+OPEN_TIMEOUT_S = 10.0
+
+_STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, FeddError, EOFError)
+
+
+class LinkOwner(Protocol):
+    """The run's node, as its links see it."""
+
+    async def open_stream(self, peer: PeerId) -> Stream:
+        """A new run stream. Raises FeddError."""
+        ...
+
+    def backlog(self, peer: PeerId) -> list[Payload]:
+        """All that a renewed stream to this neighbour begins with, the preamble first."""
+        ...
+
+    def on_reply(self, peer: PeerId, frame: RunFrame) -> None:
+        """The neighbour answered on my stream."""
+        ...
+
+    def on_settled(self) -> None:
+        """A link needs nothing more."""
+        ...
+
+
+class RunLink:
+    """My stream to one neighbour. `settled` when the neighbour needs nothing more from me."""
+
+    def __init__(
+        self, peer: PeerId, owner: LinkOwner, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        self.peer = peer
+        self.settled = False
+        self.inbound = 0
+        """How many streams of the neighbour to me are open (more than one for a moment, on renewal)."""
+        self.bytes_out = 0
+        self._owner = owner
+        self._clock = clock
+        self._stream: Stream | None = None
+        self._queue: deque[Payload] = deque()
+        self._busy = False
+        self._renewed = False
+        self._news = trio.Event()
+        self._down_since: float | None = clock()
+
+    def push(self, buffers: Sequence[Payload]) -> None:
+        """Send to the neighbour now, in order; without a stream the next one's backlog will have it."""
+        if self._stream is None:
+            return
+        self._queue += buffers
+        if not self._busy:
+            self._news.set()
+
+    def renew(self) -> None:
+        """There is a new connection: use it at once, and no older one any more."""
+        self._renewed = True
+        self._news.set()
+
+    def settle(self) -> None:
+        """The neighbour needs nothing more: end the stream once what is queued was sent."""
+        if not self.settled:
+            self.settled = True
+            self._news.set()
+            self._owner.on_settled()
+
+    def down_s(self) -> float:
+        """Seconds for which the stream of one direction or both has been missing; 0 when both are there."""
+        if self._stream is not None and self.inbound:
+            self._down_since = None
+            return 0.0
+        if self._down_since is None:
+            self._down_since = self._clock()
+        return self._clock() - self._down_since
+
+    async def run(self) -> None:
+        """Keep a stream to the neighbour until settled. Never raises FeddError."""
+        retry_s = FIRST_RETRY_S
+        while not self.settled:
+            try:
+                with trio.fail_after(OPEN_TIMEOUT_S):
+                    stream = await self._owner.open_stream(self.peer)
+            except (FeddError, trio.TooSlowError) as error:
+                log.debug("no run stream to %s: %s", self.peer, error)
+            else:
+                try:
+                    await self._use(stream)
+                    retry_s = FIRST_RETRY_S
+                except _STREAM_ERRORS as error:
+                    log.debug("the run stream to %s broke: %s", self.peer, error)
+                finally:
+                    self._stream = None
+                    self._queue.clear()
+                    stream.reset()
+            if self.settled:
+                break
+            if not self._renewed:
+                self._news = trio.Event()
+                with trio.move_on_after(retry_s):
+                    await self._news.wait()
+            retry_s = min(retry_s * 2, LAST_RETRY_S)
+
+    async def _use(self, stream: Stream) -> None:
+        """Send over this stream until settled, renewed or broken."""
+        self._renewed = False
+        self._queue.clear()
+        self._queue += self._owner.backlog(self.peer)
+        self._stream = stream
+        broken: list[Exception] = []
+
+        async def read_replies() -> None:
+            decoder = FrameDecoder(MAX_STATEMENT_BYTES)
+            try:
+                while data := await stream.receive_some():
+                    for frame in decoder.receive_data(data):
+                        self._owner.on_reply(self.peer, frame)
+            except _STREAM_ERRORS as error:
+                broken.append(error)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_replies)
+            try:
+                await self._send(stream)
+            except _STREAM_ERRORS as error:
+                broken.append(error)
+            nursery.cancel_scope.cancel()
+        if self.settled or self._renewed:
+            await stream.aclose()
+        elif broken:
+            raise broken[0]
+
+    async def _send(self, stream: Stream) -> None:
+        while True:
+            self._busy = True
+            while self._queue:
+                data = self._queue.popleft()
+                self.bytes_out += len(data)
+                await stream.send_all(data)
+            self._busy = False
+            if self.settled or self._renewed:
+                return
+            self._news = trio.Event()
+            await self._news.wait()
+
+
+class FrameTaker(Protocol):
+    """The run's node, as a neighbour's stream sees it."""
+
+    def on_frame(self, peer: PeerId, frame: RunFrame) -> bytes | None:
+        """Take a frame; what is returned goes back on the stream. Raises ProtocolError to end it."""
+        ...
+
+    def count_in(self, received_bytes: int) -> None:
+        """So many bytes came."""
+        ...
+
+
+async def serve(stream: Stream, early: bytes, taker: FrameTaker, max_payload_bytes: int) -> None:
+    """Read a neighbour's frames until its stream ends. `early` are bytes that came with the preamble."""
+    peer = stream.peer_id
+    decoder = FrameDecoder(max_payload_bytes)
+    data = early
+    try:
+        while True:
+            taker.count_in(len(data))
+            for frame in decoder.receive_data(data):
+                answer = taker.on_frame(peer, frame)
+                if answer is not None:
+                    await stream.send_all(answer)
+            data = await stream.receive_some()
+            if not data:
+                await stream.aclose()
+                return
+    except ProtocolError as error:
+        log.warning("%s broke the rules of a run: %s", peer, error.detail)
+        answer = encode_frame(Kind.CUT, 0, error.detail.encode()[:MAX_STATEMENT_BYTES])
+        with trio.move_on_after(1.0):
+            await stream.send_all(answer)
+        raise

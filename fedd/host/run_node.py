@@ -1,0 +1,417 @@
+"""One run on this node: rounds between the neighbours' streams and the worker's pipe.
+
+Every wait in a run, and what ends it:
+
+- for a neighbour's message: the message, or the neighbour's release: dead (membership), left (its own signed
+  word), finished, or the edge cut (no streams for `edge_timeout_s` although alive);
+- for a neighbour's confirmation of our end: the confirmation, the same four, or `linger_s`;
+- for the worker: its answer, its process's end, or silence for `stall_timeout_s` (on this node alone);
+- for a stopped worker to go: `grace_s`.
+
+Nothing else waits: frames are handled as they arrive, and the work of a round spawns no task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, state_end
+from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.host.run_link import RunLink, serve
+from fedd.host.run_result import Ending, Story, failure, read_value
+from fedd.host.run_surroundings import Surroundings
+from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
+from fedd.host.run_worker import WorkerSeat
+from fedd.host.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from fedd.net.stream import Stream
+
+log = logging.getLogger("fedd.host")
+
+_TICK_S = 0.5
+"""How often stalls and lost edges are looked for; both are counted in seconds."""
+
+
+class RunNode:
+    """This node's part in one run, from its manifest to the last confirmation."""
+
+    def __init__(self, manifest: Manifest, around: Surroundings) -> None:
+        self.manifest = manifest
+        self.me = around.key.peer_id
+        self._around = around
+        self._clock = around.clock
+        self.story = Story(manifest, self.me, started_at=around.clock())
+        near = manifest.graph.neighbors(self.me)
+        self._rounds = Rounds(near, manifest.max_payload_bytes)
+        self.links = {peer: RunLink(peer, self, around.clock) for peer in near}
+        self._out: dict[PeerId, str] = {}
+        """Who takes part no longer and why; what came after our own end is not in the story."""
+        self._cut: dict[PeerId, str] = {}
+        self._finished: set[PeerId] = set()
+        self._statements: dict[PeerId, EndStatement] = {}
+        self._stop_statement: bytes | None = None
+        self._news: list[tuple[PeerId, str]] = []
+        self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
+        self._ended = trio.Event()
+        self._worker_gone = False
+        self._over = trio.Event()
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def run(self, get_worker: Callable[[], Awaitable[tuple[WorkerProcess, Mapping[str, Any]]]]) -> None:
+        """Take part until every neighbour knows how this node ended. Raises no FeddError.
+
+        `get_worker()` gives the worker and what its start message says about algorithm and input; the
+        FeddError it may raise is this node's reason to leave.
+        """
+        for peer in self.manifest.members:
+            state = self._around.state_of(peer)
+            if peer != self.me and state is not None:
+                self.on_member(peer, state)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._worker.run, get_worker, self._start_header())
+            nursery.start_soon(self._watch)
+            for link in self.links.values():
+                nursery.start_soon(link.run)
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
+
+    def _start_header(self) -> dict[str, Any]:
+        return {
+            "kind": "start",
+            "run_id": self.manifest.run_id,
+            "me": self.me,
+            "members": list(self.manifest.members),
+            "edges": self.manifest.graph.edge_indices(),
+            "epoch": 1,
+            "seed": self.manifest.proposal.seed,
+            "quorum": self.manifest.proposal.quorum,
+            "max_payload_bytes": self.manifest.max_payload_bytes,
+        }
+
+    async def _watch(self) -> None:
+        limits = self._around.limits
+        tick_s = min(_TICK_S, limits.edge_timeout_s / 4, limits.stall_timeout_s / 4)
+        while not self._ended.is_set():
+            await trio.sleep(tick_s)
+            self._worker.check_stall()
+            self._check_edges()
+        with trio.move_on_after(limits.linger_s):
+            while True:
+                await trio.sleep(tick_s)
+                self._check_edges()
+        log.warning("run %s: not every neighbour confirmed our end", self.manifest.run_id)
+        for link in self.links.values():
+            link.settle()
+
+    def _check_edges(self) -> None:
+        for peer, link in self.links.items():
+            if not link.settled and self._is_neighbor(peer) and self._around.state_of(peer) == "alive":
+                down_s = link.down_s()
+                if down_s > self._around.limits.edge_timeout_s:
+                    self.cut(peer, f"no link for {down_s:.0f} s")
+
+    # ---- the worker ----------------------------------------------------------------------
+
+    def on_exchange(self, number: int, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
+        """The algorithm here begins exchange `number`."""
+        if number != self._rounds.round:
+            raise ProtocolError(f"its worker began exchange {number} when {self._rounds.round} is the next")
+        self._act(self._rounds.begin(tag, payloads))
+
+    def on_report(self, metrics: Mapping[str, Any]) -> None:
+        """The algorithm here reported."""
+        self.story.note_metrics(metrics)
+        self._around.on_change(self.story)
+
+    def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
+        """The algorithm here returned."""
+        residual = header.get("residual")
+        contributors = header.get("contributors")
+        if not isinstance(contributors, list):
+            raise ProtocolError("its worker sent a malformed result")
+        self._end(
+            Ending(
+                "finished",
+                value=read_value(payload, self.manifest.max_payload_bytes),
+                contributors=tuple(peer for peer in self.manifest.members if peer in contributors),
+                residual=float(residual) if isinstance(residual, int | float) else None,
+                agreed=bool(header.get("agreed", True)),
+            )
+        )
+
+    def on_failed(self, code: str, detail: str, hint: str) -> None:
+        """The algorithm here failed, or its process did."""
+        if code == "quorum_lost":
+            names = (
+                (self._around.name_of(peer), why) for peer, (_, why) in sorted(self.story.dropped.items())
+            )
+            detail = f"{detail}: {', '.join(f'{name} ({why})' for name, why in names)}"
+        self._leave(Ending("failed", code, detail, hint))
+
+    def on_worker_gone(self) -> None:
+        """The worker's process is no more."""
+        self._worker_gone = True
+        self._check_over()
+
+    # ---- rounds --------------------------------------------------------------------------
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self.links[action.peer].push(encode_round(action.round, action.tag, action.payload))
+            elif self.story.ending is None:
+                self._complete(action)
+
+    def _complete(self, completed: Completed) -> None:
+        dropped = self.story.dropped
+        gone = [[peer, reason] for peer, reason in self._news]
+        gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
+        self._news.clear()
+        self.story.rounds = self._rounds.round
+        header: dict[str, Any] = {
+            "kind": "round",
+            "round": completed.round,
+            "from": list(completed.messages),
+            "gone": gone,
+        }
+        cut = [peer for peer in completed.gone if peer not in dropped]
+        if cut:
+            header["cut"] = cut
+        if completed.other_tags:
+            header["tags"] = completed.other_tags
+        body = list(completed.messages.values())
+        self._worker.deliver(header, body)
+        self._around.on_change(self.story)
+
+    def _is_neighbor(self, peer: PeerId) -> bool:
+        """Whether this neighbour still takes part beside this node."""
+        return not (peer in self._out or peer in self._cut or peer in self._finished)
+
+    # ---- members -------------------------------------------------------------------------
+
+    def on_member(self, peer: PeerId, state: str, reason: str = "") -> None:
+        """Membership says that this member is now `dead` or `left`; other states change nothing."""
+        if state not in ("dead", "left"):
+            return
+        if peer in self._finished:
+            self.links[peer].settle()
+        elif peer in self.manifest.members:
+            self._drop(peer, "dead" if state == "dead" else f"left: {reason or 'it left the federation'}")
+
+    def _drop(self, peer: PeerId, reason: str, statement: EndStatement | None = None) -> None:
+        if peer == self.me or peer in self._out or peer in self._finished:
+            return
+        self._out[peer] = reason
+        if statement is not None:
+            self._statements[peer] = statement
+            self._tell_all(encode_frame(Kind.NOTICE, 0, statement.sealed))
+        if peer in self.links:
+            self.links[peer].settle()
+        if self.story.ending is not None:
+            return
+        self.story.dropped[peer] = (self._rounds.round, reason)
+        log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self._around.name_of(peer), reason)
+        if peer not in self.links:
+            self._news.append((peer, reason))
+        self._drop_the_unreachable()
+        self._act(self._rounds.release(peer, reason))
+        self._around.on_change(self.story)
+
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """Go on without the edge to this neighbour; both of us stay in the run."""
+        if not self._is_neighbor(peer):
+            return
+        log.warning("run %s: the edge to %s is cut: %s", self.manifest.run_id[:8], peer, reason)
+        self._cut[peer] = reason
+        self.links[peer].push([encode_frame(Kind.CUT, 0, reason.encode()[:512])])
+        self.links[peer].settle()
+        self._drop_the_unreachable()
+        self._act(self._rounds.release(peer, f"cut: {reason}"))
+
+    def _drop_the_unreachable(self) -> None:
+        if self.story.ending is not None:
+            return
+        cut = [(min(self.me, peer), max(self.me, peer)) for peer in self._cut]
+        near = self.manifest.graph.reachable(self.me, without=self.story.dropped, cut=cut)
+        for peer in self.manifest.members:
+            if peer not in near and peer not in self.story.dropped:
+                self.story.dropped[peer] = (
+                    self._rounds.round,
+                    "cut: no path to it is left in the run's graph",
+                )
+                self._news.append((peer, self.story.dropped[peer][1]))
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def leave(self, error: FeddError) -> None:
+        """This node takes part no longer and tells everybody why. Does nothing once it has ended."""
+        self._leave(failure(error))
+
+    def _leave(self, ending: Ending) -> None:
+        if self.story.ending is None:
+            detail = ending.detail
+            reason = detail if detail.startswith("stall: ") else f"left: {detail}"
+            self._statements[self.me] = state_end(
+                self._around.key, self.manifest.run_id, self._rounds.round, reason
+            )
+            self._end(ending)
+
+    def stop(self, statement: bytes) -> None:
+        """Somebody stopped the run by this signed statement."""
+        if self.story.ending is None:
+            self._stop_statement = statement
+            signer, _ = open_stop(statement)
+            self._tell_all(encode_frame(Kind.STOP, 0, statement))
+            by = f"{self._around.name_of(signer)} stopped it"
+            self._end(Ending("stopped", "stopped", by))
+
+    def _end(self, ending: Ending) -> None:
+        story = self.story
+        story.ending = ending
+        story.rounds = self._rounds.round
+        story.wall_s = self._clock() - story.started_at
+        story.bytes_out = sum(link.bytes_out for link in self.links.values())
+        self._worker.end("" if ending.state == "finished" else ending.code)
+        self._tell_all(self._end_frame())
+        self._ended.set()
+        self._around.on_change(self.story)
+        self._check_over()
+
+    def _end_frame(self) -> bytes:
+        mine = self._statements.get(self.me)
+        return encode_frame(Kind.END, self._rounds.round, b"" if mine is None else mine.sealed)
+
+    def on_settled(self) -> None:
+        """A link needs nothing more."""
+        self._check_over()
+
+    def _check_over(self) -> None:
+        """The run is over here when its end is known to all neighbours and the worker is gone."""
+        settled = all(link.settled for link in self.links.values())
+        if settled and self._ended.is_set() and self._worker_gone:
+            self._over.set()
+
+    # ---- streams -------------------------------------------------------------------------
+
+    async def open_stream(self, peer: PeerId) -> Stream:
+        """A new run stream to this neighbour."""
+        return await self._around.open_stream(peer)
+
+    def backlog(self, peer: PeerId) -> list[Payload]:
+        """All that a renewed stream begins with: manifest, last two messages, statements, our end."""
+        buffers: list[Payload] = [encode_preamble(self.manifest.sealed)]
+        for send in self._rounds.unsent_for(peer):
+            buffers += encode_round(send.round, send.tag, send.payload)
+        for member, statement in self._statements.items():
+            if member not in (self.me, peer):
+                buffers.append(encode_frame(Kind.NOTICE, 0, statement.sealed))
+        if self._stop_statement is not None:
+            buffers.append(encode_frame(Kind.STOP, 0, self._stop_statement))
+        if self.story.ending is not None:
+            buffers.append(self._end_frame())
+        return buffers
+
+    async def take_stream(self, stream: Stream, early: bytes) -> None:
+        """Read a neighbour's stream to its end; `early` came with the preamble. Raises ProtocolError."""
+        peer = stream.peer_id
+        link = self.links.get(peer)
+        if link is None:
+            raise ProtocolError(f"{peer} is no neighbour in the run {self.manifest.run_id}")
+        link.inbound += 1
+        try:
+            await serve(stream, early, self, self.manifest.max_payload_bytes)
+        except ProtocolError as error:
+            self.cut(peer, f"it broke the protocol: {error.detail}")
+            raise
+        finally:
+            link.inbound -= 1
+
+    def count_in(self, received_bytes: int) -> None:
+        """So many bytes came from neighbours."""
+        self.story.bytes_in += received_bytes
+
+    def _tell_all(self, frame: bytes) -> None:
+        for link in self.links.values():
+            link.push([frame])
+
+    def on_frame(self, peer: PeerId, frame: RunFrame) -> bytes | None:
+        """Take a neighbour's frame; what is returned goes back on its stream."""
+        if frame.kind == Kind.ROUND:
+            if peer in self._out:
+                return encode_frame(Kind.DROPPED, 0, self._out[peer].encode()[:512])
+            if peer in self._cut:
+                return encode_frame(Kind.CUT, 0, self._cut[peer].encode()[:512])
+            if self.story.ending is None:
+                self._act(self._rounds.receive(peer, frame.number, frame.tag, frame.payload))
+        elif frame.kind == Kind.END:
+            self._on_end(peer, frame.payload)
+            return encode_frame(Kind.ACK)
+        elif frame.kind == Kind.NOTICE:
+            self._on_statement(open_end(bytes(frame.payload), self.manifest.run_id))
+        elif frame.kind == Kind.STOP:
+            self.on_stop(bytes(frame.payload))
+        elif frame.kind == Kind.CUT:
+            self.cut(peer, _text(frame.payload))
+        else:
+            raise ProtocolError(f"{frame.kind.name} is no frame of this direction")
+        return None
+
+    def on_reply(self, peer: PeerId, frame: RunFrame) -> None:
+        """A neighbour answered on our stream to it."""
+        if frame.kind == Kind.ACK:
+            self.links[peer].settle()
+        elif frame.kind == Kind.DROPPED:
+            self._end_dropped(peer, _text(frame.payload))
+        elif frame.kind == Kind.CUT:
+            self.cut(peer, _text(frame.payload))
+        elif frame.kind == Kind.END:
+            self._on_end(peer, frame.payload)
+            self.links[peer].settle()
+        else:
+            raise ProtocolError(f"{frame.kind.name} is no answer")
+
+    def on_stop(self, sealed: bytes) -> None:
+        """A member's signed word that the run shall end. Raises ProtocolError for anybody else's."""
+        signer, run_id = open_stop(sealed)
+        if signer not in self.manifest.members or run_id != self.manifest.run_id:
+            raise ProtocolError(f"{signer} cannot stop this run")
+        self.stop(sealed)
+
+    def _end_dropped(self, peer: PeerId, why: str) -> None:
+        name = self._around.name_of(peer)
+        self._leave(
+            Ending(
+                "failed",
+                "dropped",
+                f"dropped: {name} and others went on without this node ({why})",
+                "it was unreachable for longer than the federation waits",
+            )
+        )
+
+    def _on_end(self, peer: PeerId, payload: Payload) -> None:
+        if payload:
+            statement = open_end(bytes(payload), self.manifest.run_id)
+            if statement.member != peer:
+                raise ProtocolError(f"{peer} sent {statement.member}'s end as its own")
+            self._on_statement(statement)
+        elif self._is_neighbor(peer):
+            self._finished.add(peer)
+            self.links[peer].settle()
+            self._act(self._rounds.release(peer, "finished"))
+
+    def _on_statement(self, statement: EndStatement) -> None:
+        if statement.member not in self.manifest.members:
+            raise ProtocolError(f"{statement.member} is no member of this run")
+        self._drop(statement.member, statement.reason, statement)
+
+
+def _text(payload: Payload) -> str:
+    return bytes(payload).decode("utf-8", "replace")[:512]

@@ -1,0 +1,173 @@
+"""How a run stands on this node, as scripts see it: progress, and the result once it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedd.api.errors import FeddError
+from fedd.api.types import PeerId
+from fedd.core.codec import ArrayView, decode
+from fedd.core.manifest import Manifest
+from fedd.core.rounds import Payload
+
+Metric = bool | int | float | str
+
+MAX_LISTED_ELEMENTS = 1000
+"""Larger arrays are named by shape, dtype and hash: they belong into a file, not into a terminal."""
+
+MAX_METRICS = 64
+MAX_METRIC_CHARS = 256
+"""What a worker reports is shown in a live table; a worker that reports more is cut, not believed."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How this node's part ended: `state` is finished, stopped or failed (then with code, detail, hint)."""
+
+    state: str
+    code: str = ""
+    detail: str = ""
+    hint: str = ""
+    value: Any = None
+    contributors: tuple[PeerId, ...] = ()
+    residual: float | None = None
+    agreed: bool = True
+
+
+@dataclass
+class Story:
+    """What happened in a run so far, as far as this node knows."""
+
+    manifest: Manifest
+    me: PeerId
+    started_at: float
+    dropped: dict[PeerId, tuple[int, str]] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    rounds: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    wall_s: float = 0.0
+    ending: Ending | None = None
+
+    @property
+    def state(self) -> str:
+        """running, finished, stopped or failed."""
+        return "running" if self.ending is None else self.ending.state
+
+    @property
+    def residual(self) -> float | None:
+        """The algorithm's own measure of how far it is, when it has one."""
+        if self.ending is not None:
+            return self.ending.residual
+        reported = self.metrics.get("residual")
+        return float(reported) if isinstance(reported, int | float) else None
+
+    def present(self) -> list[PeerId]:
+        """The members still in the run, sorted."""
+        return [member for member in self.manifest.members if member not in self.dropped]
+
+    def note_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Keep the newest of each name; what is no metric is passed over."""
+        for name, value in metrics.items():
+            if not isinstance(value, bool | int | float | str) or len(name) > MAX_METRIC_CHARS:
+                continue
+            if name in self.metrics or len(self.metrics) < MAX_METRICS:
+                self.metrics[name] = value[:MAX_METRIC_CHARS] if isinstance(value, str) else value
+
+    def progress(self) -> dict[str, Any]:
+        """One item of `watch`."""
+        return {
+            "kind": "progress",
+            "run_id": self.manifest.run_id,
+            "round": self.rounds,
+            "residual": plain(self.residual),
+            "members": self.present(),
+            "dropped": self._dropped(),
+            "metrics": plain(self.metrics),
+        }
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """One item of `runs`."""
+        return {
+            "run_id": self.manifest.run_id,
+            "algorithm": self.manifest.proposal.algorithm,
+            "state": self.state,
+            "round": self.rounds,
+            "rounds": self.rounds,
+            "members": len(self.manifest.members),
+            "started_s_ago": round(now - self.started_at, 3),
+        }
+
+    def result(self) -> dict[str, Any]:
+        """The whole story; `value` and its companions only once it ended."""
+        proposal = self.manifest.proposal
+        ending = self.ending or Ending("running")
+        shown = {
+            "run_id": self.manifest.run_id,
+            "algorithm": proposal.algorithm,
+            "state": self.state,
+            "value": ending.value,
+            "contributors": list(ending.contributors),
+            "dropped": self._dropped(),
+            "joined": [],
+            "rounds": self.rounds,
+            "residual": plain(self.residual),
+            "epoch": 1,
+            "degraded": ending.state == "finished" and len(ending.contributors) < proposal.quorum,
+            "agreed": ending.state == "finished" and ending.agreed,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "wall_s": round(self.wall_s, 6),
+            "metrics": plain(self.metrics),
+            "members": list(self.manifest.members),
+            "initiator": proposal.initiator,
+            "declined": [{"peer_id": peer, "reason": reason} for peer, reason in self.manifest.declined],
+            "parameters": dict(proposal.parameters),
+            "input": proposal.input or None,
+            "topology": self.manifest.topology,
+            "contract": proposal.contract,
+            "seed": proposal.seed,
+            "quorum": proposal.quorum,
+        }
+        if ending.state == "failed":
+            shown["error_code"] = ending.code
+            shown["error"] = f"{ending.detail}; {ending.hint}" if ending.hint else ending.detail
+        return shown
+
+    def _dropped(self) -> list[dict[str, Any]]:
+        return [
+            {"peer_id": peer, "round": number, "reason": reason}
+            for peer, (number, reason) in sorted(self.dropped.items())
+        ]
+
+
+def read_value(payload: Payload, max_bytes: int) -> Any:
+    """An encoded result as JSON can hold it. Raises InvalidMessage."""
+    return plain(decode(payload, max_bytes=max_bytes))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: arrays as lists or by their hash, numbers that JSON lacks as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, ArrayView):
+        if value.size <= MAX_LISTED_ELEMENTS:
+            return plain(value.tolist())
+        digest = hashlib.sha256(value.data).hexdigest()
+        return {"shape": list(value.shape), "dtype": value.dtype, "sha256": digest}
+    if isinstance(value, bytes | memoryview):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def failure(error: FeddError) -> Ending:
+    """An ending by this error."""
+    return Ending("failed", error.code, error.detail, error.hint)

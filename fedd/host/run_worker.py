@@ -1,0 +1,192 @@
+"""A run's worker as the run sees it: its messages checked, its silence judged, its rounds paced.
+
+A worker is waited for without end only as long as it goes on: silence while it has the ball ends this
+node's part (`stall_timeout_s`), and nobody else's.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import trio
+
+from fedd.api.errors import FeddError, PluginFailed, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.pipe import Frame
+from fedd.core.rounds import Payload
+from fedd.host.run_limits import RunLimits
+from fedd.host.worker_process import WorkerProcess
+
+_ROUNDS_REMEMBERED = 33
+"""For the median that a stall is measured by: enough to forget one odd round."""
+
+
+class WorkerOwner(Protocol):
+    """The run's node, as its worker sees it. All methods may raise FeddError: the worker is then killed."""
+
+    def on_exchange(self, number: int, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
+        """The algorithm begins an exchange."""
+        ...
+
+    def on_report(self, metrics: Mapping[str, Any]) -> None:
+        """The algorithm reports."""
+        ...
+
+    def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
+        """The algorithm returned."""
+        ...
+
+    def on_failed(self, code: str, detail: str, hint: str) -> None:
+        """The algorithm failed, its process ended, or it is silent for too long."""
+        ...
+
+    def on_worker_gone(self) -> None:
+        """The process is no more; called once, last."""
+        ...
+
+
+class WorkerSeat:
+    """Where one run's worker sits. Rounds go in by `deliver`, its messages come out to the owner."""
+
+    def __init__(
+        self, owner: WorkerOwner, limits: RunLimits, pace_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._owner = owner
+        self._limits = limits
+        self._pace_s = pace_s
+        self._clock = clock
+        self._process: WorkerProcess | None = None
+        self._starting = trio.CancelScope()
+        self._ended = trio.Event()
+        self._started = False
+        self._busy_since: float | None = clock()
+        self._heard_at = clock()
+        self._began_at = clock()
+        self._step_times: deque[float] = deque(maxlen=_ROUNDS_REMEMBERED)
+        self._held: tuple[float, dict[str, Any], list[Payload]] | None = None
+        self._held_news = trio.Event()
+
+    async def run(
+        self,
+        get_worker: Callable[[], Awaitable[tuple[WorkerProcess, Mapping[str, Any]]]],
+        start: Mapping[str, Any],
+    ) -> None:
+        """Start the worker and serve it to its end. Raises no FeddError."""
+        try:
+            with self._starting:
+                self._process, more = await get_worker()
+            if self._process is not None:
+                await self._serve(self._process, {**start, **more})
+        except FeddError as error:
+            self._owner.on_failed(error.code, error.detail, error.hint)
+        finally:
+            self._ended.set()
+            self._owner.on_worker_gone()
+
+    async def _serve(self, process: WorkerProcess, start: dict[str, Any]) -> None:
+        process.send(start)
+        self._turn()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._kill_after_the_end, process)
+            if self._pace_s:
+                nursery.start_soon(self._deliver_paced)
+            how = await process.run(self._on_frame)
+            nursery.cancel_scope.cancel()
+        if not self._ended.is_set():
+            raise PluginFailed(f"its worker process {how} in the middle of the run", hint=process.last_line)
+
+    async def _kill_after_the_end(self, process: WorkerProcess) -> None:
+        await self._ended.wait()
+        await trio.sleep(self._limits.grace_s)
+        process.kill()
+
+    async def _deliver_paced(self) -> None:
+        while True:
+            await self._held_news.wait()
+            self._held_news = trio.Event()
+            if self._held is not None:
+                at, header, body = self._held
+                await trio.sleep_until(at)
+                self._held = None
+                self._deliver_now(header, body)
+
+    def deliver(self, header: dict[str, Any], body: list[Payload]) -> None:
+        """Give the worker its completed round, not before the run's pace allows."""
+        if self._pace_s:
+            self._held = (self._began_at + self._pace_s, header, body)
+            self._held_news.set()
+        else:
+            self._deliver_now(header, body)
+
+    def end(self, stop_reason: str) -> None:
+        """The run has ended here. A worker that did not return itself is told why, then killed."""
+        self._ended.set()
+        self._starting.cancel()
+        self._busy_since = None
+        if self._process is not None and stop_reason:
+            self._process.send({"kind": "stop", "reason": stop_reason})
+
+    def check_stall(self) -> None:
+        """Fail the run on this node when its worker has been silent for too long."""
+        if self._busy_since is None:
+            return
+        limits = self._limits
+        typical = statistics.median(self._step_times) if self._step_times else 0.0
+        limit = max(limits.stall_timeout_s, limits.stall_factor * typical)
+        if not self._started:
+            limit = max(limit, limits.startup_timeout_s)
+        now = self._clock()
+        # a report is a sign of life, but no worker reports its way through more than so many limits
+        if now - self._heard_at > limit or now - self._busy_since > limit * limits.stall_factor:
+            self._owner.on_failed(
+                PluginFailed.code,
+                f"stall: the algorithm did not go on for {limit:g} s",
+                "raise stall_timeout_s in [limits] if its steps take that long",
+            )
+
+    def _deliver_now(self, header: dict[str, Any], body: list[Payload]) -> None:
+        self._turn()
+        if self._process is not None:
+            self._process.send(header, body)
+
+    def _turn(self) -> None:
+        """It is the worker's turn."""
+        self._busy_since = self._heard_at = self._clock()
+
+    def _on_frame(self, frame: Frame) -> None:
+        if self._ended.is_set():
+            return
+        header = frame.header
+        match header.get("kind"):
+            case "exchange":
+                self._on_exchange(header, frame.body)
+            case "report":
+                metrics = header.get("metrics")
+                self._heard_at = self._clock()
+                self._owner.on_report(metrics if isinstance(metrics, dict) else {})
+            case "result" if len(frame.body) == 1:
+                self._owner.on_result(header, frame.body[0])
+            case "failed":
+                code, detail, hint = (str(header.get(key) or "")[:1000] for key in ("code", "detail", "hint"))
+                self._owner.on_failed(code or PluginFailed.code, detail or "the algorithm failed", hint)
+            case "ready":
+                self._heard_at = self._clock()
+            case kind:
+                raise ProtocolError(f"its worker sent a malformed message {kind!r:.40}")
+
+    def _on_exchange(self, header: Mapping[str, Any], body: list[memoryview]) -> None:
+        number, to, tag = header.get("round"), header.get("to"), header.get("tag")
+        if not (isinstance(number, int) and isinstance(to, list) and isinstance(tag, str)):
+            raise ProtocolError("its worker sent a malformed exchange")
+        messages = body * len(to) if header.get("same") else body
+        if len(messages) != len(to):
+            raise ProtocolError(f"its worker sent {len(body)} messages for {len(to)} neighbours")
+        self._started = True
+        now = self._began_at = self._clock()
+        if self._busy_since is not None:
+            self._step_times.append(now - self._busy_since)
+        self._busy_since = None
+        self._owner.on_exchange(number, tag, dict(zip(to, messages, strict=True)))
