@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import NamedTuple
 
 SOCKET_NAME = "fedd.sock"
 SYSTEM_SOCKET = "/run/fedd.sock"
@@ -73,6 +74,53 @@ def socket_address(path: str) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}/{name}"
     finally:
         os.close(fd)
+
+
+class ServiceManager(NamedTuple):
+    """What systemd told this process; every field empty when it runs by hand."""
+
+    notify_socket: str
+    watchdog_s: float
+    """Half of it is how often life must be shown; 0 means never."""
+    listen_fds: int
+    journal: bool
+    """Whether standard error goes to the journal, which reads priorities off each line."""
+
+
+def take_service_manager(environ: MutableMapping[str, str] | None = None) -> ServiceManager:
+    """Read and remove the service manager's variables: they are for this process, not for its children.
+
+    Sources: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3), systemd.exec(5) for `JOURNAL_STREAM`.
+    """
+    environ = os.environ if environ is None else environ
+    taken = {
+        name: environ.pop(name, "")
+        for name in (
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+            "LISTEN_PID",
+            "LISTEN_FDS",
+            "LISTEN_FDNAMES",
+        )
+    }
+    me = str(os.getpid())
+    watchdog = taken["WATCHDOG_USEC"] if taken["WATCHDOG_PID"] in ("", me) else ""
+    fds = taken["LISTEN_FDS"] if taken["LISTEN_PID"] == me else ""
+    return ServiceManager(
+        notify_socket=taken["NOTIFY_SOCKET"],
+        watchdog_s=int(watchdog) / 1e6 if watchdog.isdecimal() else 0.0,
+        listen_fds=int(fds) if fds.isdecimal() else 0,
+        journal=_is_journal(environ.get("JOURNAL_STREAM", "")),
+    )
+
+
+def _is_journal(stream: str) -> bool:
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 def _home(environ: Mapping[str, str]) -> str:

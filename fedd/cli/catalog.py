@@ -20,7 +20,7 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
         out.document(plugins)
         return 0
     out.table(
-        ("NAME", "PLUGIN", "VERSION", "ALGORITHMS"),
+        ("NAME", "DISTRIBUTION", "VERSION", "ALGORITHMS"),
         [
             (
                 plugin["name"],
@@ -53,7 +53,7 @@ def do_algorithms(client: Client, options: Namespace, out: Output) -> int:
         return 0
     out.table(
         ("NAME", "PLUGIN", "WHAT IT DOES"),
-        [(item["name"], f"{item['plugin']} {item['version']}", item["help"]) for item in algorithms],
+        [(item["name"], f"{item['plugin']} {item['version']}", item["doc"]) for item in algorithms],
     )
     return 0
 
@@ -101,7 +101,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _show_algorithm(out: Output, algorithm: dict[str, Any]) -> None:
     out.line(f"{algorithm['name']} ({algorithm['plugin']} {algorithm['version']})")
-    out.line(algorithm["help"])
+    out.line(algorithm["doc"])
     if algorithm["parameters"]:
         out.line()
         out.table(
@@ -119,8 +119,20 @@ def _type_text(parameter: dict[str, Any]) -> str:
     return "|".join(parameter["choices"]) if parameter.get("choices") else str(parameter["type"])
 
 
+def _offer(plugin: dict[str, Any]) -> str:
+    if plugin.get("error"):
+        return f"failed: {plugin['error']}"
+    names = ", ".join(plugin["algorithms"]) or "-"
+    return names if plugin.get("allowed", True) else f"{names} (not in [policy] algorithms)"
+
+
 def _input_row(item: dict[str, Any]) -> tuple[str, str, str]:
-    what = {name: value for name, value in item.items() if name not in ("name", "source")}
-    source = str(item["source"])
-    shown = what.get(source, what)
-    return str(item["name"]), source, shown if isinstance(shown, str) else value_text(shown, 60)
+    for kind in ("value", "path", "command"):
+        if kind in item:
+            shown = item[kind]
+            return (
+                str(item["name"]),
+                str(item["kind"]),
+                shown if isinstance(shown, str) else value_text(shown, 60),
+            )
+    return str(item["name"]), str(item["kind"]), "-"

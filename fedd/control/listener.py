@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import trio
 
@@ -76,15 +76,10 @@ def open_control_socket(path: str) -> ControlSocket:
     return ControlSocket(sock, path, inode)
 
 
-def passed_sockets(environ: Mapping[str, str]) -> list[ControlSocket]:
-    """Listening sockets handed over by the service manager (sd_listen_fds(3)); empty when there are none."""
-    if environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = environ.get("LISTEN_FDS", "")
-    if not count.isdigit():
-        return []
+def passed_sockets(count: int) -> list[ControlSocket]:
+    """The `count` listening sockets handed over by the service manager (sd_listen_fds(3))."""
     sockets = []
-    for fd in range(FIRST_PASSED_FD, FIRST_PASSED_FD + int(count)):
+    for fd in range(FIRST_PASSED_FD, FIRST_PASSED_FD + count):
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:

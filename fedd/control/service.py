@@ -211,9 +211,8 @@ class Service:
 
     async def invite(self, request: Request) -> dict[str, Any]:
         """Make a token."""
-        uses, expires_s = request.body["uses"], request.body["expires_s"]
-        token = self._admission.invite(uses=uses, expires_s=expires_s)
-        return {"token": token, "expires_s": expires_s, "uses": uses}
+        made = self._admission.invite(uses=request.body["uses"], expires_s=request.body["expires_s"])
+        return {"token": made.token, "expires_s": made.expires_s, "uses": made.uses}
 
     async def join(self, request: Request) -> dict[str, Any]:
         """Join by a token."""

@@ -1,0 +1,316 @@
+"""The composition root: build every room, start them in order, end them in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from fedd import __version__
+from fedd.api.errors import FeddError
+from fedd.config import BadConfig, Config
+from fedd.control.listener import ControlSocket, open_control_socket, passed_sockets
+from fedd.control.server import ControlServer
+from fedd.control.service import Service
+from fedd.core.identity import PrivateKey
+from fedd.core.membership_types import PresenceTiming
+from fedd.core.verdicts import MemberChange
+from fedd.host.inputs import Inputs
+from fedd.host.plugins import PluginRegistry
+from fedd.host.policy import Policy
+from fedd.host.run_limits import RunLimits
+from fedd.host.runs import Runs
+from fedd.logs import set_up as set_up_logs
+from fedd.net.admission import Admission
+from fedd.net.connection import Connection
+from fedd.net.events import EventLog
+from fedd.net.identify import serve_identify
+from fedd.net.ping import serve_ping
+from fedd.net.presence import Presence
+from fedd.net.swarm import Swarm, SwarmLimits
+from fedd.net.transport import parse_multiaddr
+from fedd.notify import Notifier
+from fedd.paths import credential, take_service_manager
+from fedd.state import IDENTITY_NAME, StateDirectory
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+logger = logging.getLogger("fedd")
+
+# SIGTERM to exit takes at most 5 s: so long for workers to end and goodbyes to go out, the rest for Python.
+SHUTDOWN_S = 4.0
+
+# How often the service manager's status line is looked at.
+STATUS_S = 2.0
+
+
+def run(
+    config: Config, read_config: Callable[[], Config], *, state_dir: str, socket_path: str, log_style: str
+) -> None:
+    """Run a daemon until SIGTERM or SIGINT.
+
+    `read_config` is asked again at SIGHUP. Raises FeddError when the daemon cannot start: KeyExposed,
+    Conflict for a state directory, socket or port in use, StateUnusable and others.
+    """
+    manager = take_service_manager()
+    set_up_logs(log_style, manager.journal)
+    # A core dump would hold the identity key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    state = StateDirectory(state_dir)
+    state.lock()
+    key = state.load_or_create_identity(credential(IDENTITY_NAME))
+    sockets = passed_sockets(manager.listen_fds) or [open_control_socket(socket_path)]
+    notifier = Notifier(manager.notify_socket)
+    try:
+        trio.run(_run, config, read_config, state, key, sockets, notifier, manager.watchdog_s)
+    except BaseExceptionGroup as group:
+        raise _cause(group) from group
+    finally:
+        for sock in sockets:
+            sock.release()
+        notifier.close()
+        state.unlock()
+
+
+async def _run(
+    config: Config,
+    read_config: Callable[[], Config],
+    state: StateDirectory,
+    key: PrivateKey,
+    sockets: list[ControlSocket],
+    notifier: Notifier,
+    watchdog_s: float,
+) -> None:
+    daemon = Daemon(config, read_config, state, key, notifier)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run, sockets)
+        notifier.ready()
+        logger.info("%s is ready: %s at %s", config.name, key.peer_id, " ".join(daemon.swarm.addresses))
+        nursery.start_soon(daemon.report, watchdog_s)
+        await daemon.stop_requested.wait()
+        notifier.stopping()
+        await daemon.shut_down()
+        nursery.cancel_scope.cancel()
+
+
+class Daemon:
+    """All rooms of one daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        read_config: Callable[[], Config],
+        state: StateDirectory,
+        key: PrivateKey,
+        notifier: Notifier,
+    ) -> None:
+        self.config = config
+        self.stop_requested = trio.Event()
+        self._read_config = read_config
+        self._notifier = notifier
+        self.events = EventLog()
+        limits = config.limits
+        self.swarm = Swarm(
+            key,
+            SwarmLimits(
+                connections=int(limits["max_connections"]),
+                pending_handshakes=int(limits["max_pending_handshakes"]),
+            ),
+            agent=f"fedd/{__version__}",
+        )
+        serve_ping(self.swarm)
+        serve_identify(self.swarm)
+        metered = config.presence_profile == "metered"
+        self.presence = Presence(
+            self.swarm,
+            key,
+            state,
+            timing=PresenceTiming.metered() if metered else PresenceTiming.lan(),
+            name=config.name,
+            version=__version__,
+            announce=config.announce,
+        )
+        self.admission = Admission(self.swarm, self.presence, key, state)
+        policy = policy_of(config)
+        self.registry = PluginRegistry(policy)
+        self.inputs = Inputs(config.inputs, state)
+        self.runs = Runs(
+            self.swarm,
+            self.presence,
+            self.registry,
+            self.inputs,
+            key,
+            state,
+            policy,
+            RunLimits(
+                runs=int(limits["max_runs"]),
+                results=int(limits["max_results"]),
+                payload_bytes=int(limits["max_payload_bytes"]),
+                edge_timeout_s=limits["edge_timeout_s"],
+                stall_timeout_s=limits["stall_timeout_s"],
+            ),
+            self.events,
+        )
+        self.service = Service(
+            name=config.name,
+            swarm=self.swarm,
+            presence=self.presence,
+            admission=self.admission,
+            registry=self.registry,
+            inputs=self.inputs,
+            runs=self.runs,
+            events=self.events,
+        )
+        self.swarm.subscribe(self._link_changed)
+        self.presence.subscribe(self._member_changed)
+        self.presence.subscribe_notices(lambda what: self._note(what))
+
+    async def run(
+        self, sockets: list[ControlSocket], *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run every room until cancelled; started when links and the control socket are accepted.
+
+        Raises Conflict when a listening address is in use.
+        """
+        server = ControlServer(self.service.operations())
+        async with trio.open_nursery() as nursery:
+            # First of all: a signal that comes right after READY must find its receiver.
+            await nursery.start(self._receive_signals)
+            await nursery.start(self.swarm.run)
+            for address in self.config.listen:
+                await self.swarm.listen(address)
+            await nursery.start(self.presence.run)
+            self.admission.restore()
+            await nursery.start(self.runs.run)
+            self._pin(self.config.connect)
+            await nursery.start(server.serve, sockets)
+            task_status.started()
+            self._note("started")
+            await self._load_plugins()
+
+    async def shut_down(self) -> None:
+        """End the runs here, say goodbye to the peers, let streams of the control socket end."""
+        with trio.move_on_after(SHUTDOWN_S):
+            await self.runs.shut_down()
+            await self.presence.goodbye()
+            self._note("stopping")
+            self.events.close()
+            await trio.lowlevel.checkpoint()
+
+    async def report(self, watchdog_s: float) -> None:
+        """Tell the service manager that the event loop turns, and what goes on."""
+        pause_s = min(STATUS_S, watchdog_s / 3) if watchdog_s else STATUS_S
+        while True:
+            counts = self.service.count_states()
+            words = [f"{count} {state}" for state, count in counts.items() if count]
+            active = self.service.count_active_runs()
+            words += [f"{active} runs"] if active else []
+            self._notifier.status(", ".join(words) or "in no federation")
+            if watchdog_s:
+                self._notifier.alive()
+            await trio.sleep(pause_s)
+
+    async def reload(self) -> None:
+        """Read the configuration again and apply what can be applied; a bad one changes nothing."""
+        self._notifier.reloading()
+        try:
+            new = self._read_config()
+        except BadConfig as error:
+            for problem in error.problems:
+                logger.error("configuration not reloaded: %s", problem)
+            self._note("reload refused", reason=str(error.problems[0]))
+        else:
+            self._apply(new)
+        self._notifier.ready()
+
+    def _apply(self, new: Config) -> None:
+        live, restart = self.config.changes(new)
+        policy = policy_of(new)
+        self.registry.policy = self.runs.policy = policy
+        self.inputs.reload(new.inputs)
+        for address in set(self.config.connect) - set(new.connect):
+            self.presence.unpin(_peer_of(address))
+        self._pin(new.connect)
+        if live:
+            logger.info("configuration reloaded: %s", ", ".join(live))
+        if restart:
+            logger.warning("changed, and used only after a restart: %s", ", ".join(restart))
+        self._note("reloaded", applied=live, needs_restart=restart)
+        self.config = new
+
+    async def _receive_signals(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self.reload()
+                    continue
+                if self.stop_requested.is_set():
+                    logger.warning("second signal, ending at once")
+                    os._exit(1)
+                logger.info("stopping after %s", signal.Signals(number).name)
+                self.stop_requested.set()
+
+    async def _load_plugins(self) -> None:
+        await self.registry.load()
+        for plugin in self.registry.plugins():
+            if plugin.error:
+                self.events.publish("plugin", name=plugin.name, error=plugin.error)
+
+    def _pin(self, addresses: tuple[str, ...]) -> None:
+        for address in addresses:
+            try:
+                self.presence.pin(_peer_of(address), [address])
+            except FeddError as error:
+                logger.warning("cannot keep a link to %s: %s", address, error)
+
+    def _note(self, what: str, **fields: object) -> None:
+        self.events.publish("node", what=what, **fields)
+
+    def _link_changed(self, kind: str, connection: Connection, reason: str) -> None:
+        self.events.publish(
+            "link",
+            peer_id=connection.peer_id,
+            state=kind,
+            direction=connection.direction,
+            address=connection.remote_address,
+            reason=reason or None,
+        )
+
+    def _member_changed(self, change: MemberChange) -> None:
+        name = self.presence.name_of(change.peer_id)
+        self.events.publish(
+            "member",
+            peer_id=change.peer_id,
+            name=name,
+            old=change.old,
+            state=change.new,
+            reason=change.reason or None,
+        )
+        logger.info("%s (%s): %s -> %s %s", name, change.peer_id, change.old, change.new, change.reason)
+
+
+def policy_of(config: Config) -> Policy:
+    """The `[policy]` section as the host knows it."""
+    return Policy(config.policy_algorithms, config.policy_inputs, config.policy_initiators)
+
+
+def _peer_of(address: str) -> str:
+    peer_id = parse_multiaddr(address).peer_id
+    if peer_id is None:  # the configuration was checked for it
+        raise FeddError(f"{address} does not name a peer")
+    return peer_id
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one deliberate error in `group`, else the group itself."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, FeddError) else group
