@@ -414,8 +414,6 @@ class Session:
 
     def _refuse(self, stream: YamuxStream) -> None:
         """Reset a stream whose user has left, after the end that the user asked for."""
-        if stream.dead:
-            return
         if stream.fin_sent:
             self._queue_control(_HEADER.pack(0, _WINDOW, RST, stream.id, 0))
             self._kill(stream)
@@ -433,8 +431,7 @@ class Session:
         self._forget(stream)
 
     def _forget(self, stream: YamuxStream) -> None:
-        if self.streams.pop(stream.id, None) is None:
-            return
+        del self.streams[stream.id]
         self._abandoned.pop(stream.id, None)
         self._extra -= stream.target - INITIAL_WINDOW_BYTES
         if (stream.id & 1) != self._initiator:

@@ -116,5 +116,5 @@ class YamuxStream:
     def ready(self) -> bool:
         """Whether a frame of this stream can leave now."""
         if self.out is not None:
-            return self.send_window > 0 or self.due != 0
+            return self.send_window > 0  # at first it is: SYN or ACK ride along
         return self.due != 0 or (self.fin_wanted and not self.fin_sent)
