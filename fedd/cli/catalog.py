@@ -24,7 +24,7 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
         [
             (
                 plugin["name"],
-                plugin["plugin"] or "-",
+                plugin["distribution"] or "-",
                 plugin["version"] or "-",
                 f"failed: {plugin['error']}"
                 if plugin.get("error")
