@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterable
 
 from fedd.api.types import PeerId
-from fedd.core.presence_messages import HASH_BYTES
+from fedd.core.presence_messages import HASH_BYTES, Versions
 from fedd.core.reachability import TwoSidedEdges
 from fedd.core.records import Record, Row, Stamp, newer
 
 # 4096 records of 2 KiB are 8 MiB: the most that membership may cost, however many certificates were issued.
 MAX_RECORDS = 4096
-# Versions of one owner: a burst for a join storm with its pinned links, then what honest pacing stays below on
-# average. What is dropped comes with the next digest.
+# Versions of one owner: a burst for a join storm with its pinned links, then what honest pacing stays below
+# on average. What is dropped comes with the next digest.
 OWNER_BURST, OWNER_PER_S = 60.0, 4.0
 
 
@@ -39,7 +39,7 @@ class Database:
         return [(peer, record.stamp) for peer, record in self.records.items()]
 
     def is_news(self, row: Row) -> bool:
-        """Whether the row claims to be newer than what is held, or was: asked before its signature is checked."""
+        """Whether the row claims to be newer than what is or was held; asked before a signature is checked."""
         held = self.records.get(row.id)
         if held is not None:
             return (row.stamp, row.sealed) > (held.stamp, held.sealed)
@@ -65,6 +65,16 @@ class Database:
         self._forgotten.pop(record.id, None)
         self.edges.set(record.id, frozenset() if record.left else record.neighbours)
         return True
+
+    def compare(self, theirs: Versions) -> tuple[list[Row], tuple[PeerId, ...]]:
+        """What is newer here than there, and whose records are newer there."""
+        stamps = dict(theirs.stamps)
+        missing = [
+            record.row
+            for record in self.records.values()
+            if theirs.covers(record.id) and (record.id not in stamps or stamps[record.id] < record.stamp)
+        ]
+        return missing, tuple(i for i, stamp in theirs.stamps if self.is_news(Row(i, stamp, b"")))
 
     def expire(self, before: float) -> bool:
         """Take away the edges of records that came before that time; True when there were any.

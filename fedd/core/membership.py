@@ -1,12 +1,12 @@
 """Who belongs to the federation and who is alive: link-state membership over a bounded-degree overlay.
 
-A decision machine: every method takes the time (seconds, monotonic), changes the state and returns the actions
-to perform, in order. `next_deadline` says when `handle_timeout` is due. Only `handle_timeout` accuses anybody,
-so the caller drains its sockets before it calls it.
+A decision machine: every method takes the time (seconds, monotonic), changes the state and returns the
+actions to perform, in order. `next_deadline` says when `handle_timeout` is due. Only `handle_timeout` accuses
+anybody, so the caller drains its sockets before it calls it.
 
 A member is alive iff it is reachable from here over edges that both ends list in their own signed records
-(`fedd.core.records`). Whoever hears nothing on a link withdraws its edge; whoever hears something again lists it
-again. Ideas from OSPF (RFC 2328: flooding, database exchange, bidirectionality) and from SWIM (Das, Gupta,
+(`fedd.core.records`). Whoever hears nothing on a link withdraws its edge; whoever hears something again lists
+it again. Ideas from OSPF (RFC 2328: flooding, database exchange, bidirectionality) and from SWIM (Das, Gupta,
 Motivala 2002: suspicion, refutation by the accused's own version counter).
 """
 
@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.database import Database
+from fedd.core.heard_links import HeardLinks
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
 from fedd.core.overlay import Overlay
 from fedd.core.own_record import OwnRecord
@@ -36,19 +36,11 @@ from fedd.core.presence_messages import (
     split_rows,
     split_versions,
 )
-from fedd.core.records import MAX_COUNTER, MAX_LOST, MAX_NEIGHBOURS, LossReason, Record, Row
+from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record, Row
 from fedd.core.verdicts import State, Verdicts
 
 # How many records go with a refusal.
 REFUSAL_ROWS = 32
-
-@dataclass(slots=True)
-class _Link:
-    heard: float
-    up: bool = True
-    needed_there: bool = False
-    pinged_at: float = 0.0
-    rtt_s: float | None = None
 
 
 class Membership:
@@ -75,8 +67,7 @@ class Membership:
         self._timing = timing
         self._rng = rng
         self._own = OwnRecord(mine, seal, timing)
-        self._links: dict[PeerId, _Link] = {}
-        self._lost: dict[PeerId, LossReason] = {}
+        self._links = HeardLinks(timing.link_silent_s, timing.link_close_s)
         self._database = Database(self.me)
         self._overlay = Overlay(self.me, bool(mine.addresses), rng)
         self._verdicts = Verdicts(
@@ -140,7 +131,7 @@ class Membership:
         return sorted(peer for peer, verdict in self._verdicts.verdicts.items() if verdict.announced)
 
     def link_of(self, peer: PeerId) -> tuple[float, float | None] | None:
-        """(when last heard, round trip in seconds or None) of the link with `peer`; None without a live one."""
+        """(when last heard, round trip in seconds or None) of the live link with `peer`, if there is one."""
         link = self._links.get(peer)
         return (link.heard, link.rtt_s) if link is not None and link.up else None
 
@@ -156,26 +147,23 @@ class Membership:
 
     def link_up(self, peer: PeerId, needed_there: bool, now: float) -> list[Action]:
         """A link with the certified `peer` stands; `needed_there`: its end is pinned."""
-        known = self._links.get(peer)
-        if known is None and len(self._links) >= self._cap(peer in self._overlay.pins or needed_there):
+        cap = MAX_NEIGHBOURS if self.is_pinned(peer) or needed_there else self._overlay.cap
+        if peer not in self._links and len(self._links) >= cap:
             self._overlay.dialing.discard(peer)
             self._actions += [Send(peer, self._refusal(peer)), Close(peer, "refused")]
             return self._finish(now)
-        self._links[peer] = _Link(now, needed_there=needed_there)
-        self._lost.pop(peer, None)
         self._overlay.linked(peer)
-        self._edge_added(now)
-        self._actions.append(Send(peer, Rows((self.records[self.me].row,))))
-        self._actions.append(Send(peer, Digest(self.digest)))
+        if self._links.add(peer, needed_there, now):
+            self._edge_added(now)
+        self._actions += [Send(peer, Rows((self.records[self.me].row,))), Send(peer, Digest(self.digest))]
         return self._finish(now)
 
     def link_down(self, peer: PeerId, reason: LossReason | None, now: float) -> list[Action]:
         """The link with `peer` is gone: "closed" by its end, "silent", or None when given up on purpose."""
-        if self._links.pop(peer, None) is None:
-            return []
-        self._edge_lost(peer, reason, now)
-        if reason == "closed":
-            self._dial(peer)
+        if self._links.remove(peer, reason):
+            self._edge_lost(now)
+            if reason == "closed":
+                self._dial(peer)
         return self._finish(now)
 
     def dial_failed(self, peer: PeerId, now: float) -> list[Action]:
@@ -185,15 +173,8 @@ class Membership:
 
     def heard(self, peer: PeerId, at: float, now: float) -> list[Action]:
         """Bytes of any kind came from `peer` at time `at`."""
-        link = self._links.get(peer)
-        if link is None or at <= link.heard:
-            return []
-        link.heard = at
-        if link.up or now >= at + self._timing.link_silent_s:
-            return []
-        link.up = True
-        self._lost.pop(peer, None)
-        self._edge_added(now)
+        if self._links.hear(peer, at, now):
+            self._edge_added(now)
         return self._finish(now)
 
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Action]:
@@ -201,7 +182,8 @@ class Membership:
         link = self._links.get(peer)
         if link is None:
             return []
-        self._actions += self.heard(peer, now, now)
+        if self._links.hear(peer, now, now):
+            self._edge_added(now)
         match message:
             case Ping(number, rtt_us):
                 link.rtt_s = rtt_us / 1e6 if rtt_us else link.rtt_s
@@ -209,31 +191,15 @@ class Membership:
             case Pong(number):
                 if number == self._ping_number:
                     link.rtt_s = now - link.pinged_at
-            case Rows(rows):
-                self._accept(rows, peer, now)
-            case Refuse(rows):
-                self._accept(rows, peer, now)
-                for row in rows:
-                    if row.id in self.records:
-                        self._overlay.hint(row.id, self.records[row.id].addresses)
-                self._give_up(peer, now)
-                self._overlay.failed(peer, now)
-            case Digest(digest):
-                if digest != self.digest:
-                    self._actions += [Send(peer, part) for part in split_versions(self._database.stamps())]
-            case Versions():
-                self._compare(peer, message)
-            case Want(ids):
-                rows = tuple(self.records[i].row for i in ids if i in self.records)
-                self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
             case Pin(pinned):
                 link.needed_there = pinned
             case Bye(reason):
-                if reason == "shutdown":
-                    self._links.pop(peer)
-                    self._edge_lost(peer, "closed", now)
-                else:
-                    self._give_up(peer, now)
+                self._links.remove(peer, "closed" if reason == "shutdown" else None)
+                self._edge_lost(now)
+                self._overlay.trimmed(peer, now)
+                self._actions.append(Close(peer, "bye"))
+            case _:
+                self._synchronise(peer, message, now)
         return self._finish(now)
 
     def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action] | None:
@@ -257,6 +223,12 @@ class Membership:
         self._overlay_due = now
         return self._finish(now)
 
+    def drop_link(self, peer: PeerId, now: float) -> list[Action]:
+        """Give the link with `peer` up on purpose; it is alive as before."""
+        if peer in self._links:
+            self._drop(peer, now)
+        return self._finish(now)
+
     def leave(self, now: float) -> list[Action]:
         """Say goodbye for good: the last record, and no links any more."""
         self._ended = True
@@ -273,14 +245,17 @@ class Membership:
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do; at least once a heartbeat."""
         due = [self._heartbeat_due, self._heal_due, self._digest_due]
-        for link in self._links.values():
-            due.append(link.heard + (self._timing.link_silent_s if link.up else self._timing.link_close_s))
         if self._dirty:
             due.append(self._flushed_at + self._timing.flood_s)
         if self._judge:
             due.append(self._judged_at + self._timing.judge_s)
-        due += [at for at in (self._own.due, self._overlay_due, self._verdicts.next_deadline()) if at is not None]
-        return min(due)
+        others = (
+            self._own.due,
+            self._overlay_due,
+            self._links.next_deadline(),
+            self._verdicts.next_deadline(),
+        )
+        return min(*due, *(at for at in others if at is not None))
 
     def handle_timeout(self, now: float) -> list[Action]:
         """Do whatever is due."""
@@ -296,7 +271,7 @@ class Membership:
         if now >= self._digest_due:
             self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
             self._compare_with_one()
-        self._verdicts.set_isolated(not any(link.up for link in self._links.values()), now)
+        self._verdicts.set_isolated(not self._links.up, now)
         if self._judge:
             self._judge_now(now)
         if self._verdicts.holding(now) and not self._warned:
@@ -307,28 +282,20 @@ class Membership:
 
     # -- the parts
 
-    def _cap(self, needed: bool) -> int:
-        return MAX_NEIGHBOURS if needed else self._overlay.cap
-
     def _edge_added(self, now: float) -> None:
         self._own.new_edge(now)
         self._overlay_due = now
 
-    def _edge_lost(self, peer: PeerId, reason: LossReason | None, now: float) -> None:
-        self._lost.pop(peer, None)
-        if reason is not None:
-            self._lost[peer] = reason
-        while len(self._lost) > MAX_LOST:
-            del self._lost[next(iter(self._lost))]
+    def _edge_lost(self, now: float) -> None:
         self._own.lost_edge(now)
         self._overlay_due = now
 
-    def _give_up(self, peer: PeerId, now: float) -> None:
-        """The other end gave the link up, and is as alive as before."""
-        del self._links[peer]
+    def _drop(self, peer: PeerId, now: float) -> None:
+        """This end gives the link up."""
+        self._links.remove(peer, None)
         self._overlay.trimmed(peer, now)
-        self._edge_lost(peer, None, now)
-        self._actions.append(Close(peer, "given up"))
+        self._edge_lost(now)
+        self._actions += [Send(peer, Bye("trim")), Close(peer, "trim")]
 
     def _dial(self, peer: PeerId) -> None:
         addresses = self.addresses_of(peer)
@@ -347,6 +314,30 @@ class Membership:
         rows = self._rng.sample(others, min(REFUSAL_ROWS, len(others)))
         # As many as one frame holds.
         return Refuse(next(split_rows(rows), ()))
+
+    def _synchronise(self, peer: PeerId, message: Message, now: float) -> None:
+        match message:
+            case Rows(rows):
+                self._accept(rows, peer, now)
+            case Refuse(rows):
+                self._accept(rows, peer, now)
+                for row in rows:
+                    if row.id in self.records:
+                        self._overlay.hint(row.id, self.records[row.id].addresses)
+                self._links.remove(peer, None)
+                self._edge_lost(now)
+                self._overlay.failed(peer, now)
+                self._actions.append(Close(peer, "refused"))
+            case Digest(digest) if digest != self.digest:
+                self._actions += [Send(peer, part) for part in split_versions(self._database.stamps())]
+            case Versions():
+                missing, wanted = self._database.compare(message)
+                self._actions += [Send(peer, Rows(part)) for part in split_rows(missing)]
+                if wanted:
+                    self._actions.append(Send(peer, Want(wanted)))
+            case Want(ids):
+                known = [self.records[i].row for i in ids if i in self.records]
+                self._actions += [Send(peer, Rows(part)) for part in split_rows(known)]
 
     def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
         for row in rows:
@@ -384,49 +375,32 @@ class Membership:
             self._actions.append(Notice("cloned_key"))
 
     def _publish(self, now: float) -> None:
-        heard = [peer for peer, link in self._links.items() if link.up]
-        record = self._own.publish(heard, self._lost, len(self.records), now, left=self._ended)
+        record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
         self._database.merge(record, now)
         self._dirty[self.me] = None
         self._judge = True
         self._overlay_due = now
 
-    def _compare(self, peer: PeerId, theirs: Versions) -> None:
-        stamps = dict(theirs.stamps)
-        rows = [
-            record.row
-            for record in self.records.values()
-            if theirs.covers(record.id) and (record.id not in stamps or stamps[record.id] < record.stamp)
-        ]
-        wanted = tuple(i for i, stamp in theirs.stamps if self._database.is_news(Row(i, stamp, b"")))
-        self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
-        if wanted:
-            self._actions.append(Send(peer, Want(wanted)))
-
     def _compare_with_one(self) -> None:
-        heard = sorted(peer for peer, link in self._links.items() if link.up)
+        heard = self._links.up
         if heard:
             self._actions.append(Send(self._rng.choice(heard), Digest(self.digest)))
 
     def _woke_late(self, late_s: float, now: float) -> None:
         """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
-        for link in self._links.values():
-            if link.up:
-                link.heard = max(link.heard, now - self._timing.link_silent_s / 2)
+        self._links.excuse(now)
         self._verdicts.shift(late_s)
         self._database.shift(late_s)
         # Others may have withdrawn their edges meanwhile: say again that this node is here.
         self._publish(now)
 
     def _check_links(self, now: float) -> None:
-        for peer, link in list(self._links.items()):
-            if link.up and now >= link.heard + self._timing.link_silent_s:
-                link.up = False
-                self._edge_lost(peer, "silent", now)
-            if now >= link.heard + self._timing.link_close_s:
-                del self._links[peer]
-                self._actions.append(Close(peer, "silent"))
-                self._overlay_due = now
+        silent, given_up = self._links.check(now)
+        if silent:
+            self._edge_lost(now)
+        for peer in given_up:
+            self._actions.append(Close(peer, "silent"))
+            self._overlay_due = now
 
     def _heartbeat(self, now: float) -> None:
         self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
@@ -451,7 +425,7 @@ class Membership:
         for peer in forgotten:
             self._verdicts.forget(peer)
             self._overlay.forget(peer)
-            self._lost.pop(peer, None)
+            self._links.lost.pop(peer, None)
 
     def _heal(self) -> None:
         peer = self._overlay.healing(self.records, self._states(), self._links)
@@ -475,7 +449,9 @@ class Membership:
         self._flushed_at = now
         dirty, self._dirty = self._dirty, {}
         for peer in self._links:
-            rows = [self.records[i].row for i, source in dirty.items() if source != peer and i in self.records]
+            rows = [
+                self.records[i].row for i, source in dirty.items() if source != peer and i in self.records
+            ]
             self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
 
     def _maintain(self, now: float) -> None:
@@ -486,9 +462,7 @@ class Membership:
         needed = [peer for peer, link in self._links.items() if link.needed_there]
         shed, again = self._overlay.shed(self.records, links, needed, now)
         if shed is not None:
-            del self._links[shed]
-            self._edge_lost(shed, None, now)
-            self._actions += [Send(shed, Bye("trim")), Close(shed, "trim")]
+            self._drop(shed, now)
         if again is not None:
             self._overlay_due = again if self._overlay_due is None else min(self._overlay_due, again)
 

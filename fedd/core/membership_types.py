@@ -12,7 +12,11 @@ from fedd.core.verdicts import MemberChange
 
 @dataclass(frozen=True, slots=True)
 class PresenceTiming:
-    """Every duration of membership, in seconds. Detection of a silent death takes link_silent + confirm."""
+    """Every duration of membership, in seconds. Detection of a silent death takes link_silent + confirm.
+
+    New links are published after addition_min_s, doubling to addition_calm_s, in a large federation (where a
+    storm of them costs more) up to addition_max_s; the step is back at its first after addition_quiet_s.
+    """
 
     heartbeat_s: float = 1.0
     link_silent_s: float = 3.0
@@ -23,7 +27,8 @@ class PresenceTiming:
     heal_s: float = 10.0
     digest_s: float = 10.0
     withdrawal_gap_s: float = 0.05
-    addition_min_s: float = 0.2
+    addition_min_s: float = 0.05
+    addition_calm_s: float = 0.2
     addition_max_s: float = 3.2
     addition_quiet_s: float = 5.0
     flood_s: float = 0.02
@@ -39,7 +44,9 @@ class PresenceTiming:
     @classmethod
     def metered(cls) -> PresenceTiming:
         """For links that cost money or battery: a fifth of the traffic, three times the patience."""
-        return cls(heartbeat_s=5.0, link_silent_s=15.0, link_close_s=60.0, confirm_s=8.0, isolated_hold_s=30.0)
+        return cls(
+            heartbeat_s=5.0, link_silent_s=15.0, link_close_s=60.0, confirm_s=8.0, isolated_hold_s=30.0
+        )
 
 
 @dataclass(frozen=True, slots=True)

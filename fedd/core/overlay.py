@@ -110,7 +110,12 @@ class Overlay:
         chosen = {}
         for peer in self.pins:
             addresses = self.addresses(peer, records)
-            if peer not in links and states.get(peer) != "left" and addresses and self._ready(peer, now, waiting):
+            if (
+                peer not in links
+                and states.get(peer) != "left"
+                and addresses
+                and self._ready(peer, now, waiting)
+            ):
                 chosen[peer] = addresses
         need = MIN_DEGREE - sum(links.values()) - len(self.dialing | chosen.keys())
         if need > 0:
@@ -132,7 +137,7 @@ class Overlay:
     def healing(
         self, records: Mapping[PeerId, Record], states: Mapping[PeerId, State], links: Iterable[PeerId]
     ) -> PeerId | None:
-        """One member that can be dialled and is not alive, or a hinted peer: how partitions find together again."""
+        """One who can be dialled and is not known to be alive: how partitions find together again."""
         linked = set(links) | self.dialing
         candidates = [
             peer
@@ -145,7 +150,11 @@ class Overlay:
         return self.rng.choice(candidates) if candidates else None
 
     def shed(
-        self, records: Mapping[PeerId, Record], links: Mapping[PeerId, bool], needed: Iterable[PeerId], now: float
+        self,
+        records: Mapping[PeerId, Record],
+        links: Mapping[PeerId, bool],
+        needed: Iterable[PeerId],
+        now: float,
     ) -> tuple[PeerId | None, float | None]:
         """A link to give up, if there are too many, and when to ask again; never one that is needed."""
         if len(links) <= (SHED_ABOVE_DIALABLE if self.dialable else SHED_ABOVE):

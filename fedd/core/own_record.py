@@ -1,4 +1,4 @@
-"""This node's own record: when to publish the next version, and what to do when somebody holds a newer one."""
+"""This node's own record: when to publish its next version, and what to do about a newer one elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fedd.api.types import PeerId
 from fedd.core.membership_types import PresenceTiming
-from fedd.core.records import MAX_COUNTER, MAX_LOST, MAX_NEIGHBOURS, LossReason, Record
+from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record
 
 # More epoch jumps than this in a minute, and two machines hold one key.
 JUMPS, JUMPS_WITHIN_S = 3, 60.0
@@ -16,7 +16,7 @@ STORM_MEMBERS = 16
 
 
 class OwnRecord:
-    """Versions of one's own record, strictly rising, and paced: losses at once, new links in growing steps."""
+    """Versions of one's own record, strictly rising and paced: losses at once, new links in growing steps."""
 
     def __init__(self, mine: Record, seal: Callable[[Record], Record], timing: PresenceTiming) -> None:
         self._mine = replace(mine, seq=0, neighbours=frozenset(), lost={}, left=False)
@@ -52,16 +52,18 @@ class OwnRecord:
         left: bool = False,
     ) -> Record:
         """The next version, signed; `members` is the size of the federation."""
-        longest_s = min(self._timing.addition_max_s, self._timing.addition_min_s * max(1.0, members / STORM_MEMBERS))
+        longest_s = min(
+            self._timing.addition_max_s, self._timing.addition_calm_s * max(1.0, members / STORM_MEMBERS)
+        )
         self._hold_s = min(self._hold_s * 2, longest_s)
-        self.published_at = now
+        # The first version lists nobody: the first link need not wait for it.
+        self.published_at = now if self._mine.seq or left else now - 2 * self._timing.addition_quiet_s
         self.due = None
         self._mine = replace(
             self._mine,
             seq=self._mine.seq + 1,
             neighbours=frozenset(sorted(neighbours)[:MAX_NEIGHBOURS]),
-            # The latest losses: an older one has had its effect.
-            lost=dict(list(lost.items())[-MAX_LOST:]),
+            lost=dict(lost),
             left=left,
         )
         return self._seal(self._mine)

@@ -79,7 +79,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What the sender holds of the ids above `low` and up to `high`; one in that range not listed it does not hold.
+    """What the sender holds of the ids above `low` and up to `high`, and that it holds no others there.
 
     An empty `high` means no upper end. A large database travels as several ranges.
     """
@@ -221,7 +221,12 @@ def _to_items(message: Message) -> list[Any]:
         case Digest(digest):
             return ["digest", digest]
         case Versions(low, high, stamps):
-            return ["versions", low, high, [[identity.peer_id_to_bytes(peer), *stamp] for peer, stamp in stamps]]
+            return [
+                "versions",
+                low,
+                high,
+                [[identity.peer_id_to_bytes(peer), *stamp] for peer, stamp in stamps],
+            ]
         case Want(ids):
             return ["want", [identity.peer_id_to_bytes(peer) for peer in ids]]
         case Pin(pinned):

@@ -1,8 +1,8 @@
 """The record by which a member says of itself who it is and whom it hears.
 
 Link-state flooding in the manner of OSPF (RFC 2328, sections 12 and 13) and SWIM's owner-raised versions
-(Das, Gupta, Motivala 2002): each member floods one record, signed by itself alone. Nobody can change, raise or
-end another's record; whoever lies can only drop or keep its own edges.
+(Das, Gupta, Motivala 2002): each member floods one record, signed by itself alone. Nobody can change, raise
+or end another's record; whoever lies can only drop or keep its own edges.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ MAX_SEALED_BYTES = 12 * 1024
 # Beyond any honest counter: one start a second for 136 years.
 MAX_COUNTER = 2**32 - 1
 
-_KEYS = frozenset({"epoch", "seq", "left", "neighbours", "closed", "silent", "addresses", "name", "version", "chain"})
+_KEYS = frozenset(
+    {"epoch", "seq", "left", "neighbours", "closed", "silent", "addresses", "name", "version", "chain"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Row:
 
 
 def newer(candidate: Record, held: Record | None) -> Record:
-    """The one of two records of one member to keep: a join of a semilattice, so order and repetition do not matter.
+    """The one of two records of a member to keep: a semilattice's join, so order and repetition matter not.
 
     Two different records with one stamp exist only if two machines hold one key; the larger envelope wins
     everywhere, so that databases agree.
@@ -127,10 +129,14 @@ def open_row(row: Row, check_chain: Callable[[bytes, PeerId], object]) -> Record
         FeddError: whatever `check_chain` raises.
     """
     if len(row.sealed) > MAX_SEALED_BYTES:
-        raise ProtocolError(f"a record of {row.id} has {len(row.sealed)} bytes; {MAX_SEALED_BYTES} is the most")
+        raise ProtocolError(
+            f"a record of {row.id} has {len(row.sealed)} bytes; {MAX_SEALED_BYTES} is the most"
+        )
     try:
         signer, data = identity.open_sealed(row.sealed, RECORD_DOMAIN, row.id)
-        record = replace(_record_from_payload(signer, codec.decode(data, canonical=True)), sealed=bytes(row.sealed))
+        record = replace(
+            _record_from_payload(signer, codec.decode(data, canonical=True)), sealed=bytes(row.sealed)
+        )
     except ProtocolError:
         raise
     except FeddError as error:

@@ -47,7 +47,9 @@ class Verdict:
 class Verdicts:
     """The verdict on each member but the observer itself."""
 
-    def __init__(self, me: PeerId, *, confirm_s: float, confirm_closed_s: float, isolated_hold_s: float) -> None:
+    def __init__(
+        self, me: PeerId, *, confirm_s: float, confirm_closed_s: float, isolated_hold_s: float
+    ) -> None:
         self._me = me
         self._confirm_s = confirm_s
         self._confirm_closed_s = confirm_closed_s
@@ -71,7 +73,9 @@ class Verdicts:
             return []
         return [self._change(peer, "dead", "restarted", now)]
 
-    def judge(self, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float) -> list[MemberChange]:
+    def judge(
+        self, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float
+    ) -> list[MemberChange]:
         """Compare everybody with who is reachable now; accuses nobody of being dead."""
         changes = []
         for peer, record in records.items():
@@ -89,7 +93,9 @@ class Verdicts:
             elif state == "alive":
                 changes.append(self._change(peer, "suspect", "unreachable", now))
             if peer in self.verdicts and self.verdicts[peer].state == "suspect":
-                self._deadlines[peer] = self._deadline_of(record, records, reachable, self.verdicts[peer].since)
+                self._deadlines[peer] = self._deadline_of(
+                    record, records, reachable, self.verdicts[peer].since
+                )
         return changes
 
     def forget(self, peer: PeerId) -> None:
@@ -107,7 +113,8 @@ class Verdicts:
     def holding(self, now: float) -> bool:
         """Whether a verdict is due that is held back because this node is isolated."""
         return any(
-            deadline <= now < self._released_at(reason, deadline) for deadline, reason in self._deadlines.values()
+            deadline <= now < self._released_at(reason, deadline)
+            for deadline, reason in self._deadlines.values()
         )
 
     def shift(self, gap_s: float) -> None:
@@ -123,7 +130,11 @@ class Verdicts:
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, if ever."""
         due = [self._released_at(reason, deadline) for deadline, reason in self._deadlines.values()]
-        due += [self.verdicts[peer].since + SETTLE_S for peer in self._deadlines if not self.verdicts[peer].announced]
+        due += [
+            self.verdicts[peer].since + SETTLE_S
+            for peer in self._deadlines
+            if not self.verdicts[peer].announced
+        ]
         return min(due, default=None)
 
     def expire(self, now: float) -> list[MemberChange]:

@@ -1,4 +1,4 @@
-"""Many membership cores on one heap of events: virtual time, seeded, with latency, cuts, pauses and deaths."""
+"""Many membership cores on one heap of events: virtual time, with latency, cuts, pauses and deaths."""
 
 from __future__ import annotations
 
@@ -203,7 +203,10 @@ class Bench:
                 end.links[far.peer] = link
                 end.perform(end.core.link_up(far.peer, far.core.is_pinned(end.peer), self.now))
 
-            self.at(self.travel(far.peer, end.peer) if end is node else self.now, lambda up=up, end=end: end.run(up))
+            self.at(
+                self.travel(far.peer, end.peer) if end is node else self.now,
+                lambda up=up, end=end: end.run(up),
+            )
 
     def close(self, node: Node, peer: str, reason: Any = None) -> None:
         """The stream ends: the other end learns it after what was sent before."""

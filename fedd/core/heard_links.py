@@ -1,0 +1,118 @@
+"""The links of one node and which of them it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedd.api.types import PeerId
+from fedd.core.records import MAX_LOST, LossReason
+
+
+@dataclass(slots=True)
+class HeardLink:
+    """A link: when its peer was last heard, whether that is recent enough, whether its end needs the link."""
+
+    heard: float
+    up: bool = True
+    needed_there: bool = False
+    pinged_at: float = 0.0
+    rtt_s: float | None = None
+
+
+class HeardLinks:
+    """Links by peer, and why those that were lost were lost.
+
+    A link that is silent for `silent_s` stays open and is no edge until it is heard again; after `close_s` it
+    is given up.
+    """
+
+    def __init__(self, silent_s: float, close_s: float) -> None:
+        self._silent_s = silent_s
+        self._close_s = close_s
+        self._links: dict[PeerId, HeardLink] = {}
+        self.lost: dict[PeerId, LossReason] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._links
+
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._links)
+
+    def get(self, peer: PeerId) -> HeardLink | None:
+        """The link with `peer`, if there is one."""
+        return self._links.get(peer)
+
+    def items(self) -> list[tuple[PeerId, HeardLink]]:
+        """All of them, as they are now."""
+        return list(self._links.items())
+
+    @property
+    def up(self) -> list[PeerId]:
+        """The peers that are heard, sorted."""
+        return sorted(peer for peer, link in self._links.items() if link.up)
+
+    def add(self, peer: PeerId, needed_there: bool, now: float) -> bool:
+        """A link with `peer` stands; True when that makes an edge that was not there before."""
+        known = self._links.get(peer)
+        self._links[peer] = HeardLink(now, needed_there=needed_there)
+        self.lost.pop(peer, None)
+        return known is None or not known.up
+
+    def remove(self, peer: PeerId, reason: LossReason | None) -> bool:
+        """The link with `peer` is gone, for a reason to tell the others or None; False if there was none."""
+        if self._links.pop(peer, None) is None:
+            return False
+        self._note(peer, reason)
+        return True
+
+    def clear(self) -> None:
+        """All links are gone."""
+        self._links.clear()
+
+    def hear(self, peer: PeerId, at: float, now: float) -> bool:
+        """Something came from `peer` at time `at`; True when that makes its link an edge again."""
+        link = self._links.get(peer)
+        if link is None or at <= link.heard:
+            return False
+        link.heard = at
+        if link.up or now >= at + self._silent_s:
+            return False
+        link.up = True
+        self.lost.pop(peer, None)
+        return True
+
+    def next_deadline(self) -> float | None:
+        """When `check` finds something, if nothing is heard until then."""
+        due = [link.heard + (self._silent_s if link.up else self._close_s) for link in self._links.values()]
+        return min(due, default=None)
+
+    def check(self, now: float) -> tuple[list[PeerId], list[PeerId]]:
+        """Who has fallen silent, and who was silent so long that the link is given up."""
+        silent, given_up = [], []
+        for peer, link in self.items():
+            if link.up and now >= link.heard + self._silent_s:
+                link.up = False
+                self._note(peer, "silent")
+                silent.append(peer)
+            if now >= link.heard + self._close_s:
+                del self._links[peer]
+                given_up.append(peer)
+        return silent, given_up
+
+    def excuse(self, now: float) -> None:
+        """This process slept: whoever was heard before has half the time again."""
+        for link in self._links.values():
+            if link.up:
+                link.heard = max(link.heard, now - self._silent_s / 2)
+
+    def _note(self, peer: PeerId, reason: LossReason | None) -> None:
+        self.lost.pop(peer, None)
+        if reason is not None:
+            self.lost[peer] = reason
+        # The latest losses: an older one has had its effect.
+        while len(self.lost) > MAX_LOST:
+            del self.lost[next(iter(self.lost))]

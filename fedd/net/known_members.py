@@ -1,0 +1,80 @@
+"""What presence keeps on disk: the epoch counter, and records of members worth dialling after a restart."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+from fedd.api.errors import FeddError
+from fedd.core import codec
+from fedd.core.identity import peer_id_from_bytes, peer_id_to_bytes
+from fedd.core.membership import Membership
+from fedd.core.records import MAX_SEALED_BYTES, Record, Row
+from fedd.net.federation import PresenceStore
+
+logger = logging.getLogger("fedd.net.presence")
+
+EPOCH_FILE = "epoch"
+MEMBERS_FILE = "members"
+# Enough to find the federation again, however many of them are gone; 2 KiB each.
+MAX_KEPT = 64
+MAX_FILE_BYTES = MAX_KEPT * (MAX_SEALED_BYTES + 128)
+
+
+def raise_epoch(store: PresenceStore, at_least: int = 0) -> int:
+    """Count up the stored epoch, beyond `at_least`, and return it; it is on disk when this returns.
+
+    Raises:
+        FeddError: the counter is damaged: guessing one could make this node's records look old to others.
+    """
+    stored = store.read(EPOCH_FILE) or b"0"
+    if not re.fullmatch(rb"[0-9]{1,10}\n?", stored):
+        raise FeddError(
+            f"the epoch counter {EPOCH_FILE!r} in the state directory is damaged",
+            hint="write a number into it that is higher than any this node used before",
+        )
+    epoch = max(int(stored), at_least) + 1
+    store.write(EPOCH_FILE, b"%d\n" % epoch)
+    return epoch
+
+
+class KnownMembers:
+    """The file of records; damage in it costs only the knowledge of addresses."""
+
+    def __init__(self, store: PresenceStore) -> None:
+        self._store = store
+        self._saved: frozenset[tuple[str, int, tuple[str, ...]]] = frozenset()
+
+    def load(self, open_row: Callable[[Row], Record]) -> list[Record]:
+        """The records kept that still verify."""
+        data = self._store.read(MEMBERS_FILE)
+        if not data:
+            return []
+        records = []
+        try:
+            for peer, epoch, left, seq, sealed in codec.decode(data, max_bytes=MAX_FILE_BYTES):
+                row = Row(peer_id_from_bytes(peer), (epoch, left, seq), sealed)
+                records.append(open_row(row))
+        except (FeddError, TypeError, ValueError) as error:
+            logger.warning(
+                "the file of known members is not usable beyond %d of them: %s", len(records), error
+            )
+        return records
+
+    def save(self, core: Membership) -> None:
+        """Write the records of those who have not left, the living first, if anything in them has changed."""
+        others = [r for r in core.records.values() if r.id != core.me and not r.left and r.addresses]
+        others.sort(key=lambda record: (core.state_of(record.id) != "alive", record.id))
+        kept = others[:MAX_KEPT]
+        wanted = frozenset((record.id, record.epoch, record.addresses) for record in kept)
+        if wanted == self._saved:
+            return
+        rows = [[peer_id_to_bytes(record.id), *record.stamp, record.sealed] for record in kept]
+        self._store.write(MEMBERS_FILE, codec.encode(rows))
+        self._saved = wanted
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._store.write(MEMBERS_FILE, b"")
+        self._saved = frozenset()

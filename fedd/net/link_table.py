@@ -1,0 +1,236 @@
+"""The presence streams of this node, one a peer: opening, accepting, replacing, ending."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVarTuple
+
+import trio
+
+from fedd.api.errors import FeddError, NotConnected, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
+from fedd.core.records import LossReason
+from fedd.net.presence_link import PresenceLink
+from fedd.net.stream import Stream
+from fedd.net.swarm import Swarm
+
+Arguments = TypeVarTuple("Arguments")
+
+logger = logging.getLogger("fedd.net.presence")
+
+# A stream may be replaced by another, on a connection that lives on, without the link being called lost.
+REPLACE_S: Final = 1.0
+# A peer that resets every stream is asked again, but not in a hurry.
+REOPEN_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvents:
+    """What the owner of the table provides; all but `hello` and `check` are told, synchronously.
+
+    `hello(peer)` gives this node's greeting, None while it belongs to no federation; `check(peer, chain)`
+    raises FeddError when the certificate does not hold. `down` says "closed" when the peer's end closed the
+    connection, "silent" when it broke otherwise, None when this end did it.
+    """
+
+    hello: Callable[[PeerId], Hello | None]
+    check: Callable[[PeerId, bytes], object]
+    up: Callable[[PresenceLink], None]
+    message: Callable[[PeerId, Message], None]
+    down: Callable[[PeerId, LossReason | None], None]
+    dial_failed: Callable[[PeerId], None]
+
+
+class _Opening:
+    """One attempt, for all who want its outcome."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.worked = False
+
+
+class LinkTable:
+    """Holds at most one stream a peer; both ends agree on which stays when both opened one."""
+
+    def __init__(self, swarm: Swarm, events: LinkEvents) -> None:
+        self._swarm = swarm
+        self._events = events
+        self._opening: dict[PeerId, _Opening] = {}
+        self._closing: set[PresenceLink] = set()
+        self.links: dict[PeerId, PresenceLink] = {}
+        self.nursery: trio.Nursery | None = None
+
+    async def dial(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Link with `peer`; the outcome is told by `up` or `dial_failed`."""
+        try:
+            await self._swarm.dial(addresses, peer)
+        except FeddError as error:
+            logger.debug("cannot dial %s: %s", peer, error)
+            self._events.dial_failed(peer)
+            return
+        if not await self.open(peer):
+            self._events.dial_failed(peer)
+
+    async def open(self, peer: PeerId, *, anew: bool = False) -> bool:
+        """Have a presence stream with `peer`, or `anew` another; False when that does not work."""
+        if peer in self.links and not anew:
+            return True
+        opening = self._opening.get(peer)
+        if opening is not None:
+            await opening.over.wait()
+            return opening.worked
+        opening = self._opening[peer] = _Opening()
+        try:
+            opening.worked = await self._open(peer)
+        finally:
+            del self._opening[peer]
+            opening.over.set()
+        return opening.worked
+
+    async def _open(self, peer: PeerId) -> bool:
+        hello = self._events.hello(peer)
+        if hello is None:
+            return False
+        try:
+            stream = await self._swarm.open_stream(peer, PRESENCE_PROTOCOL)
+        except FeddError as error:
+            logger.debug("no presence stream with %s: %s", peer, error)
+            return False
+        link = PresenceLink(stream, opened_here=True)
+        if not await self._greet(link, hello):
+            return False
+        self.start(self._serve, link)
+        return True
+
+    async def accept(self, stream: Stream) -> None:
+        """Serve a presence stream that the peer opened."""
+        hello = self._events.hello(stream.peer_id)
+        if hello is None:
+            stream.reset()
+            return
+        link = PresenceLink(stream, opened_here=False)
+        if await self._greet(link, hello):
+            await self._serve(link)
+
+    def start(self, function: Callable[[*Arguments], Awaitable[object]], *args: *Arguments) -> None:
+        """Start a task of presence's own; nothing is started any more once presence has ended."""
+        if self.nursery is not None:
+            self.nursery.start_soon(function, *args)
+
+    def reopen(self, peer: PeerId) -> None:
+        """Open another stream with `peer`, on the connection that both ends keep."""
+        self.start(partial(self.open, anew=True), peer)
+
+    def send(self, peer: PeerId, message: Message) -> None:
+        """Queue a message for `peer`; without a link it is lost, and the next digest makes up for it."""
+        link = self.links.get(peer)
+        if link is not None:
+            link.send(message)
+
+    def retire(self, peer: PeerId, *, abrupt: bool = False) -> None:
+        """End the stream with `peer`, after what is queued or `abrupt`ly with its connection."""
+        link = self.links.pop(peer, None)
+        if link is None:
+            return
+        link.finish()
+        if abrupt:
+            link.stream.reset()
+            self.start(self.hang_up, peer)
+        elif not link.done.is_set():
+            self._closing.add(link)
+
+    async def hang_up(self, peer: PeerId) -> None:
+        """Close all connections with `peer`, if there are any."""
+        with suppress(NotConnected):
+            await self._swarm.disconnect(peer)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Wait until the retired streams have sent what was queued."""
+        with trio.move_on_after(deadline_s):
+            for link in list(self._closing):
+                await link.done.wait()
+
+    async def _greet(self, link: PresenceLink, hello: Hello) -> bool:
+        try:
+            await link.greet(hello, self._events.check)
+        except FeddError as error:
+            logger.info("refused %s as a member: %s", link.peer_id, error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            logger.debug("%s broke the presence stream off", link.peer_id)
+        else:
+            return True
+        link.stream.reset()
+        return False
+
+    async def _serve(self, link: PresenceLink) -> None:
+        peer = link.peer_id
+        known = self.links.get(peer)
+        if known is not None:
+            known_wins = self._rank(known) > self._rank(link)
+            loser = known if not known_wins else link
+            loser.send(Bye("duplicate"))
+            loser.finish()
+            if known_wins:
+                await link.write()
+                return
+            self._closing.add(known)
+        self.links[peer] = link
+        self._events.up(link)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.write)
+                await link.read(lambda message: self._deliver(link, message))
+                if link.stream.connection.closed:
+                    nursery.cancel_scope.cancel()
+                link.finish()
+        except ProtocolError as error:
+            logger.warning("%s breaks the presence protocol: %s", peer, error)
+            link.stream.reset()
+        finally:
+            link.done.set()
+            self._closing.discard(link)
+            self._ended(link)
+
+    def _deliver(self, link: PresenceLink, message: Message) -> None:
+        if self.links.get(link.peer_id) is not link:
+            return
+        if message == Bye("duplicate"):
+            link.finish()
+        else:
+            self._events.message(link.peer_id, message)
+
+    def _ended(self, link: PresenceLink) -> None:
+        peer = link.peer_id
+        if self.links.get(peer) is not link:
+            return
+        del self.links[peer]
+        reason = link.stream.connection.close_reason
+        if peer in self._swarm.connections:
+            self.start(self._replace, link)
+        elif reason == "closed":
+            self._events.down(peer, "closed")
+        else:
+            self._events.down(peer, None if reason == "local" else "silent")
+
+    async def _replace(self, link: PresenceLink) -> None:
+        """The stream ended and a connection stands: whoever opened it opens another."""
+        with trio.move_on_after(REPLACE_S):
+            while link.peer_id not in self.links:
+                if link.opened_here and not link.said_bye:
+                    await self.open(link.peer_id)
+                await trio.sleep(REOPEN_S)
+        if link.peer_id not in self.links:
+            self._events.down(link.peer_id, "silent")
+
+    def _rank(self, link: PresenceLink) -> tuple[bool, bool]:
+        """Of two streams that on the connection both ends keep stays, then that which the lower id opened.
+
+        Of equals the newer stays.
+        """
+        current = self._swarm.connections.get(link.peer_id) is link.stream.connection
+        return current, link.opened_here == (self._swarm.peer_id < link.peer_id)

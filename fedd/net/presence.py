@@ -1,0 +1,445 @@
+"""Presence: drives the membership core over the links of a swarm, and tells who is there.
+
+Protocol `/fedd/presence/1.0.0`, one stream a link. Whoever dialled opens it and shows its certificate first.
+Each stream has its reader and its writer; nothing here waits for one peer on behalf of another.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from fedd.api.errors import Conflict, Denied, FeddError, TimedOut
+from fedd.api.types import PeerId
+from fedd.core.certificates import verify_chain
+from fedd.core.identity import PrivateKey
+from fedd.core.membership import Membership
+from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
+from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
+from fedd.core.verdicts import MemberChange, State
+from fedd.net.connection import Connection
+from fedd.net.federation import FederationIdentity, PresenceStore
+from fedd.net.known_members import KnownMembers, raise_epoch
+from fedd.net.link_table import LinkEvents, LinkTable
+from fedd.net.presence_link import PresenceLink
+from fedd.net.swarm import Swarm
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+logger = logging.getLogger("fedd.net.presence")
+
+# A timer this late means that the process did not run: let the readers drain the sockets before any verdict.
+LATE_S: Final = 0.25
+DRAIN_S: Final = 0.05
+# A burst of changes costs one write to the disk.
+SAVE_AFTER_S: Final = 1.0
+GOODBYE_S: Final = 1.0
+# Certificates that were verified once, one a member.
+MAX_CHECKED: Final = 4096
+
+_NOTICES: Final = {
+    "isolated": "no live link is left: this node is probably cut off; verdicts on others are held back",
+    "cloned_key": "another machine uses this node's identity key: give one of them a key of its own",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """What this node knows of one member; times in seconds, None where there is nothing to say.
+
+    `link`: "self", "direct" (a live link), "relayed", or "indirect" (reachable through others).
+    """
+
+    peer_id: PeerId
+    name: str
+    state: State
+    addresses: tuple[str, ...]
+    rtt_s: float | None
+    last_heard_s: float | None
+    link: str
+    version: str
+    since_s: float
+    reason: str
+
+
+class Presence:
+    """Who is in the federation and alive, as far as this node can know.
+
+    Default deny: with no federation entered, nobody is a member and every presence stream is refused.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        key: PrivateKey,
+        store: PresenceStore,
+        *,
+        timing: PresenceTiming | None = None,
+        name: str = "",
+        version: str = "",
+        announce: Sequence[str] = (),
+        clock: Callable[[], float] = trio.current_time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._swarm = swarm
+        self._key = key
+        self._store = store
+        self._timing = timing or PresenceTiming.lan()
+        self._name = "".join(c for c in name if c.isprintable())[:MAX_NAME_CHARS]
+        self._version = version
+        self._announce = tuple(
+            address if "/p2p/" in address else f"{address}/p2p/{key.peer_id}" for address in announce
+        )
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._core: Membership | None = None
+        self._federation: FederationIdentity | None = None
+        self._entered_at = 0.0
+        self._table = LinkTable(
+            swarm,
+            LinkEvents(
+                hello=self._hello,
+                check=self._check,
+                up=self._link_up,
+                message=self._received,
+                down=self._link_down,
+                dial_failed=self._dial_failed,
+            ),
+        )
+        self._pins: dict[PeerId, tuple[str, ...]] = {}
+        self._observers: list[Callable[[MemberChange], None]] = []
+        self._notice_observers: list[Callable[[str], None]] = []
+        self._waiting: list[Dial] = []
+        self._save_due = trio.Event()
+        self._armed = float("-inf")
+        self._wake = trio.Event()
+        self._news = trio.Event()
+        self._known = KnownMembers(store)
+        self._checked: set[tuple[PeerId, bytes]] = set()
+        swarm.member_check = self.is_member
+        swarm.handle(PRESENCE_PROTOCOL, self._table.accept, access="anyone")
+        swarm.subscribe(self._connection_changed)
+
+    # -- what is known
+
+    @property
+    def federation(self) -> FederationIdentity | None:
+        """The federation this node is in."""
+        return self._federation
+
+    @property
+    def own_addresses(self) -> tuple[str, ...]:
+        """Where others can dial this node: what it announces, else where it listens."""
+        return (self._announce or tuple(self._swarm.addresses))[:MAX_ADDRESSES]
+
+    def members(self) -> list[MemberView]:
+        """Everybody known, this node first; empty without a federation."""
+        core = self._core
+        if core is None:
+            return []
+        now = self._clock()
+        mine = core.records[core.me]
+        views = [
+            MemberView(
+                core.me,
+                mine.name,
+                "alive",
+                mine.addresses,
+                None,
+                None,
+                "self",
+                mine.version,
+                now - self._entered_at,
+                "",
+            )
+        ]
+        for peer in core.members():
+            record, state = core.records[peer], core.state_of(peer)
+            assert state is not None  # noqa: S101 - members() lists those with a state
+            link = core.link_of(peer)
+            since, reason = core.since(peer)
+            views.append(
+                MemberView(
+                    peer_id=peer,
+                    name=record.name,
+                    state=state,
+                    addresses=record.addresses,
+                    rtt_s=link[1] if link else None,
+                    last_heard_s=max(0.0, now - self._heard(peer, link[0])) if link else None,
+                    link="direct" if link else "indirect",
+                    version=record.version,
+                    since_s=now - since,
+                    reason=reason,
+                )
+            )
+        return views
+
+    def state_of(self, peer: PeerId) -> State | None:
+        """What this node thinks of `peer`, None when it is no known member."""
+        return self._core.state_of(peer) if self._core is not None else None
+
+    def is_member(self, peer: PeerId) -> bool:
+        """Whether `peer` has proven to belong to this federation and has not left."""
+        if self._core is None:
+            return False
+        record = self._core.records.get(peer)
+        return not record.left if record is not None else peer in self._table.links
+
+    def name_of(self, peer: PeerId) -> str:
+        """The name `peer` gave itself, empty when unknown."""
+        record = self._core.records.get(peer) if self._core is not None else None
+        return record.name if record is not None else ""
+
+    def is_linked(self, peer: PeerId) -> bool:
+        """Whether there is a live link with `peer`."""
+        return self._core is not None and self._core.link_of(peer) is not None
+
+    def subscribe(self, callback: Callable[[MemberChange], None]) -> None:
+        """Call back, synchronously, at every change of a member's state."""
+        self._observers.append(callback)
+
+    def subscribe_notices(self, callback: Callable[[str], None]) -> None:
+        """Call back with "isolated" (no live link is left) or "cloned_key" (another machine has this key)."""
+        self._notice_observers.append(callback)
+
+    # -- verbs
+
+    def enter(self, federation: FederationIdentity) -> None:
+        """Take this node's place in `federation`, in an epoch above all before.
+
+        Raises:
+            Conflict: it is in one already.
+        """
+        if self._core is not None:
+            raise Conflict("this node is in a federation already", hint="`fedctl leave` first")
+        now = self._clock()
+        self._federation = federation
+        self._entered_at = now
+        mine = Record(
+            id=self._key.peer_id,
+            epoch=raise_epoch(self._store),
+            seq=0,
+            addresses=self.own_addresses,
+            name=self._name,
+            version=self._version,
+            chain=federation.chain,
+        )
+        self._core = Membership(
+            mine,
+            seal=lambda record: sign_record(self._key, record),
+            open_row=self._open_row,
+            rng=self._rng,
+            now=now,
+            timing=self._timing,
+            known=self._known.load(self._open_row),
+        )
+        for peer, where in self._pins.items():
+            self._perform(self._core.pin(peer, where, now) or [])
+        self._wake.set()
+        for peer, connection in self._swarm.connections.items():
+            if connection.direction == "out":
+                self._table.start(self._table.open, peer)
+
+    async def leave(self) -> None:
+        """Say goodbye for good; afterwards nobody is a member here."""
+        core = self._core
+        if core is None:
+            raise Conflict("this node is in no federation")
+        peers = core.links
+        self._perform(core.leave(self._clock()))
+        self._core = self._federation = None
+        self._pins.clear()
+        self._checked.clear()
+        await self._table.drain(GOODBYE_S)
+        self._known.clear()
+        for peer in peers:
+            await self._table.hang_up(peer)
+
+    async def goodbye(self) -> None:
+        """Tell the linked that this process ends, so that they need not wait for its death to show."""
+        core, self._core = self._core, None
+        if core is None:
+            return
+        self._known.save(core)
+        for peer in list(self._table.links):
+            self._table.send(peer, Bye("shutdown"))
+            self._table.retire(peer)
+        await self._table.drain(GOODBYE_S)
+
+    def hint(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """`peer` may be found at `addresses` (multiaddrs)."""
+        if self._core is not None and peer != self._core.me:
+            self._perform(self._core.hint(peer, tuple(addresses), self._clock()))
+
+    def pin(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
+        """Hold a link with `peer`: dial it, redial it, never shed it, until `unpin`."""
+        if peer == self._key.peer_id:
+            raise Conflict("a node has no link with itself")
+        self._pins[peer] = tuple(addresses)
+        if self._core is not None:
+            actions = self._core.pin(peer, tuple(addresses), self._clock())
+            if actions is None:
+                raise Conflict("too many links are pinned", hint="`fedctl disconnect` one of them")
+            self._perform(actions)
+
+    def unpin(self, peer: PeerId) -> None:
+        """The link with `peer` is a link like any other again."""
+        self._pins.pop(peer, None)
+        if self._core is not None:
+            self._perform(self._core.unpin(peer, self._clock()))
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Unpin and drop the link with `peer`, politely: it is not taken for dead."""
+        self.unpin(peer)
+        if self._core is not None:
+            self._perform(self._core.drop_link(peer, self._clock()))
+            await self._table.drain(GOODBYE_S)
+        await self._table.hang_up(peer)
+
+    async def wait_linked(self, peer: PeerId, deadline_s: float) -> None:
+        """Return when `peer` is alive and linked with this node.
+
+        Raises:
+            TimedOut: not within `deadline_s` seconds.
+        """
+        with trio.move_on_after(deadline_s) as scope:
+            while not (self.is_linked(peer) and self.state_of(peer) == "alive"):
+                await self._news.wait()
+        if scope.cancelled_caught:
+            raise TimedOut(f"there was no link with {peer} within {deadline_s:g} s")
+
+    # -- the loop
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drive membership until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._table.nursery = nursery
+            nursery.start_soon(self._save_known)
+            waiting, self._waiting = self._waiting, []
+            for dial in waiting:
+                nursery.start_soon(self._table.dial, dial.peer, dial.addresses)
+            try:
+                task_status.started()
+                await self._drive()
+            finally:
+                self._table.nursery = None
+
+    async def _drive(self) -> None:
+        while True:
+            core = self._core
+            self._armed = core.next_deadline() if core is not None else float("inf")
+            with trio.move_on_after(max(0.0, self._armed - self._clock())):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            if core is None or core is not self._core or self._clock() < self._armed:
+                continue
+            if self._clock() > self._armed + LATE_S:
+                await trio.sleep(DRAIN_S)
+            if core is self._core:
+                self._check_streams(core)
+                self._perform(core.handle_timeout(self._clock()))
+
+    def _check_streams(self, core: Membership) -> None:
+        """Any byte of a connection is life; and a stream moves to the connection that both ends keep."""
+        for peer, link in list(self._table.links.items()):
+            connection = link.stream.connection
+            self._perform(core.heard(peer, connection.last_received, self._clock()))
+            kept = self._swarm.connections.get(peer)
+            if link.opened_here and kept is not None and kept is not connection:
+                self._table.reopen(peer)
+
+    def _perform(self, actions: list[Action]) -> None:
+        """Do what the core asks for; nothing here waits."""
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    self._table.send(peer, message)
+                case Close(peer, reason):
+                    self._table.retire(peer, abrupt=reason == "silent")
+                case Persist(epoch):
+                    raise_epoch(self._store, at_least=epoch - 1)
+                case Changed(change):
+                    self._tell(change)
+                case Notice(kind):
+                    logger.warning("%s", _NOTICES[kind])
+                    for observer in self._notice_observers:
+                        observer(kind)
+                case Dial(peer, addresses):
+                    if self._table.nursery is None:
+                        self._waiting.append(action)
+                    else:
+                        self._table.start(self._table.dial, peer, addresses)
+        if actions:
+            self._news.set()
+            self._news = trio.Event()
+        if self._core is not None and self._core.next_deadline() < self._armed:
+            self._wake.set()
+
+    def _tell(self, change: MemberChange) -> None:
+        self._save_due.set()
+        for observer in self._observers:
+            observer(change)
+
+    async def _save_known(self) -> None:
+        """Keep the file of known members current, a moment after each change."""
+        while True:
+            await self._save_due.wait()
+            await trio.sleep(SAVE_AFTER_S)
+            self._save_due = trio.Event()
+            if self._core is not None:
+                try:
+                    self._known.save(self._core)
+                except FeddError as error:
+                    logger.warning("cannot keep the known members: %s", error)
+
+    # -- what the links tell
+
+    def _hello(self, peer: PeerId) -> Hello | None:
+        if self._core is None or self._federation is None:
+            return None
+        return Hello(self._federation.id, self._federation.chain, self._core.is_pinned(peer))
+
+    def _check(self, peer: PeerId, chain: bytes) -> None:
+        if self._federation is None:
+            raise Denied("this node has left its federation")
+        if (peer, chain) not in self._checked:
+            verify_chain(chain, self._federation.id, peer)
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked.add((peer, chain))
+
+    def _open_row(self, row: Row) -> Record:
+        return open_row(row, lambda chain, peer: self._check(peer, chain))
+
+    def _link_up(self, link: PresenceLink) -> None:
+        if self._core is not None:
+            self._perform(self._core.link_up(link.peer_id, link.needed_there, self._clock()))
+
+    def _received(self, peer: PeerId, message: Message) -> None:
+        if self._core is not None:
+            self._perform(self._core.receive(peer, message, self._clock()))
+
+    def _link_down(self, peer: PeerId, reason: LossReason | None) -> None:
+        if self._core is not None:
+            self._perform(self._core.link_down(peer, reason, self._clock()))
+
+    def _dial_failed(self, peer: PeerId) -> None:
+        if self._core is not None:
+            self._perform(self._core.dial_failed(peer, self._clock()))
+
+    def _connection_changed(self, kind: str, connection: Connection, reason: str) -> None:
+        # Whoever dialled opens the stream. The end of a connection shows as the end of its stream, after all
+        # that had arrived on it.
+        if kind == "up" and connection.direction == "out" and self._core is not None:
+            self._table.start(self._table.open, connection.peer_id)
+
+    def _heard(self, peer: PeerId, at: float) -> float:
+        connection = self._swarm.connections.get(peer)
+        return max(at, connection.last_received) if connection is not None else at

@@ -1,0 +1,136 @@
+"""One presence stream: both ends prove membership, then messages flow through a bounded queue."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from fedd.api.errors import Denied, ProtocolError
+from fedd.api.types import PeerId
+from fedd.core.presence_messages import PRESENCE_VERSION, Bye, Hello, Message, MessageDecoder, encode_message
+from fedd.net.stream import Stream
+
+# A certificate is checked in a millisecond; what takes longer is a network or a peer that stalls.
+HELLO_DEADLINE_S = 5.0
+# A link on which nothing can be written for so long is no link.
+WRITE_DEADLINE_S = 10.0
+# Full databases of 1000 members fit; a peer that lets more pile up is not reading.
+MAX_QUEUED = 512
+RECEIVE_BYTES = 16 * 1024
+
+
+class PresenceLink:
+    """A stream on which both ends have shown their certificate.
+
+    `opened_here` tells which end opened it. Sending never waits: a queue that overflows ends the stream.
+    """
+
+    def __init__(self, stream: Stream, opened_here: bool) -> None:
+        self.stream = stream
+        self.opened_here = opened_here
+        self.needed_there = False
+        self.said_bye = False
+        self._decoder = MessageDecoder()
+        self._early: list[Message] = []
+        self._queue: deque[Message] = deque()
+        self._news = trio.Event()
+        self._finishing = False
+        self.done = trio.Event()
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The other end, as the connection's handshake proved it."""
+        return self.stream.peer_id
+
+    async def greet(self, mine: Hello, check: Callable[[PeerId, bytes], object]) -> None:
+        """Exchange certificates; who was dialled says nothing before the dialler's is checked.
+
+        Raises:
+            ProtocolError: the first message is no acceptable hello, or did not come in time.
+            FeddError: whatever `check(peer, chain)` raises for a certificate that does not hold.
+            trio.BrokenResourceError, trio.ClosedResourceError: the stream broke.
+        """
+        with trio.move_on_after(HELLO_DEADLINE_S) as scope:
+            if self.opened_here:
+                await self.stream.send_all(encode_message(mine))
+            theirs = await self._receive_hello()
+            if theirs.federation != mine.federation:
+                raise Denied(f"{self.peer_id} is of another federation")
+            check(self.peer_id, theirs.chain)
+            self.needed_there = theirs.pinned
+            if not self.opened_here:
+                await self.stream.send_all(encode_message(mine))
+        if scope.cancelled_caught:
+            raise ProtocolError(f"{self.peer_id} did not say hello within {HELLO_DEADLINE_S:g} s")
+
+    def send(self, message: Message) -> None:
+        """Queue `message`; a reader that is too slow loses the link."""
+        if self._finishing:
+            return
+        if len(self._queue) >= MAX_QUEUED:
+            self.stream.reset()
+            return
+        self._queue.append(message)
+        self._news.set()
+
+    def finish(self) -> None:
+        """End the stream once all that is queued is on its way."""
+        self._finishing = True
+        self._news.set()
+
+    async def write(self) -> None:
+        """Send what is queued until `finish`; ends early when the stream broke."""
+        try:
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                if self._queue:
+                    data = b"".join(encode_message(message) for message in self._queue)
+                    self._queue.clear()
+                    with trio.move_on_after(WRITE_DEADLINE_S) as scope:
+                        await self.stream.send_all(data)
+                    if scope.cancelled_caught:
+                        break
+                elif self._finishing:
+                    await self.stream.aclose()
+                    break
+                if self._finishing:
+                    self._news.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            if not self._finishing:
+                self.stream.reset()
+            self.done.set()
+
+    async def read(self, deliver: Callable[[Message], None]) -> None:
+        """Hand every message to `deliver` until the stream ends, whichever way.
+
+        Raises:
+            ProtocolError: the peer sent what the protocol does not allow.
+        """
+        try:
+            while True:
+                for message in self._early:
+                    self.said_bye = self.said_bye or isinstance(message, Bye)
+                    deliver(message)
+                self._early = []
+                data = await self.stream.receive_some(RECEIVE_BYTES)
+                if not data:
+                    return
+                self._early = self._decoder.receive_data(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    async def _receive_hello(self) -> Hello:
+        while not self._early:
+            data = await self.stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                raise ProtocolError(f"{self.peer_id} ended the stream instead of a hello")
+            self._early = self._decoder.receive_data(data)
+        hello = self._early.pop(0)
+        if not isinstance(hello, Hello) or hello.version != PRESENCE_VERSION:
+            raise ProtocolError(f"{self.peer_id} did not begin with a hello of version {PRESENCE_VERSION}")
+        return hello
