@@ -61,7 +61,10 @@ def start_value(x0: ArrayLike) -> FloatArray:
 
     Raises InvalidMessage when it is not numeric, not finite, or larger than `MAX_MAGNITUDE`.
     """
-    raw = np.asarray(x0)
+    try:
+        raw = np.asarray(x0)
+    except ValueError:
+        raise InvalidMessage("a ledger starts from an array, not from a ragged list") from None
     if raw.dtype.kind not in "buif":
         raise InvalidMessage(f"a ledger starts from numbers, not from {raw.dtype} values")
     value = np.array(raw, dtype=np.float64, order="C")

@@ -1,0 +1,132 @@
+"""One member's table: rows with the target as the last column, and what all members must have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedd.api import InvalidMessage, Message
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedd.api import PeerId
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` is (n, columns), float64, the target last; `names` is empty when the columns have none."""
+
+    rows: NDArray[np.float64]
+    names: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What to call the columns in messages."""
+        return self.names or tuple(f"column {index + 1}" for index in range(self.rows.shape[1]))
+
+    def description(self) -> Message:
+        """What the other members are told about this table: {"columns": count, "names": list}."""
+        return {"columns": self.rows.shape[1], "names": list(self.names)}
+
+    def ordered(self, names: Sequence[str]) -> Table:
+        """The same table with its columns in the order of `names`, a permutation of this table's."""
+        if tuple(names) == self.names:
+            return self
+        return Table(self.rows[:, [self.names.index(name) for name in names]], tuple(names))
+
+
+def read_table(value: Message, target: str) -> Table:
+    """A table from a run's input: an array (rows, columns), nested lists, or {column: values}.
+
+    `target` names the column to explain; empty means the last.
+
+    Raises InvalidMessage, saying where, when it is no table of finite numbers with two columns or more, or
+    has no such column.
+    """
+    if isinstance(value, dict):
+        return _named(value, target)
+    if target:
+        raise InvalidMessage(
+            f"there is no column {target!r}: this node's columns have no names",
+            hint="put a header row into the CSV file, or leave target out to explain the last column",
+        )
+    if value is None:
+        raise InvalidMessage("this node has no input for the run", hint="name a table with --input")
+    try:
+        raw = np.asarray(value)
+    except ValueError:
+        raise InvalidMessage("the input's rows differ in length") from None
+    if raw.ndim != 2:
+        raise InvalidMessage(
+            f"the input is no table: it has {raw.ndim} dimensions", hint="give rows x columns"
+        )
+    return Table(_finite(raw, ()), ())
+
+
+def common_columns(descriptions: Mapping[PeerId, Any]) -> tuple[str, ...]:
+    """The order of columns that all members use: that of the first. Every member sees the same dictionary.
+
+    Raises InvalidMessage when the members' tables do not have the same columns.
+    """
+    groups: dict[tuple[Any, ...], list[PeerId]] = {}
+    for peer, description in descriptions.items():
+        match description:
+            case {"columns": int(count), "names": list(names)} if all(
+                isinstance(name, str) for name in names
+            ):
+                *explaining, target = names or [""]
+                groups.setdefault((count, tuple(sorted(explaining)), target), []).append(peer)
+            case _:
+                raise InvalidMessage(f"{peer} sent something else than the description of a table")
+    if len(groups) > 1:
+        told = "; ".join(f"{', '.join(peers)}: {_spoken(*group)}" for group, peers in groups.items())
+        raise InvalidMessage(
+            f"the members' tables differ in their columns: {told}"[:2000],
+            hint="give all members tables with the same columns, with names or all without",
+        )
+    first = next(iter(descriptions.values()))
+    return tuple(first["names"])
+
+
+def _spoken(count: int, explaining: tuple[str, ...], target: str) -> str:
+    if not target:
+        return f"{count} columns without names"
+    return f"{count} columns ({', '.join(explaining)}; target {target})"
+
+
+def _named(columns: Mapping[str, Any], target: str) -> Table:
+    names = list(columns)
+    if target and target not in columns:
+        raise InvalidMessage(
+            f"there is no column {target!r}", hint=f"this node's columns are {', '.join(names)[:1000]}"
+        )
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for name, column in arrays.items():
+        if column.ndim != 1 or len(column) != len(arrays[names[0]]):
+            raise InvalidMessage(f"the column {name!r} is no list of as many numbers as the others have")
+    if target:
+        names.remove(target)
+        names.append(target)
+    stacked = np.column_stack([arrays[name] for name in names]) if names else np.empty((0, 0))
+    return Table(_finite(stacked, tuple(names)), tuple(names))
+
+
+def _finite(raw: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.float64]:
+    if raw.dtype.kind not in "biuf":
+        raise InvalidMessage(f"the table holds {raw.dtype} values, not numbers")
+    if raw.shape[1] < 2:
+        raise InvalidMessage(f"the table has {raw.shape[1]} columns", hint="it needs a target and one more")
+    rows = raw.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, column = (int(index) for index in bad[0])
+        label = names[column] if names else f"column {column + 1}"
+        raise InvalidMessage(
+            f"data row {row + 1}, {label}: {float(rows[row, column])} is no finite number",
+            hint="remove the row or fill in the value",
+        )
+    return rows
