@@ -200,7 +200,13 @@ class StateDirectory:
         except OSError as error:
             raise self._unusable("read", os.path.basename(path), error) from error
         try:
-            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            found = os.fstat(fd).st_mode
+            mode = stat.S_IMODE(found)
+            if not stat.S_ISREG(found):
+                raise StateUnusable(
+                    f"the identity key {path} is no regular file",
+                    hint="restore it from a backup; moving it away gives this node a new identity",
+                )
             if mode & exposed_bits:
                 raise KeyExposed(
                     f"others can read or replace the identity key {path} (mode {mode:04o})",
