@@ -10,6 +10,7 @@ must be written. What follows a selection belongs to the selected protocol: see 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -49,7 +50,7 @@ class Rejected:
 Event: TypeAlias = Selected | Rejected
 
 
-class _Negotiation:
+class _Negotiation(ABC):
     """What both ends have in common: lines in, lines out, the header first."""
 
     def __init__(self) -> None:
@@ -98,8 +99,9 @@ class _Negotiation:
         if not self.finished:
             raise ProtocolError("the other end closed the stream before a protocol was agreed on")
 
+    @abstractmethod
     def _receive_line(self, line: str) -> list[Event]:
-        raise NotImplementedError
+        """Take a line that is not the header; return what it decides."""
 
     def _send_line(self, text: str) -> None:
         self._outgoing += _line(text.encode())

@@ -1,0 +1,107 @@
+"""Frames between daemon and worker: whole however they are cut, refused before they cost memory."""
+
+import struct
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedd.api.errors import InvalidMessage, ProtocolError
+from fedd.core import codec
+from fedd.core.pipe import MAX_HEADER_BYTES, Frame, PipeDecoder, encode_frame
+
+headers = st.dictionaries(
+    st.text(max_size=6),
+    st.one_of(st.integers(0, 2**32), st.text(max_size=6), st.lists(st.booleans())),
+    max_size=4,
+)
+bodies = st.lists(st.binary(max_size=300), max_size=5)
+
+
+def wire(header: dict[str, Any], body: list[bytes]) -> bytes:
+    return b"".join(encode_frame(header, body))
+
+
+def contents(frames: list[Frame]) -> list[tuple[dict[str, Any], list[bytes]]]:
+    return [(frame.header, [bytes(part) for part in frame.body]) for frame in frames]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(headers, bodies), max_size=5), st.randoms(use_true_random=False))
+def test_frames_arrive_whole_however_they_are_cut(sent: list[Any], random: Random) -> None:
+    stream = b"".join(wire(header, body) for header, body in sent)
+    decoder = PipeDecoder(10_000)
+    received: list[Frame] = []
+    offset = 0
+    while offset < len(stream):
+        size = random.choice((1, random.randint(1, 40), len(stream)))
+        received += decoder.receive_data(memoryview(stream)[offset : offset + size])
+        offset += size
+    assert contents(received) == sent
+    assert decoder.at_boundary
+
+
+def test_bodies_are_not_copied_into_the_header() -> None:
+    large = memoryview(bytearray(1000)).cast("d")
+    head, *rest = encode_frame({"kind": "exchange"}, [large, b"x"])
+    assert rest[0] is large
+    assert len(head) < 60
+    (frame,) = PipeDecoder(2000).receive_data(head + large.tobytes() + b"x")
+    assert [len(part) for part in frame.body] == [1000, 1]
+    assert all(part.readonly for part in frame.body)
+
+
+def test_a_cut_frame_is_known_at_the_end_of_the_pipe() -> None:
+    stream = wire({"k": 1}, [b"abc"])
+    for end in range(len(stream) + 1):
+        decoder = PipeDecoder(1000)
+        decoder.receive_data(stream[:end])
+        assert decoder.at_boundary is (end in (0, len(stream)))
+
+
+def test_headers_have_a_bound() -> None:
+    with pytest.raises(InvalidMessage, match="header has"):
+        encode_frame({"k": bytes(MAX_HEADER_BYTES)})
+    largest = {"k": bytes(MAX_HEADER_BYTES - 20)}
+    assert contents(PipeDecoder(10**6).receive_data(wire(largest, []))) == [(largest, [])]
+
+
+def frame(content: bytes, body_bytes: int = 0) -> bytes:
+    return struct.pack(">IQ", len(content), body_bytes) + content
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (struct.pack(">IQ", 0, 0), "claims 0 bytes"),
+        (struct.pack(">IQ", MAX_HEADER_BYTES + 1, 0), "claims 262145 bytes"),
+        (struct.pack(">IQ", 2**32 - 1, 0), "claims 4294967295 bytes"),
+        (struct.pack(">IQ", 10, 2**64 - 1), "more than 300000"),
+        (struct.pack(">IQ", 10, 299_991), "a frame claims 300001 bytes, more than 300000"),
+        (frame(b"\xff"), "malformed"),
+        (frame(codec.encode({})), "not .fields, lengths"),
+        (frame(codec.encode([{}])), "not .fields, lengths"),
+        (frame(codec.encode([[], []])), "not .fields, lengths"),
+        (frame(codec.encode([{}, {}])), "not .fields, lengths"),
+        (frame(codec.encode([{}, [1]])), "do not add up"),
+        (frame(codec.encode([{}, [2, -1]]), 1), "do not add up"),
+        (frame(codec.encode([{}, [True]]), 1), "do not add up"),
+    ],
+)
+def test_broken_frames_are_refused_and_the_decoder_stays_broken(data: bytes, reason: str) -> None:
+    decoder = PipeDecoder(300_000)
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=reason):
+            decoder.receive_data(data)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_garbage_raises_nothing_but_protocol_errors(chunks: list[bytes]) -> None:
+    decoder = PipeDecoder(1000)
+    try:
+        for chunk in chunks:
+            decoder.receive_data(chunk)
+    except ProtocolError:
+        return
