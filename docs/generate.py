@@ -134,6 +134,7 @@ def plugin_page() -> str:
         "All of it is imported from `fedd.api`, and a plugin imports nothing else of fedd.",
     ]
     lines += ["\n## Hooks\n", _doc(hookspecs)]
+    lines += ["\n`@hookimpl` marks a plugin's function as the implementation of the hook of its name."]
     for name, hook in sorted(vars(hookspecs).items()):
         if hasattr(hook, f"{hookspecs.PROJECT_NAME}_spec"):
             lines += [f"\n### {name}\n", "```python", f"def {name}{_signature(hook)}", "```\n", _doc(hook)]
@@ -151,6 +152,22 @@ def plugin_page() -> str:
     ordered = sorted(errors, key=lambda e: (len(e.__mro__), e.__name__))
     lines += [f"| `{e.__name__}` | `{e.code}` | {_cell(_doc(e).splitlines()[0])} |" for e in ordered]
     return "\n".join(lines) + "\n"
+
+
+def testing_page() -> str:
+    """The public part of `fedd.testing`."""
+    testing = importlib.import_module("fedd.testing")
+    lines = ["# fedd.testing\n", _blocks(_doc(testing))]
+    for name, thing in vars(testing).items():
+        if inspect.isclass(thing) and thing.__module__ == testing.__name__ and not name.startswith("_"):
+            lines += _class(thing)
+    return "\n".join(lines) + "\n"
+
+
+def _blocks(text: str) -> str:
+    """Turn indented examples into fenced ones."""
+    fenced = re.sub(r"\n\n((?:    .*\n|\n(?=    ))+)", r"\n\n```python\n\1```\n", text + "\n")
+    return re.sub(r"(?m)^    ", "", fenced).rstrip()
 
 
 def _class(cls: type[Any]) -> Iterator[str]:
@@ -244,7 +261,8 @@ def _arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -
         if not action.help:
             raise Undocumented(f"{parser.prog}: {names} has no help")
         if action.option_strings and action.nargs != 0:
-            names += f" {action.metavar or action.dest.upper()}"
+            choices = "|".join(action.choices) if action.choices else action.dest.upper()
+            names += f" {action.metavar or choices}"
         text = action.help % {**vars(action), "prog": parser.prog}
         rows.append(f"| `{_cell(names)}` | {_cell(text)} |")
     return ["", "| argument | meaning |", "|---|---|", *rows] if rows else []
@@ -256,6 +274,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "control-api.md": routes_page,
     "plugin-api.md": plugin_page,
+    "testing.md": testing_page,
 }
 
 

@@ -104,8 +104,18 @@ def write_job(folder: Path, nodes: int, iterations: int, notes: Path) -> None:
     (custom / "timed_consensus.py").write_text(EXECUTOR)
 
 
-def measure(python: Path, nodes: int, iterations: int, deadline_s: float = 300.0) -> dict[str, object]:
-    """Run one ring and return its figures.
+def measure(python: Path, nodes: int, iterations: int, attempts: int = 3) -> dict[str, object]:
+    """Run one ring and return its figures, with the number of attempts: the simulator hangs at times."""
+    for attempt in range(1, attempts):
+        try:
+            return {**measure_once(python, nodes, iterations), "attempts": attempt}
+        except TimeoutError as error:
+            print(f"attempt {attempt}: {error}", file=sys.stderr)
+    return {**measure_once(python, nodes, iterations), "attempts": attempts}
+
+
+def measure_once(python: Path, nodes: int, iterations: int, deadline_s: float = 120.0) -> dict[str, object]:
+    """Run one ring and return its figures. Raises TimeoutError when it does not end in time.
 
     `iteration_s` is the median over iterations of the time between the moments at which the last
     node had completed it; `first_iteration_s` counts from the start of the simulator;
@@ -126,7 +136,7 @@ def measure(python: Path, nodes: int, iterations: int, deadline_s: float = 300.0
             while simulator.poll() is None:
                 time.sleep(0.25)
                 if time.monotonic() - started > deadline_s:
-                    raise RuntimeError(f"the simulator did not end within {deadline_s:.0f} s")
+                    raise TimeoutError(f"the simulator did not end within {deadline_s:.0f} s")
                 workers = [pid for pid in children_of(simulator.pid) if _is_client(pid)]
                 if len(workers) == nodes:
                     rss = max(rss, sum(map(rss_bytes, workers)) // nodes)
