@@ -15,8 +15,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core import codec, topology
+from fedd.core import codec
 from fedd.core.identity import PrivateKey, open_sealed, seal
+from fedd.core.topology import Graph, build, default_topology
 
 Parameter: TypeAlias = bool | int | float | str
 
@@ -124,7 +125,7 @@ class Manifest:
     declined: tuple[tuple[PeerId, str], ...]
     topology: str
     max_payload_bytes: int
-    graph: topology.Graph
+    graph: Graph
     sealed: bytes
 
 
@@ -135,14 +136,17 @@ def issue(
     declined: Mapping[PeerId, str],
     max_payload_bytes: int,
 ) -> Manifest:
-    """The initiator's manifest over those who accepted. Raises InvalidParameter when they form no such graph."""
-    name = proposal.topology or topology.default_topology(len(acceptances))
-    graph = topology.build(name, acceptances, proposal.seed)
+    """The initiator's manifest over those who accepted.
+
+    Raises InvalidParameter when so many form no such graph.
+    """
+    name = proposal.topology or default_topology(len(acceptances))
+    graph = build(name, acceptances, proposal.seed)
     payload = codec.encode(
         {
             "proposal": proposal.encode(),
             "acceptances": [[member, acceptances[member]] for member in graph.members],
-            "declined": [[peer, declined[peer][:MAX_REASON_CHARS]] for peer in sorted(declined)],
+            "declined": [[peer, printable(declined[peer])] for peer in sorted(declined)],
             "topology": name,
             "adjacency": graph.adjacency_hash(),
             "max_payload_bytes": max_payload_bytes,
@@ -176,7 +180,7 @@ def open_manifest(sealed: bytes) -> Manifest:
             f"a manifest of {len(members)} members with quorum {proposal.quorum}", field="quorum"
         )
     try:
-        graph = topology.build(name, members, proposal.seed)
+        graph = build(name, members, proposal.seed)
     except FeddError as error:
         raise ProtocolError(f"the manifest's graph cannot be built: {error.detail}") from error
     if graph.members != members or graph.adjacency_hash() != _take(fields, "adjacency", bytes):
@@ -188,7 +192,7 @@ def open_manifest(sealed: bytes) -> Manifest:
         run_id=hashlib.sha256(payload).hexdigest()[:RUN_ID_CHARS],
         proposal=proposal,
         members=members,
-        declined=tuple((peer, reason) for peer, reason in _pairs(fields, "declined", str)),
+        declined=tuple((peer, printable(reason)) for peer, reason in _pairs(fields, "declined", str)),
         topology=name,
         max_payload_bytes=max_payload_bytes,
         graph=graph,
@@ -208,7 +212,7 @@ class EndStatement:
 
 def state_end(key: PrivateKey, run_id: str, round: int, reason: str) -> EndStatement:
     """This node leaves the run."""
-    reason = reason[:MAX_REASON_CHARS]
+    reason = printable(reason)
     payload = codec.encode({"run": run_id, "round": round, "reason": reason})
     return EndStatement(key.peer_id, round, reason, seal(key, _END_DOMAIN, payload))
 
@@ -219,7 +223,7 @@ def open_end(sealed: bytes, run_id: str) -> EndStatement:
     fields = _document(payload, "end statement")
     if _take(fields, "run", str) != run_id:
         raise ProtocolError(f"{signer} speaks of the end of another run")
-    reason = _take(fields, "reason", str)[:MAX_REASON_CHARS]
+    reason = printable(_take(fields, "reason", str))
     return EndStatement(signer, _take(fields, "round", int), reason, bytes(sealed))
 
 
@@ -232,6 +236,11 @@ def open_stop(sealed: bytes) -> tuple[PeerId, str]:
     """(who stopped, run id). Raises ProtocolError."""
     signer, payload = open_sealed(sealed, _STOP_DOMAIN)
     return signer, _take(_document(payload, "stop statement"), "run", str)
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote, fit for a terminal and a log: cut, and without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:MAX_REASON_CHARS])
 
 
 def _document(data: bytes, what: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fedd.api.errors import FeddError
@@ -47,6 +49,7 @@ class Results:
             match = _NAME.fullmatch(name)
             if match:
                 self._files[match[2]] = name
+        self._summaries: dict[str, dict[str, Any]] = {}
         self._next = 1 + max((int(name[5:14]) for name in self._files.values()), default=0)
         self._prune()
 
@@ -57,6 +60,10 @@ class Results:
         """All run ids, oldest first."""
         return list(self._files)
 
+    def summaries(self) -> list[dict[str, Any]]:
+        """[{run_id, algorithm, state, round, rounds, members, started_s_ago}], oldest first."""
+        return [summary for run_id in self.ids() if (summary := self._summary(run_id)) is not None]
+
     def keep(self, result: dict[str, Any]) -> None:
         """Store a result durably; a full disk is logged and costs the result, not the daemon."""
         name = f"{_DIRECTORY}/{self._next:09d}-{result['run_id']}.json"
@@ -66,6 +73,7 @@ class Results:
             log.error("the result of run %s is not kept: %s", result["run_id"], error)
             return
         self._next += 1
+        self._summaries[result["run_id"]] = _summarise(result)
         self._files[result["run_id"]] = name
         self._prune()
 
@@ -82,9 +90,33 @@ class Results:
             return None
         return result if isinstance(result, dict) else None
 
+    def _summary(self, run_id: str) -> dict[str, Any] | None:
+        if run_id not in self._summaries:
+            result = self.get(run_id)
+            if result is None:
+                return None
+            self._summaries[run_id] = _summarise(result)
+        summary = dict(self._summaries[run_id])
+        summary["started_s_ago"] = round(max(0.0, time.time() - summary.pop("started_unix_s")), 3)
+        return summary
+
     def _prune(self) -> None:
         for run_id in list(self._files)[: -self._limit]:
+            self._summaries.pop(run_id, None)
             try:
                 self._state.remove(self._files.pop(run_id))
             except FeddError as error:
                 log.warning("an old result cannot be removed: %s", error)
+
+
+def _summarise(result: Mapping[str, Any]) -> dict[str, Any]:
+    rounds = result.get("rounds", 0)
+    return {
+        "run_id": result.get("run_id", ""),
+        "algorithm": result.get("algorithm", ""),
+        "state": result.get("state", ""),
+        "round": rounds,
+        "rounds": rounds,
+        "members": len(result.get("members", ())),
+        "started_unix_s": result.get("started_unix_s", 0.0),
+    }

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import trio
 
-from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, ProtocolError, Unhealthy
+from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, Unhealthy
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.core.manifest import Manifest, Proposal, accept
-from fedd.core.topology import NAMES
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
@@ -147,13 +146,3 @@ def check_members(asked: list[PeerId] | None, alive: list[PeerId], me: PeerId) -
         if peer != me and peer not in alive:
             raise NotFound(f"{peer} is no member that is alive", hint="see fedctl members", field="members")
     return sorted({*asked, me})
-
-
-def no_graph_hint() -> str:
-    """The topologies there are, for messages."""
-    return ", ".join(NAMES)
-
-
-def unknown_kind(kind: object) -> ProtocolError:
-    """A question that nobody here can answer."""
-    return ProtocolError(f"a run message of unknown kind {kind!r:.40}")

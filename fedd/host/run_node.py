@@ -21,7 +21,7 @@ import trio
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, state_end
+from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, printable, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_result import Ending, Story, failure, read_value
@@ -280,12 +280,13 @@ class RunNode:
         story.wall_s = self._clock() - story.started_at
         story.bytes_out = sum(link.bytes_out for link in self.links.values())
         self._worker.end("" if ending.state == "finished" else ending.code)
-        self._tell_all(self._end_frame())
+        self._tell_all(self.end_frame())
         self._ended.set()
         self._around.on_change(self.story)
         self._check_over()
 
-    def _end_frame(self) -> bytes:
+    def end_frame(self) -> bytes:
+        """How this node ended, for a neighbour."""
         mine = self._statements.get(self.me)
         return encode_frame(Kind.END, self._rounds.round, b"" if mine is None else mine.sealed)
 
@@ -316,7 +317,7 @@ class RunNode:
         if self._stop_statement is not None:
             buffers.append(encode_frame(Kind.STOP, 0, self._stop_statement))
         if self.story.ending is not None:
-            buffers.append(self._end_frame())
+            buffers.append(self.end_frame())
         return buffers
 
     async def take_stream(self, stream: Stream, early: bytes) -> None:
@@ -337,6 +338,11 @@ class RunNode:
     def count_in(self, received_bytes: int) -> None:
         """So many bytes came from neighbours."""
         self.story.bytes_in += received_bytes
+
+    def renew(self, peer: PeerId) -> None:
+        """There is a new connection to this peer."""
+        if peer in self.links:
+            self.links[peer].renew()
 
     def _tell_all(self, frame: bytes) -> None:
         for link in self.links.values():
@@ -414,4 +420,4 @@ class RunNode:
 
 
 def _text(payload: Payload) -> str:
-    return bytes(payload).decode("utf-8", "replace")[:512]
+    return printable(bytes(payload).decode("utf-8", "replace"))

@@ -45,6 +45,9 @@ class Story:
     manifest: Manifest
     me: PeerId
     started_at: float
+    """Monotonic."""
+    started_unix_s: float = 0.0
+    """For people to read; decides nothing."""
     dropped: dict[PeerId, tuple[int, str]] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     rounds: int = 0
@@ -52,6 +55,10 @@ class Story:
     bytes_out: int = 0
     wall_s: float = 0.0
     ending: Ending | None = None
+    announced: bool = False
+    """Whether its end was published."""
+    changes: int = 0
+    """Rises with whatever `watch` shows."""
 
     @property
     def state(self) -> str:
@@ -121,6 +128,7 @@ class Story:
             "agreed": ending.state == "finished" and ending.agreed,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
+            "started_unix_s": round(self.started_unix_s, 3),
             "wall_s": round(self.wall_s, 6),
             "metrics": plain(self.metrics),
             "members": list(self.manifest.members),

@@ -1,0 +1,202 @@
+"""The initiator's part before a run: what is proposed, whom it is proposed to, and what they say."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fedd.api.errors import Conflict, FeddError, InvalidParameter, ProtocolError, Refused
+from fedd.api.types import PeerId
+from fedd.core.manifest import MAX_PACE_S, Proposal, check_acceptance, printable
+from fedd.core.topology import build
+from fedd.host.plugins import PluginRegistry
+from fedd.host.run_control import ask
+from fedd.host.run_gate import check_members, parse_quorum
+from fedd.host.run_limits import RunLimits
+
+if TYPE_CHECKING:
+    from fedd.net.presence import Presence
+    from fedd.net.swarm import Swarm
+
+log = logging.getLogger("fedd.host")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `fedctl run` asks for. `members` are peer ids (None: all that are alive, this node always);
+    `quorum` is "3" or "60%" (None: a majority of those asked)."""
+
+    algorithm: str
+    parameters: Mapping[str, Any]
+    input: str | None = None
+    topology: str | None = None
+    members: list[PeerId] | None = None
+    quorum: int | str | None = None
+    contract: str = "survivors"
+    seed: int | None = None
+    pace_s: float | None = None
+
+
+@dataclass
+class Answers:
+    """Who accepts (with the signed word), who declines (with the reason), and the largest message for all."""
+
+    acceptances: dict[PeerId, bytes]
+    declined: dict[PeerId, str]
+    payload_bytes: int
+
+
+class LinkPins:
+    """Holds a link with a member for as long as some run here needs it."""
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._runs: Counter[PeerId] = Counter()
+        self._not_ours: set[PeerId] = set()
+
+    def hold(self, peer: PeerId) -> None:
+        """One more run needs this link."""
+        self._runs[peer] += 1
+        if self._runs[peer] > 1:
+            return
+        if self._presence.is_pinned(peer):
+            self._not_ours.add(peer)  # the operator's: not to be given up by us
+            return
+        try:
+            self._presence.pin(peer)
+        except Conflict as error:
+            log.warning("no link is held with %s: %s", peer, error.detail)
+
+    def release(self, peer: PeerId) -> None:
+        """One run less needs this link."""
+        self._runs[peer] -= 1
+        if self._runs[peer] > 0:
+            return
+        del self._runs[peer]
+        if peer in self._not_ours:
+            self._not_ours.discard(peer)
+        else:
+            self._presence.unpin(peer)
+
+
+def printable_name(presence: Presence, peer: PeerId) -> str:
+    """A name for messages: the member's, else the beginning of its id."""
+    return presence.name_of(peer) or peer[:12]
+
+
+class Proposer:
+    """Drafts proposals and puts them to the members."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        presence: Presence,
+        registry: PluginRegistry,
+        pins: LinkPins,
+        limits: RunLimits,
+    ) -> None:
+        self._me = swarm.peer_id
+        self._swarm = swarm
+        self._presence = presence
+        self._registry = registry
+        self._pins = pins
+        self._limits = limits
+
+    def draft(self, request: RunRequest) -> tuple[Proposal, list[PeerId]]:
+        """The proposal, and whom to ask beside this node. Raises InvalidParameter, NotFound or Conflict."""
+        federation = self._presence.federation
+        if federation is None:
+            raise Conflict(
+                "this node belongs to no federation", hint="fedctl init NAME, or fedctl join TOKEN"
+            )
+        info = self._registry.algorithm(request.algorithm)
+        parameters = self._registry.check_parameters(info.name, request.parameters)
+        alive = [member.peer_id for member in self._presence.members() if member.state == "alive"]
+        members = check_members(request.members, alive, self._me)
+        if request.topology:
+            build(request.topology, members, 0)
+        pace_s = request.pace_s or 0.0
+        if not (math.isfinite(pace_s) and 0 <= pace_s <= MAX_PACE_S):
+            raise InvalidParameter(f"a pace of {pace_s} s", hint=f"0 to {MAX_PACE_S:g} s", field="pace_s")
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        if not 0 <= seed < 1 << 63:
+            raise InvalidParameter(f"the seed {seed}", hint="0 to 2^63 - 1", field="seed")
+        proposal = Proposal(
+            federation=federation.id,
+            initiator=self._me,
+            algorithm=info.name,
+            plugin=info.plugin,
+            distribution=info.distribution,
+            version=info.version,
+            parameters=parameters,
+            input=request.input or "",
+            topology=request.topology or "",
+            contract=request.contract,
+            seed=seed,
+            quorum=parse_quorum(request.quorum, len(members)),
+            pace_s=float(pace_s),
+            nonce=secrets.token_bytes(16),
+        )
+        return proposal, [peer for peer in members if peer != self._me]
+
+    async def ask_all(self, proposal: Proposal, others: list[PeerId]) -> Answers:
+        """Ask everybody at once; each has `propose_timeout_s`, then counts as declining.
+
+        Raises Refused, naming everyone who declined, when the quorum is not reached.
+        """
+        answers = Answers({}, {}, self._limits.payload_bytes)
+        question = {"kind": "propose", "proposal": proposal.encode()}
+
+        async def ask_one(peer: PeerId) -> None:
+            try:
+                reply = await self._ask_linked(peer, question)
+                if reply["kind"] != "accepted":
+                    answers.declined[peer] = printable(str(reply.get("reason") or "it does not say why"))
+                    return
+                acceptance, payload_bytes = reply.get("acceptance"), reply.get("max_payload_bytes")
+                if not isinstance(acceptance, bytes) or not isinstance(payload_bytes, int):
+                    raise ProtocolError("its answer is malformed")
+                check_acceptance(acceptance, proposal.digest, peer)
+                answers.acceptances[peer] = acceptance
+                answers.payload_bytes = min(answers.payload_bytes, max(1, payload_bytes))
+            except FeddError as error:
+                answers.declined[peer] = printable(error.detail)
+
+        async with trio.open_nursery() as nursery:
+            for peer in others:
+                nursery.start_soon(ask_one, peer)
+        self._check_quorum(proposal, answers)
+        return answers
+
+    async def _ask_linked(self, peer: PeerId, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask a member; one without a link is dialled first."""
+        deadline = trio.current_time() + self._limits.propose_timeout_s
+        if peer in self._swarm.connections:
+            return await ask(self._swarm, peer, question, self._limits.propose_timeout_s)
+        self._pins.hold(peer)
+        try:
+            await self._presence.wait_linked(peer, self._limits.propose_timeout_s)
+            return await ask(self._swarm, peer, question, max(0.1, deadline - trio.current_time()))
+        finally:
+            self._pins.release(peer)
+
+    def _check_quorum(self, proposal: Proposal, answers: Answers) -> None:
+        declined = answers.declined
+        taking_part = 1 + len(answers.acceptances)
+        if taking_part >= proposal.quorum:
+            return
+        reasons = "; ".join(
+            f"{printable_name(self._presence, peer)}: {declined[peer]}" for peer in sorted(declined)
+        )
+        raise Refused(
+            f"{taking_part} of {taking_part + len(declined)} members take part in "
+            f"{proposal.algorithm}, the quorum is {proposal.quorum}: {reasons}",
+            hint="mend what they say, or lower --quorum",
+        )

@@ -1,0 +1,397 @@
+"""The runs of this node: proposed, accepted, taking place, ended.
+
+Two protocols: `/fedd/runs/1.0.0` asks and answers (propose, manifest, stop); `/fedd/run/1.0.0` carries the
+rounds between neighbours and begins with the manifest, so that after its first delivery a run needs its
+initiator no more than any other member.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fedd.api.errors import (
+    Conflict,
+    Denied,
+    FeddError,
+    InvalidParameter,
+    NotFound,
+    ProtocolError,
+    Unhealthy,
+)
+from fedd.api.types import PeerId
+from fedd.core.identity import PrivateKey
+from fedd.core.manifest import (
+    Manifest,
+    Proposal,
+    issue,
+    open_manifest,
+    open_stop,
+    state_end,
+    state_stop,
+)
+from fedd.host.inputs import Inputs
+from fedd.host.plugins import PluginRegistry
+from fedd.host.policy import Policy
+from fedd.host.results import Results, ResultStore
+from fedd.host.run_control import CONTROL_PROTOCOL, ask, read_message, write_message
+from fedd.host.run_gate import RunGate
+from fedd.host.run_limits import RunLimits
+from fedd.host.run_node import RunNode
+from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
+from fedd.host.run_result import Story
+from fedd.host.run_surroundings import Surroundings
+from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
+from fedd.host.run_workers import RunWorkers, Seat
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+    from fedd.core.verdicts import MemberChange
+    from fedd.net.connection import Connection
+    from fedd.net.events import EventLog
+    from fedd.net.presence import Presence
+    from fedd.net.stream import Stream
+    from fedd.net.swarm import Swarm
+
+log = logging.getLogger("fedd.host")
+
+RUN_PROTOCOL = "/fedd/run/1.0.0"
+
+WATCH_INTERVAL_S = 0.05
+"""A watcher gets the newest state twenty times a second at most, however fast the rounds are."""
+
+_PREAMBLE_TIMEOUT_S = 10.0
+_MAX_RETIRED = 256
+"""Runs whose end is still told to those who ask: a neighbour asks within `linger_s` if at all."""
+
+
+class Runs:
+    """Everything about runs on this node. `run` must be running for anything to happen."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        presence: Presence,
+        registry: PluginRegistry,
+        inputs: Inputs,
+        key: PrivateKey,
+        state: ResultStore,
+        scratch: str,
+        policy: Policy | None = None,
+        limits: RunLimits | None = None,
+        events: EventLog | None = None,
+        workers: RunWorkers | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.me = key.peer_id
+        self._swarm = swarm
+        self._presence = presence
+        self._registry = registry
+        self._key = key
+        self._limits = limits or RunLimits()
+        self._events = events
+        self._clock = clock
+        self._workers = workers or RunWorkers(scratch, inputs)
+        self._results = Results(state, self._limits.results)
+        self._saving = trio.CapacityLimiter(1)
+        self._nodes: dict[str, RunNode] = {}
+        self._retired: dict[bytes, bytes] = {}
+        self._pins = LinkPins(presence)
+        self._proposer = Proposer(swarm, presence, registry, self._pins, self._limits)
+        self._watchers = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+        self._gate = RunGate(
+            key, registry, inputs, policy or Policy(), self._limits, lambda: len(self._nodes), clock
+        )
+        self._around = Surroundings(
+            key, self._limits, self._open_run_stream, presence.state_of, self.name_of, self._on_change, clock
+        )
+        swarm.handle(CONTROL_PROTOCOL, self._serve_control)
+        swarm.handle(RUN_PROTOCOL, self._serve_run_stream)
+        swarm.subscribe(self._on_link)
+        presence.subscribe(self._on_member)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the runs' tasks until cancelled; workers are killed then. Call `leave_all` before."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def set_policy(self, policy: Policy) -> None:
+        """Replace the owner's policy; runs in progress go on."""
+        self._gate.policy = policy
+        self._registry.policy = policy
+
+    def name_of(self, peer: PeerId) -> str:
+        """A name for messages: the member's, else the beginning of its id."""
+        return printable_name(self._presence, peer)
+
+    # ---- what the operator asks ------------------------------------------------------------
+
+    async def start(self, request: RunRequest) -> dict[str, Any]:
+        """Propose a run and begin it with those who accept.
+
+        Returns {run_id, members, declined[{peer_id, reason}], topology, seed, quorum}. Raises
+        InvalidParameter (the field says which), NotFound (algorithm, input, member), Denied (this device's
+        own policy), Conflict (no federation), Unhealthy, PluginFailed, or Refused naming everyone who
+        declined when too few accepted.
+        """
+        nursery = self._running()
+        await self._registry.ready()
+        proposal, others = self._proposer.draft(request)
+        own = await self._gate.consider(proposal, proposal.federation, self.name_of(self.me))
+        asked: list[PeerId] = []
+        seat: Seat | None = None
+        try:
+            seat = await self._workers.prepare(proposal)
+            await seat.check(proposal)
+            asked = others
+            answers = await self._proposer.ask_all(proposal, others)
+            manifest = issue(
+                self._key,
+                proposal,
+                {self.me: own, **answers.acceptances},
+                answers.declined,
+                answers.payload_bytes,
+            )
+            node = self._adopt(manifest, seat)
+        except BaseException:
+            self._gate.withdraw(proposal.digest, self.me)
+            if seat is not None:
+                await seat.aclose()
+            for peer in asked:
+                nursery.start_soon(self._tell, peer, {"kind": "withdraw", "proposal": proposal.digest})
+            raise
+        for peer in manifest.members:
+            if peer != self.me:
+                nursery.start_soon(self._tell, peer, {"kind": "manifest", "manifest": manifest.sealed})
+        story = node.story.result()
+        return {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """All runs that are known here, oldest first, those in progress last."""
+        now = self._clock()
+        live = [node.story.summary(now) for node in self._nodes.values()]
+        ended = [kept for kept in self._results.summaries() if kept["run_id"] not in self._nodes]
+        return ended + live
+
+    @property
+    def active(self) -> int:
+        """Runs in progress."""
+        return sum(node.story.ending is None for node in self._nodes.values())
+
+    def get(self, run_id: str) -> dict[str, Any]:
+        """The run with this id, or the only one whose id begins so. Raises NotFound or InvalidParameter."""
+        run_id = self._resolve(run_id)
+        if run_id in self._nodes:
+            return self._nodes[run_id].story.result()
+        result = self._results.get(run_id)
+        if result is None:
+            raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
+        return result
+
+    async def watch(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        """Progress, the newest when there is news, then the result as the last item. Errors as `get`."""
+        run_id = self._resolve(run_id)
+        node = self._nodes.get(run_id)
+        while node is not None and node.story.ending is None:
+            seen = node.story.changes
+            yield node.story.progress()
+            if node.story.changes == seen:
+                await self._watchers.park()
+            if node.story.ending is None:
+                await trio.sleep(WATCH_INTERVAL_S)
+        result = self.get(run_id) if node is None else node.story.result()
+        yield {**result, "kind": "result"}
+
+    async def stop(self, run_id: str) -> dict[str, Any]:
+        """Stop a run on every member. Raises NotFound, or Conflict when it has ended here already."""
+        run_id = self._resolve(run_id)
+        node = self._nodes.get(run_id)
+        if node is None or node.story.ending is not None:
+            raise Conflict(f"the run {run_id[:8]} has ended already", hint=f"see fedctl show {run_id[:8]}")
+        statement = state_stop(self._key, run_id)
+        node.stop(statement)
+        nursery = self._running()
+        for peer in node.manifest.members:
+            if peer != self.me and peer not in node.links:
+                nursery.start_soon(self._tell, peer, {"kind": "stop", "statement": statement})
+        return {"run_id": run_id, "state": node.story.state}
+
+    async def leave_all(self, reason: str, deadline_s: float = 2.0) -> None:
+        """This node takes part in nothing any more (it shuts down, or leaves the federation)."""
+        for node in list(self._nodes.values()):
+            node.leave(Unhealthy(reason))
+        with trio.move_on_after(deadline_s):
+            while self._nodes:
+                await self._watchers.park()
+
+    # ---- proposing ------------------------------------------------------------------------
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise Unhealthy("runs cannot be started", hint="the daemon is starting or shutting down")
+        return self._nursery
+
+    async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> None:
+        """Send a member something that its neighbours pass on as well: a failure is logged."""
+        try:
+            reply = await ask(self._swarm, peer, message, self._limits.command_timeout_s)
+            if reply["kind"] != "ok":
+                log.info("%s answered our %s: %s", self.name_of(peer), message["kind"], reply.get("detail"))
+        except FeddError as error:
+            log.info("%s did not get our %s: %s", self.name_of(peer), message["kind"], error.detail)
+
+    # ---- taking part ----------------------------------------------------------------------
+
+    def _adopt(self, manifest: Manifest, seat: Seat | None = None) -> RunNode:
+        """Begin this node's part. Raises what `RunGate.admit` raises."""
+        if manifest.run_id in self._nodes:
+            return self._nodes[manifest.run_id]
+        nursery = self._running()
+        self._gate.admit(manifest)
+        node = RunNode(manifest, self._around)
+        node.story.started_unix_s = time.time()
+        self._nodes[manifest.run_id] = node
+
+        async def get_worker() -> Any:
+            own = seat or await self._workers.prepare(manifest.proposal)
+            return own.process, own.start_fields(manifest.proposal)
+
+        nursery.start_soon(self._play, node, get_worker)
+        self._publish(node.story, "started")
+        return node
+
+    async def _play(self, node: RunNode, get_worker: Callable[[], Awaitable[Any]]) -> None:
+        for peer in node.links:
+            self._pins.hold(peer)
+        try:
+            await node.run(get_worker)
+        finally:
+            for peer in node.links:
+                self._pins.release(peer)
+            self._retired[hashlib.sha256(node.manifest.sealed).digest()] = node.end_frame()
+            while len(self._retired) > _MAX_RETIRED:
+                del self._retired[next(iter(self._retired))]
+            if node.story.ending is not None:
+                await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
+            del self._nodes[node.manifest.run_id]
+            self._watchers.unpark_all()
+
+    async def _open_run_stream(self, peer: PeerId) -> Stream:
+        return await self._swarm.open_stream(peer, RUN_PROTOCOL)
+
+    def _on_change(self, story: Story) -> None:
+        story.changes += 1
+        self._watchers.unpark_all()
+        if story.ending is not None and not story.announced:
+            story.announced = True
+            self._publish(story, story.state)
+
+    def _on_member(self, change: MemberChange) -> None:
+        for node in list(self._nodes.values()):
+            node.on_member(change.peer_id, change.new, change.reason)
+
+    def _on_link(self, kind: str, connection: Connection, reason: str) -> None:
+        if kind == "up":
+            for node in self._nodes.values():
+                node.renew(connection.peer_id)
+
+    def _publish(self, story: Story, what: str) -> None:
+        log.info("run %s (%s): %s", story.manifest.run_id[:8], story.manifest.proposal.algorithm, what)
+        if self._events is not None:
+            error = story.ending.detail if story.ending is not None and what == "failed" else None
+            self._events.publish(
+                "run",
+                run_id=story.manifest.run_id,
+                algorithm=story.manifest.proposal.algorithm,
+                state=what,
+                error=error,
+            )
+
+    def _resolve(self, prefix: str) -> str:
+        known = [*dict.fromkeys([*self._results.ids(), *self._nodes])]
+        found = [run_id for run_id in known if run_id.startswith(prefix)] if prefix else []
+        if not found:
+            raise NotFound(f"there is no run {prefix!r} here", hint="see fedctl runs", field="run_id")
+        if len(found) > 1:
+            raise InvalidParameter(
+                f"{prefix!r} begins {len(found)} runs", hint="give more of the run id", field="run_id"
+            )
+        return found[0]
+
+    # ---- what peers ask -------------------------------------------------------------------
+
+    async def _serve_control(self, stream: Stream) -> None:
+        with trio.move_on_after(self._limits.command_timeout_s):
+            message = await read_message(stream)
+            try:
+                reply = await self._answer(stream.peer_id, message)
+            except FeddError as error:
+                reply = {"kind": "error", "code": error.code, "detail": error.detail, "hint": error.hint}
+            await write_message(stream, reply)
+            await stream.aclose()
+
+    async def _answer(self, peer: PeerId, message: Mapping[str, Any]) -> dict[str, Any]:
+        kind = message["kind"]
+        document = message.get(
+            {"propose": "proposal", "stop": "statement", "withdraw": "proposal"}.get(kind, kind)
+        )
+        if not isinstance(document, bytes):
+            raise ProtocolError(f"a run message of unknown kind {kind!r:.40}, or without its document")
+        if kind == "propose":
+            return await self._answer_proposal(peer, Proposal.decode(document))
+        if kind == "manifest":
+            self._adopt(open_manifest(document))
+        elif kind == "withdraw":
+            self._gate.withdraw(document, peer)
+        else:
+            _, run_id = open_stop(document)
+            if run_id in self._nodes:
+                self._nodes[run_id].on_stop(document)
+        return {"kind": "ok"}
+
+    async def _answer_proposal(self, peer: PeerId, proposal: Proposal) -> dict[str, Any]:
+        federation = self._presence.federation
+        try:
+            if proposal.initiator != peer or federation is None:
+                raise Denied("the proposal is somebody else's")
+            acceptance = await self._gate.consider(proposal, federation.id, self.name_of(peer))
+        except FeddError as error:
+            return {"kind": "declined", "code": error.code, "reason": str(error)}
+        limit = self._limits.payload_bytes
+        return {"kind": "accepted", "acceptance": acceptance, "max_payload_bytes": limit}
+
+    async def _serve_run_stream(self, stream: Stream) -> None:
+        decoder = PreambleDecoder()
+        with trio.fail_after(_PREAMBLE_TIMEOUT_S):
+            while (preamble := decoder.receive_data(data := await stream.receive_some())) is None:
+                if not data:
+                    raise ProtocolError(f"{stream.peer_id} ended a run stream before its manifest")
+        sealed, early = preamble
+        farewell = self._retired.get(hashlib.sha256(sealed).digest())
+        if farewell is None:
+            node = next((node for node in self._nodes.values() if node.manifest.sealed == sealed), None)
+            try:
+                node = node or self._adopt(open_manifest(sealed))
+            except (Denied, Conflict) as error:
+                run_id = open_manifest(sealed).run_id
+                statement = state_end(self._key, run_id, 0, f"left: {error.detail}")
+                farewell = encode_frame(Kind.END, 0, statement.sealed)
+            else:
+                await node.take_stream(stream, early)
+                return
+        await stream.send_all(farewell)
+        with trio.move_on_after(_PREAMBLE_TIMEOUT_S):
+            while await stream.receive_some():
+                pass
