@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from fedd.core.certificates import verify_chain
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
+from fedd.core.overlay import MAX_PINS
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange, State
@@ -114,6 +116,7 @@ class Presence:
             ),
         )
         self._pins: dict[PeerId, tuple[str, ...]] = {}
+        self._pin_counts: Counter[PeerId] = Counter()
         self._observers: list[Callable[[MemberChange], None]] = []
         self._notice_observers: list[Callable[[str], None]] = []
         self._waiting: list[Dial] = []
@@ -241,7 +244,7 @@ class Presence:
             known=self._known.load(self._open_row),
         )
         for peer, where in self._pins.items():
-            self._perform(self._core.pin(peer, where, now) or [])
+            self._perform(self._core.pin(peer, where, now))
         self._wake.set()
         for peer, connection in self._swarm.connections.items():
             if connection.direction == "out":
@@ -256,6 +259,7 @@ class Presence:
         self._perform(core.leave(self._clock()))
         self._core = self._federation = None
         self._pins.clear()
+        self._pin_counts.clear()
         self._checked.clear()
         await self._table.drain(GOODBYE_S)
         self._known.clear()
@@ -279,24 +283,37 @@ class Presence:
             self._perform(self._core.hint(peer, tuple(addresses), self._clock()))
 
     def pin(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
-        """Hold a link with `peer`: dial it, redial it, never shed it, until `unpin`."""
+        """Hold a link with `peer`: dial it, redial it, never shed it, until as many calls of `unpin`.
+
+        Raises:
+            Conflict: `peer` is this node, or too many links are pinned.
+        """
         if peer == self._key.peer_id:
             raise Conflict("a node has no link with itself")
-        self._pins[peer] = tuple(addresses)
+        if peer not in self._pins and len(self._pins) >= MAX_PINS:
+            raise Conflict(f"{MAX_PINS} links are pinned", hint="`fedctl disconnect` one of them")
+        self._pin_counts[peer] += 1
+        self._pins[peer] = tuple(addresses) or self._pins.get(peer, ())
         if self._core is not None:
-            actions = self._core.pin(peer, tuple(addresses), self._clock())
-            if actions is None:
-                raise Conflict("too many links are pinned", hint="`fedctl disconnect` one of them")
-            self._perform(actions)
+            self._perform(self._core.pin(peer, self._pins[peer], self._clock()))
+
+    def is_pinned(self, peer: PeerId) -> bool:
+        """Whether a link with `peer` is held."""
+        return peer in self._pins
 
     def unpin(self, peer: PeerId) -> None:
-        """The link with `peer` is a link like any other again."""
+        """One who pinned the link with `peer` does not need it any more; without any it is like all others."""
+        self._pin_counts[peer] -= 1
+        if self._pin_counts[peer] > 0:
+            return
+        del self._pin_counts[peer]
         self._pins.pop(peer, None)
         if self._core is not None:
             self._perform(self._core.unpin(peer, self._clock()))
 
     async def disconnect(self, peer: PeerId) -> None:
         """Unpin and drop the link with `peer`, politely: it is not taken for dead."""
+        self._pin_counts.pop(peer, None)
         self.unpin(peer)
         if self._core is not None:
             self._perform(self._core.drop_link(peer, self._clock()))
