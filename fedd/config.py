@@ -175,7 +175,9 @@ class _Reader:
         values["inputs"], values["plugins"] = {}, {}
         for name, table in document.items():
             if name not in known:
-                self._report((name,), *_unknown("table" if isinstance(table, dict) else "key", name, known))
+                detail, hint = _unknown("table" if isinstance(table, dict) else "key", name, known)
+                owners = [key.section for key in KEYS if key.name == name]
+                self._report((name,), detail, f"write it below [{owners[0]}]" if owners else hint)
             elif not isinstance(table, dict):
                 self._report((name,), "is a table", f"write [{name}] and its keys below it")
             elif name == "inputs":
