@@ -39,11 +39,12 @@ class ControlSocket:
 
     def release(self) -> None:
         """Close it, and remove the file if it is still the one that was made here."""
-        self.socket.close()
+        # Before the close: as long as the socket is open, no other file gets its inode's number.
         if self._inode is not None:
             with contextlib.suppress(OSError):
                 if _inode(self.path) == self._inode:
                     os.unlink(self.path)
+        self.socket.close()
 
 
 def open_control_socket(path: str) -> ControlSocket:
