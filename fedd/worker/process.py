@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -37,11 +38,19 @@ _JOIN_BYTES = 64 * 1024
 _RECEIVE_BYTES = 256 * 1024
 
 
+class _DaemonGone(Stopped):
+    """The other end of the socket is closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is gone")
+
+
 class Pipe:
     """The socket to the daemon: frames out, frames in, and the port of the run's context."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        sock.setblocking(False)
+        self._sock = sock
         self._decoder = PipeDecoder(MAX_FRAME_BYTES)
         self._frames: list[Frame] = []
         self._round = 0
@@ -59,15 +68,28 @@ class Pipe:
             self._reported_at = now
             buffers[:0] = self._report_frame()
         if sum(map(len, buffers)) <= _JOIN_BYTES:
-            await self._stream.send_all(b"".join(buffers))
-            return
+            buffers = [b"".join(buffers)]
         for buffer in buffers:
-            await self._stream.send_all(buffer)
+            await self._write(memoryview(buffer))
+
+    async def _write(self, left: memoryview) -> None:
+        """Write at once if there is room: trio's own streams pass through the scheduler for every call."""
+        while left:
+            try:
+                left = left[self._sock.send(left) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock.fileno())
+            except OSError:
+                raise _DaemonGone from None
 
     async def receive(self) -> Frame | None:
         """The next frame, None when the daemon has closed the socket."""
         while not self._frames:
-            data = await self._stream.receive_some(_RECEIVE_BYTES)
+            await trio.lowlevel.wait_readable(self._sock.fileno())
+            try:
+                data = self._sock.recv(_RECEIVE_BYTES)
+            except OSError:
+                return None
             if not data:
                 return None
             self._frames = self._decoder.receive_data(data)
@@ -84,9 +106,7 @@ class Pipe:
                     self._end = self._end or _end(str(header.get("reason") or "stopped"))
                     scope.deadline = trio.current_time() + STOP_GRACE_S
                 self._arrived.set()
-            self._end = self._end or Stopped("the daemon is gone")
-        except trio.BrokenResourceError:
-            self._end = self._end or Stopped("the daemon is gone")
+            self._end = self._end or _DaemonGone()
         except ProtocolError as error:
             self._end = error
         scope.cancel()
@@ -99,10 +119,7 @@ class Pipe:
         same = len(body) > 1 and all(payload is body[0] for payload in body)
         self._arrived = trio.Event()
         header = {"kind": "exchange", "round": self._round, "tag": tag, "to": [*payloads], "same": same}
-        try:
-            await self.send(header, body[:1] if same else body)
-        except trio.BrokenResourceError:
-            raise self._end or Stopped("the daemon is gone") from None
+        await self.send(header, body[:1] if same else body)
         await self._arrived.wait()
         completed, self._completed = self._completed, None
         if completed is None:
@@ -142,10 +159,8 @@ class Pipe:
         if error.field:
             header["field"] = error.field
         self._reported_at = -REPORT_INTERVAL_S
-        try:
+        with contextlib.suppress(_DaemonGone):
             await self.send(header)
-        except trio.BrokenResourceError:
-            return
 
     def _read_round(self, frame: Frame) -> Round:
         header = frame.header
@@ -186,8 +201,6 @@ async def serve(sock: socket.socket) -> None:
                 await _run(pipe, algorithm, header)
                 return
             await pipe.send({"kind": "checked"})
-    except trio.BrokenResourceError:
-        return
     except FeddError as error:
         await pipe.send_failure(error)
 
