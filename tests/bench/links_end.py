@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 BLOCK = 1 << 20  # bytes written at once in the bulk case, by every stack: what served all of them best
-READ = 1 << 16  # bytes asked for at once, where one may ask: the default of a trio stream
 ANSWER = bytes(1024)
 SMALL = bytes(64)
 
@@ -26,7 +25,7 @@ class ByteStream(Protocol):
     """As much of a trio HalfCloseableStream as the load needs."""
 
     async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, max_bytes: int) -> bytes: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes: ...
     async def send_eof(self) -> None: ...
     async def aclose(self) -> None: ...
 
@@ -78,7 +77,7 @@ async def serve_stream(stream: ByteStream) -> None:
     if case == b"B":
         left = int.from_bytes(await receive_exactly(stream, 8), "big")
         while left:
-            data = await stream.receive_some(READ)
+            data = await stream.receive_some()  # as much as the stack likes
             if not data:
                 raise EOFError(f"the upload ended {left} bytes early")
             left -= len(data)

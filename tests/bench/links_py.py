@@ -17,6 +17,7 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 PROTOCOL = TProtocol("/bench/1.0.0")
+READ = 1 << 16  # py-libp2p has no default: without a number it reads to the end
 ANY_PORT = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 
@@ -29,9 +30,9 @@ class PyStream:
     async def send_all(self, data: bytes) -> None:
         await self._stream.write(bytes(data))
 
-    async def receive_some(self, max_bytes: int) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         try:
-            return bytes(await self._stream.read(max_bytes))
+            return bytes(await self._stream.read(max_bytes or READ))
         except StreamEOF:
             return b""
 

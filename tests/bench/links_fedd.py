@@ -1,0 +1,89 @@
+"""Ends of the links benchmark over fedd's own links.
+
+links_fedd.py serve|call DIRECTORY [ADDRESS]
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import Any
+
+import links_end
+import trio
+
+from fedd.core.identity import PrivateKey
+from fedd.net.stream import Stream
+from fedd.net.swarm import Swarm, SwarmLimits
+
+PROTOCOL = "/bench/1.0.0"
+
+
+def new_swarm() -> Swarm:
+    return Swarm(PrivateKey.from_seed(secrets.token_bytes(32)), limits=unlimited())
+
+
+def unlimited() -> SwarmLimits:
+    """No door is narrow here: one address makes hundreds of connections at once on purpose."""
+    return SwarmLimits()
+
+
+async def serve() -> None:
+    swarm = new_swarm()
+    swarm.handle(PROTOCOL, links_end.serve_stream, access="anyone")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        links_end.say(address=(await swarm.listen("/ip4/127.0.0.1/tcp/0"))[0])
+        await links_end.obey({})
+        nursery.cancel_scope.cancel()
+
+
+async def call(address: str) -> None:
+    swarm = new_swarm()
+    peer_id = address.rpartition("/")[2]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        await swarm.dial([address])
+
+        async def open_stream() -> Stream:
+            return await swarm.open_stream(peer_id, PROTOCOL)
+
+        async def bulk(count: int) -> dict[str, float]:
+            return await links_end.send_bulk(await open_stream(), count)
+
+        async def small(count: int) -> dict[str, float]:
+            return await links_end.send_small(await open_stream(), count)
+
+        async def streams(count: int) -> dict[str, float]:
+            return await links_end.ask_streams(open_stream, count)
+
+        async def handshakes(count: int) -> dict[str, float]:
+            for _ in range(count):
+                await swarm.disconnect(peer_id)
+                await swarm.dial([address])
+            return {}
+
+        async def hold(count: int) -> dict[str, float]:
+            for _ in range(count):
+                more = new_swarm()
+                await nursery.start(more.run)
+                await more.dial([address])
+            return {}
+
+        links_end.say(ready=True)
+        commands: dict[str, Any] = {
+            "bulk": bulk,
+            "small": small,
+            "streams": streams,
+            "handshakes": handshakes,
+            "hold": hold,
+        }
+        await links_end.obey(commands)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        trio.run(serve)
+    else:
+        trio.run(call, sys.argv[3])

@@ -1,0 +1,106 @@
+"""fedd's links against libp2p programs that nobody here wrote: each dials us, and we dial it.
+
+Skipped where their environments are absent; `python tests/interop/environments.py` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from interop import environments
+from interop.foreign import START_S, foreign_peer
+
+from fedd.core.identity import PrivateKey
+from fedd.net import identify, perf, ping
+from fedd.net.swarm import Swarm
+
+PINGS = 50
+BULK_BYTES = 20_000_000
+AGENT = "fedd-interop/1"
+BASICS = {"/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/perf/1.0.0"}
+AGENTS = {"py": "py-libp2p/0.8.1", "js": "js-peer"}
+
+
+def without_peer(address: str) -> str:
+    """The transport part of an address: what identify carries, and what js-libp2p appends to."""
+    return address.partition("/p2p/")[0]
+
+
+@pytest.fixture(params=["py", "js"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    try:
+        environments.command_of(name)
+    except environments.Absent as absent:
+        pytest.skip(str(absent))
+    return name
+
+
+@asynccontextmanager
+async def running_swarm() -> AsyncIterator[Swarm]:
+    swarm = Swarm(PrivateKey.from_seed(bytes(range(32))), agent=AGENT)
+    identify.serve_identify(swarm)
+    ping.serve_ping(swarm)
+    perf.serve_perf(swarm, access="anyone")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        await swarm.listen("/ip4/127.0.0.1/tcp/0")
+        yield swarm
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_dials_us(kind: str) -> None:
+    async with running_swarm() as swarm:
+        (address,) = swarm.addresses
+        sizes = ("--pings", str(PINGS), "--bytes", str(BULK_BYTES))
+        async with foreign_peer(kind, "dial", address, *sizes) as peer:
+            seen = await peer.said("done", START_S + 60)
+            connection = swarm.connections[seen["peer_id"]]
+            ours = connection.remote_address
+            assert connection.direction == "in"
+    assert seen["remote_peer_id"] == swarm.peer_id
+    assert seen["agent"] == AGENT
+    assert set(seen["protocols"]) >= BASICS
+    assert [without_peer(item) for item in seen["addresses"]] == [without_peer(address)]
+    # Where it says that it reached us, and where it came from as we saw it: the same on both sides.
+    assert without_peer(seen["remote_address"]) == without_peer(address)
+    assert without_peer(seen["observed_address"]) == without_peer(ours)
+    assert len(seen["ping_ms"]) == PINGS
+    assert seen["sent"] == seen["received"] == BULK_BYTES
+
+
+async def test_we_dial_it(kind: str) -> None:
+    async with foreign_peer(kind, "listen") as peer, running_swarm() as swarm:
+        listening = await peer.said("listening", START_S)
+        (address,) = listening["addresses"]
+        connection = await swarm.dial([address])
+        connected = await peer.said("connected")
+        assert connection.peer_id == listening["peer_id"]
+        assert connected["peer_id"] == swarm.peer_id
+        assert without_peer(connection.remote_address) == without_peer(address)
+
+        seen = await identify.identify(swarm, connection.peer_id)
+        assert seen.peer_id == listening["peer_id"]
+        assert seen.agent == AGENTS[kind]
+        assert set(seen.protocols) >= BASICS
+        assert [without_peer(item) for item in seen.addresses] == [without_peer(address)]
+        assert without_peer(seen.observed_address) == without_peer(connected["address"])
+
+        assert len(await ping.ping(swarm, connection.peer_id, PINGS)) == PINGS
+
+        result = await perf.measure(swarm, connection.peer_id, BULK_BYTES, BULK_BYTES)
+        assert (result.upload_bytes, result.download_bytes) == (BULK_BYTES, BULK_BYTES)
+
+
+async def test_a_foreign_peer_with_another_key_is_refused(kind: str) -> None:
+    from fedd.api.errors import Denied
+
+    async with foreign_peer(kind, "listen") as peer, running_swarm() as swarm:
+        (address,) = (await peer.said("listening", START_S))["addresses"]
+        impostor = f"{without_peer(address)}/p2p/{PrivateKey.from_seed(bytes(32)).peer_id}"
+        with pytest.raises(Denied):
+            await swarm.dial([impostor])
+        assert not swarm.connections
