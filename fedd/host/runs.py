@@ -66,6 +66,9 @@ RUN_PROTOCOL = "/fedd/run/1.0.0"
 WATCH_INTERVAL_S = 0.05
 """A watcher gets the newest state twenty times a second at most, however fast the rounds are."""
 
+_SPREAD_S = 1.0
+"""So that whoever is told the run's id can ask any member about it at once."""
+
 _PREAMBLE_TIMEOUT_S = 10.0
 _MAX_RETIRED = 256
 """Runs whose end is still told to those who ask: a neighbour asks within `linger_s` if at all."""
@@ -172,9 +175,7 @@ class Runs:
             for peer in asked:
                 nursery.start_soon(self._tell, peer, {"kind": "withdraw", "proposal": proposal.digest})
             raise
-        for peer in manifest.members:
-            if peer != self.me:
-                nursery.start_soon(self._tell, peer, {"kind": "manifest", "manifest": manifest.sealed})
+        await self._spread(manifest)
         story = node.story.result()
         return {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
 
@@ -242,6 +243,23 @@ class Runs:
         if self._nursery is None:
             raise Unhealthy("runs cannot be started", hint="the daemon is starting or shutting down")
         return self._nursery
+
+    async def _spread(self, manifest: Manifest) -> None:
+        """Send the manifest to all members; go on after a moment whoever has not answered."""
+        unanswered = {peer for peer in manifest.members if peer != self.me}
+        all_answered = trio.Event()
+
+        async def deliver(peer: PeerId) -> None:
+            await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
+            unanswered.discard(peer)
+            if not unanswered:
+                all_answered.set()
+
+        if unanswered:
+            for peer in sorted(unanswered):
+                self._running().start_soon(deliver, peer)
+            with trio.move_on_after(_SPREAD_S):
+                await all_answered.wait()
 
     async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> None:
         """Send a member something that its neighbours pass on as well: a failure is logged."""
