@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,6 +47,9 @@ logger = logging.getLogger("fedd")
 
 # SIGTERM to exit takes at most 5 s: so long for workers to end and goodbyes to go out, the rest for Python.
 SHUTDOWN_S = 4.0
+
+PORTS_NAME = "ports.json"
+SCRATCH_NAME = "scratch"
 
 # How often the service manager's status line is looked at.
 STATUS_S = 2.0
@@ -113,6 +118,7 @@ class Daemon:
         self.config = config
         self.stop_requested = trio.Event()
         self._read_config = read_config
+        self._state = state
         self._notifier = notifier
         self.events = EventLog()
         limits = config.limits
@@ -147,15 +153,16 @@ class Daemon:
             self.inputs,
             key,
             state,
-            policy,
-            RunLimits(
+            os.path.join(state.path, SCRATCH_NAME),
+            policy=policy,
+            limits=RunLimits(
                 runs=int(limits["max_runs"]),
                 results=int(limits["max_results"]),
                 payload_bytes=int(limits["max_payload_bytes"]),
                 edge_timeout_s=limits["edge_timeout_s"],
                 stall_timeout_s=limits["stall_timeout_s"],
             ),
-            self.events,
+            events=self.events,
         )
         self.service = Service(
             name=config.name,
@@ -183,8 +190,7 @@ class Daemon:
             # First of all: a signal that comes right after READY must find its receiver.
             await nursery.start(self._receive_signals)
             await nursery.start(self.swarm.run)
-            for address in self.config.listen:
-                await self.swarm.listen(address)
+            await listen(self.swarm, self.config.listen, self._state)
             await nursery.start(self.presence.run)
             self.admission.restore()
             await nursery.start(self.runs.run)
@@ -197,7 +203,7 @@ class Daemon:
     async def shut_down(self) -> None:
         """End the runs here, say goodbye to the peers, let streams of the control socket end."""
         with trio.move_on_after(SHUTDOWN_S):
-            await self.runs.shut_down()
+            await self.runs.leave_all("the daemon is shutting down")
             await self.presence.goodbye()
             self._note("stopping")
             self.events.close()
@@ -209,7 +215,7 @@ class Daemon:
         while True:
             counts = self.service.count_states()
             words = [f"{count} {state}" for state, count in counts.items() if count]
-            active = self.service.count_active_runs()
+            active = self.runs.active
             words += [f"{active} runs"] if active else []
             self._notifier.status(", ".join(words) or "in no federation")
             if watchdog_s:
@@ -231,8 +237,7 @@ class Daemon:
 
     def _apply(self, new: Config) -> None:
         live, restart = self.config.changes(new)
-        policy = policy_of(new)
-        self.registry.policy = self.runs.policy = policy
+        self.runs.set_policy(policy_of(new))
         self.inputs.reload(new.inputs)
         for address in set(self.config.connect) - set(new.connect):
             self.presence.unpin(_peer_of(address))
@@ -294,6 +299,38 @@ class Daemon:
             reason=change.reason or None,
         )
         logger.info("%s (%s): %s -> %s %s", name, change.peer_id, change.old, change.new, change.reason)
+
+
+async def listen(swarm: Swarm, addresses: Sequence[str], state: StateDirectory) -> None:
+    """Listen at every address; for port 0, at the port of the last time if it is free.
+
+    Others keep this node's address: with a new port at every start, a federation whose members all restart
+    would not find together again. Raises Conflict when an address is in use.
+    """
+    remembered = _read_ports(state)
+    ports: dict[str, int] = {}
+    for text in addresses:
+        address = parse_multiaddr(text)
+        if address.port == 0 and text in remembered:
+            try:
+                listening = await swarm.listen(str(replace(address, port=remembered[text])))
+            except FeddError:
+                listening = await swarm.listen(text)
+        else:
+            listening = await swarm.listen(text)
+        if address.port == 0:
+            ports[text] = parse_multiaddr(listening[0]).port
+    if ports != remembered:
+        state.write(PORTS_NAME, json.dumps(ports).encode())
+
+
+def _read_ports(state: StateDirectory) -> dict[str, int]:
+    try:
+        found = json.loads(state.read(PORTS_NAME) or b"{}")
+        return {str(text): int(port) for text, port in found.items() if 0 < int(port) < 65_536}
+    except (ValueError, TypeError, AttributeError):
+        logger.warning("the remembered ports in %s are damaged; taking free ones", state.path)
+        return {}
 
 
 def policy_of(config: Config) -> Policy:

@@ -14,6 +14,9 @@ from fedd.control.client import Client, NoDaemon
 from fedd.control.schema import EXIT_INTERRUPTED, EXIT_NO_DAEMON, error_kind
 from fedd.paths import default_socket
 
+STARTING_S = 2.0
+"""How long a daemon may take from its start to its socket, on a small board under load."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status of interface.md's table (argparse exits with 2 by itself)."""
@@ -23,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = find_command(options.command)
         # Only the module of the command in hand: most commands need nothing of the others'.
         module = __import__(f"fedd.cli.{command.module}", fromlist=[command.name])
-        with Client(options.socket or default_socket()) as client:
+        # A socket named by hand may be that of a daemon started on the line before.
+        patience_s = STARTING_S if options.socket else 0.0
+        with Client(options.socket or default_socket(), patience_s=patience_s) as client:
             status: int = getattr(module, f"do_{command.name}")(client, options, Output(options.json))
         sys.stdout.flush()
         return status

@@ -143,9 +143,13 @@ def show_result(out: Output, result: Mapping[str, Any], names: Mapping[str, str]
             f"{count_bytes(result.get('bytes_in') or 0)} in, {count_bytes(result.get('bytes_out') or 0)} out",
         )
     )
-    rows += [(name, value_text(value, 200)) for name, value in (result.get("metrics") or {}).items()]
+    rows += [
+        (name, value_text(value, 200))
+        for name, value in (result.get("metrics") or {}).items()
+        if name != "residual"
+    ]
     if result.get("degraded"):
-        rows.append(("degraded", "yes: fewer members than the run began with"))
+        rows.append(("degraded", "yes: fewer members stayed than the quorum asks for"))
     if reason := failure(result):
         rows.append(("reason", reason))
     out.pairs(rows)
@@ -153,11 +157,7 @@ def show_result(out: Output, result: Mapping[str, Any], names: Mapping[str, str]
 
 def failure(result: Mapping[str, Any]) -> str:
     """Why a run did not finish, empty when it says nothing."""
-    error = result.get("error")
-    if isinstance(error, Mapping):
-        hint = f" - {error['hint']}" if error.get("hint") else ""
-        return f"{error.get('detail', '')}{hint}"
-    return str(error or result.get("reason") or "")
+    return str(result.get("error") or "")
 
 
 def _follow(client: Client, run_id: str, out: Output) -> Mapping[str, Any]:

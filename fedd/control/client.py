@@ -10,8 +10,9 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import h11
 
@@ -28,6 +29,8 @@ MAX_REPLY_BYTES = 256 * 1024 * 1024
 
 _READ_BYTES = 65_536
 
+_RETRY_S = 0.05
+
 
 class NoDaemon(FeddError):
     """Nobody answers at the socket."""
@@ -43,9 +46,13 @@ def path_of(*segments: str) -> str:
 class Client:
     """One connection to a daemon, used for one request after the other; close it, or use it with `with`."""
 
-    def __init__(self, socket_path: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, socket_path: str, timeout_s: float = DEFAULT_TIMEOUT_S, patience_s: float = 0.0
+    ) -> None:
+        """`patience_s`: how long to wait for a daemon that is only just starting."""
         self._path = socket_path
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
         self._socket: socket.socket | None = None
         self._http = h11.Connection(h11.CLIENT)
 
@@ -160,16 +167,25 @@ class Client:
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(self._timeout_s)
-            try:
-                with socket_address(os.path.abspath(self._path)) as address:
-                    sock.connect(address)
-            except OSError as error:
-                sock.close()
-                raise _no_daemon(self._path, error) from error
-            self._socket = sock
-        return self._socket
+            deadline = time.monotonic() + self._patience_s
+            while (error := self._connect()) is not None:
+                nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+                if not nobody or time.monotonic() > deadline:
+                    raise _no_daemon(self._path, error) from error
+                time.sleep(_RETRY_S)
+        return cast(socket.socket, self._socket)
+
+    def _connect(self) -> OSError | None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self._timeout_s)
+        try:
+            with socket_address(os.path.abspath(self._path)) as address:
+                sock.connect(address)
+        except OSError as error:
+            sock.close()
+            return error
+        self._socket = sock
+        return None
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

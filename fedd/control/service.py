@@ -16,7 +16,8 @@ from fedd.control.server import Operation, Request
 from fedd.core.identity import parse_peer_id
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
-from fedd.host.runs import RunRequest, Runs
+from fedd.host.run_proposer import RunRequest
+from fedd.host.runs import Runs
 from fedd.net.admission import Admission
 from fedd.net.events import EventLog
 from fedd.net.ping import ping
@@ -100,7 +101,7 @@ class Service:
             "uptime_s": round(trio.current_time() - self._started_at, 3),
             "rss_bytes": resident_bytes(),
             "members": self.count_states(),
-            "runs_active": self.count_active_runs(),
+            "runs_active": self._runs.active,
             "plugins": [plugin.name for plugin in self._registry.plugins() if not plugin.error],
         }
 
@@ -110,10 +111,6 @@ class Service:
         for member in self._presence.members():
             counts[member.state] += 1
         return counts
-
-    def count_active_runs(self) -> int:
-        """How many runs go on here."""
-        return sum(run["state"] not in ("finished", "stopped", "failed") for run in self._runs.list())
 
     async def members(self, request: Request) -> list[dict[str, Any]]:
         """Everyone known; without a federation this node alone."""
@@ -225,6 +222,7 @@ class Service:
         federation = self._presence.federation
         if federation is None:
             raise Conflict("this node belongs to no federation", hint="there is nothing to leave")
+        await self._runs.leave_all("this node leaves the federation")
         await self._admission.leave()
         self._events.publish("federation", what="left", name=federation.name)
         return {"federation": federation.name}
@@ -264,7 +262,7 @@ class Service:
         body = request.body
         await self._registry.ready()
         members = None if body["members"] is None else [self.find_peer(text) for text in body["members"]]
-        started: dict[str, Any] = await self._runs.start(
+        return await self._runs.start(
             RunRequest(
                 algorithm=body["algorithm"],
                 parameters=body["parameters"],
@@ -277,11 +275,10 @@ class Service:
                 pace_s=body["pace_s"],
             )
         )
-        return started
 
     async def runs(self, request: Request) -> list[dict[str, Any]]:
         """Runs known here."""
-        return self._runs.list()
+        return self._runs.summaries()
 
     async def show(self, request: Request) -> Mapping[str, Any]:
         """One run."""
@@ -289,13 +286,12 @@ class Service:
 
     async def watch(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
         """Progress of a run, then its result."""
-        return self._runs.watch(request.path["run"])
+        run_id = self._runs.get(request.path["run"])["run_id"]  # an unknown run is an error, not a stream
+        return self._runs.watch(run_id)
 
     async def stop(self, request: Request) -> dict[str, Any]:
         """Stop a run everywhere."""
-        await self._runs.stop(request.path["run"])
-        result = self._runs.get(request.path["run"])
-        return {"run_id": result["run_id"], "state": result["state"]}
+        return await self._runs.stop(request.path["run"])
 
     async def events(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
         """The event log."""
