@@ -294,6 +294,7 @@ class Connection:
         rest = ciphertext
         if rest:
             rest = rest[self._open_frames(memoryview(rest), len(rest)) :]
+        self.flush()
         while not self.closed:
             await wire.wait_readable()
             buffer = pool.take()
