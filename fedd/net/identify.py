@@ -7,7 +7,7 @@ hints for dialling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -58,7 +58,8 @@ def encode_identification(swarm: Swarm, stream: Stream) -> bytes:
     """Give the message about this node for the peer of `stream`: protocols that it may speak only."""
     fields: list[tuple[int, int | bytes]] = [(_KEY, swarm.key.public_key.to_protobuf())]
     for address in swarm.addresses[:MAX_ADDRESSES]:
-        fields.append((_LISTEN_ADDRESS, multiaddr_to_bytes(parse_multiaddr(address))))
+        plain = replace(parse_multiaddr(address), peer_id=None)  # the specification has them without /p2p
+        fields.append((_LISTEN_ADDRESS, multiaddr_to_bytes(plain)))
     for protocol in swarm.protocols_for(stream.peer_id)[:MAX_PROTOCOLS]:
         fields.append((_PROTOCOL, protocol.encode()))
     fields += [
