@@ -22,7 +22,7 @@ class Model:
 
     def error_of(self, coefficients: dict[str, float], columns: tuple[str, ...]) -> float:
         """The largest deviation of `coefficients` from this model, over the largest coefficient here."""
-        exact = dict(zip(("intercept", *columns), (self.intercept, *self.slopes), strict=False))
+        exact = dict(zip(("intercept", *columns), (self.intercept, *self.slopes), strict=True))
         largest = max(abs(value) for value in exact.values())
         return max(
             float(abs(Fraction(coefficients[name]) - value) / largest) for name, value in exact.items()

@@ -77,7 +77,7 @@ class Picture:
 
     def say(self, text: str, style: str = "") -> None:
         """Print one line."""
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(text, style=style), soft_wrap=True)
 
     def members(self) -> None:
         """Print the members' table."""
