@@ -7,6 +7,7 @@ with Client("/run/fedd.sock") as client:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, cast
 
 import h11
 
-from fedd.api import errors
+from fedd.api import errors as api_errors
 from fedd.api.errors import FeddError, TimedOut, Unhealthy
 from fedd.control.requests import encode_segment
 from fedd.paths import socket_address
@@ -138,18 +139,13 @@ class Client:
             event = self._next_event()
             if isinstance(event, h11.Response):
                 return event
-            if isinstance(event, h11.ConnectionClosed):
-                raise Unhealthy(
-                    f"the daemon at {self._path} closed the connection",
-                    hint="is it still running? see its log",
-                )
 
     def _body(self) -> Iterator[bytes]:
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            elif isinstance(event, h11.EndOfMessage):
                 return
 
     def _next_event(self) -> Any:
@@ -157,7 +153,10 @@ class Client:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            self._http.receive_data(self._connected().recv(_READ_BYTES))
+            data = self._connected().recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "it was closed")
+            self._http.receive_data(data)
 
     def _next_cycle(self) -> None:
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
@@ -218,7 +217,7 @@ class Client:
 
 def _no_daemon(path: str, error: OSError) -> FeddError:
     if isinstance(error, PermissionError):
-        return errors.Denied(
+        return api_errors.Denied(
             f"you may not use the socket {path}", hint="join its group, or run fedctl as the daemon's user"
         )
     if isinstance(error, BlockingIOError | TimeoutError):
@@ -236,7 +235,7 @@ def _error_from(document: Any) -> FeddError:
         return FeddError("the daemon refused, and did not say why")
     detail, hint, field = (str(document.get(name) or "") for name in ("detail", "hint", "field"))
     code = document.get("code")
-    for kind in vars(errors).values():
+    for kind in vars(api_errors).values():
         if isinstance(kind, type) and issubclass(kind, FeddError) and kind.code == code:
             return kind(detail, hint=hint, field=field)
     return FeddError(detail, hint=hint, field=field)

@@ -133,16 +133,22 @@ class ControlServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_closed, connection, nursery.cancel_scope)
             try:
-                result = await self._operations[request.route.operation](request)
-                if request.route.streams:
-                    await _reply_stream(connection, result, request.request_id)
-                else:
-                    await _reply(connection, 200, result)
+                await self._answer(connection, request)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 connection.broken = True
-            except Exception as raised:
-                await _reply_error(connection, _deliberate(raised, request), request.request_id)
             nursery.cancel_scope.cancel()
+
+    async def _answer(self, connection: _Connection, request: Request) -> None:
+        """Do what is asked and reply. Raises trio's errors when the client cannot be reached."""
+        try:
+            result = await self._operations[request.route.operation](request)
+        except Exception as raised:
+            await _reply_error(connection, _deliberate(raised, request), request.request_id)
+            return
+        if request.route.streams:
+            await _reply_stream(connection, result, request)
+        else:
+            await _reply(connection, 200, result)
 
 
 class _Connection:
@@ -327,7 +333,7 @@ async def _reply_malformed(connection: _Connection, error: h11.RemoteProtocolErr
 
 
 async def _reply_stream(
-    connection: _Connection, items: AsyncIterator[Mapping[str, Any]], request_id: str
+    connection: _Connection, items: AsyncIterator[Mapping[str, Any]], request: Request
 ) -> None:
     head = h11.Response(
         status_code=200, headers=[("Content-Type", "application/x-ndjson"), ("Transfer-Encoding", "chunked")]
@@ -337,12 +343,18 @@ async def _reply_stream(
         if close is not None:  # a generator holds a subscription until it is closed
             stack.push_async_callback(close)
         await connection.send_in_time(head)
-        try:
-            async for item in items:
+        while True:
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
+                break
+            except Exception as raised:
+                error = _deliberate(raised, request)
+                item = {"kind": "error", **error_document(error, request.request_id)}
                 await connection.send(_line(item))
-                connection.seat.last_heard = trio.current_time()
-        except FeddError as error:
-            await connection.send(_line({"kind": "error", **error_document(error, request_id)}))
+                break
+            await connection.send(_line(item))
+            connection.seat.last_heard = trio.current_time()
         await connection.send_in_time(_line({"kind": "end"}), h11.EndOfMessage())
 
 
