@@ -111,9 +111,9 @@ def test_the_longest_line_is_accepted() -> None:
 )
 def test_broken_lines_are_refused_and_the_machine_stays_broken(data: bytes, reason: str) -> None:
     for machine in (Dialer(["/a"]), Listener(["/a"])):
-        for _ in range(2):
+        for given_data in (data, HEADER_LINE + line("/a")):
             with pytest.raises(ProtocolError, match=reason):
-                machine.receive_data(data)
+                machine.receive_data(given_data)
         assert not machine.finished
 
 
