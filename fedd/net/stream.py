@@ -100,9 +100,9 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_sendable()
-        await trio.lowlevel.checkpoint()
         self._sending = True
         try:
+            await trio.lowlevel.checkpoint()
             while self._core.send_window == 0 and not self._core.dead:
                 await self._wait_to_write()
         finally:
@@ -199,6 +199,8 @@ class Stream(trio.abc.HalfCloseableStream):
         return data
 
     async def _wait_to_read(self) -> None:
+        if self._reader is not None:  # it came while this task was at its checkpoint
+            raise trio.BusyResourceError("another task is receiving on this stream")
         self._reader = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:

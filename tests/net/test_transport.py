@@ -1,0 +1,346 @@
+"""Addresses, TCP's errors, and the in-memory network."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
+from fedd.core.identity import PrivateKey
+from fedd.net import tcp
+from fedd.net.tcp import TcpNetwork, broken_reason, machine_addresses
+from fedd.net.transport import (
+    MEMORY_PIPE_BYTES,
+    Address,
+    MemoryNetwork,
+    MemoryWire,
+    multiaddr_from_bytes,
+    multiaddr_to_bytes,
+    parse_multiaddr,
+)
+
+PEER = PrivateKey.from_seed(bytes(32)).peer_id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/ip4/127.0.0.1/tcp/0",
+        f"/ip4/192.0.2.7/tcp/65535/p2p/{PEER}",
+        f"/ip6/::1/tcp/4001/p2p/{PEER}",
+        "/dns/example.org/tcp/1",
+        "/dns4/a-b.example/tcp/1",
+        "/dns6/localhost/tcp/1",
+        "/memory/12",
+        f"/memory/12/p2p/{PEER}",
+    ],
+)
+def test_addresses_are_read_and_written(text: str) -> None:
+    assert str(parse_multiaddr(text)) == text
+
+
+def test_other_spellings_of_an_address_are_one() -> None:
+    assert str(parse_multiaddr("/ip6/0:0::1/tcp/1/")) == "/ip6/::1/tcp/1"
+    assert str(parse_multiaddr(f"/ip4/1.2.3.4/tcp/1/ipfs/{PEER}")) == f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not an address"),
+        ("192.0.2.7:4001", "not an address"),
+        ("/ip4/999.0.0.1/tcp/1", "999"),
+        ("/ip6/1.2.3.4/tcp/1", "not an address"),
+        ("/ip4/1.2.3.4/tcp/65536", "at most 65535"),
+        ("/ip4/1.2.3.4/udp/1/quic-v1", "fedd speaks tcp, not ip4/udp/quic-v1"),
+        ("/ip4/1.2.3.4/tcp/1/p2p/nonsense", "nonsense"),
+        ("/ip4/1.2.3.4/tcp", "tcp"),
+        ("x" * 5000, "not an address"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(text: str, says: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        parse_multiaddr(text)
+    assert says in caught.value.detail
+    assert len(str(caught.value)) < 700
+
+
+def test_binary_addresses() -> None:
+    address = parse_multiaddr(f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}")
+    assert multiaddr_from_bytes(multiaddr_to_bytes(address)) == str(address)
+    assert multiaddr_to_bytes(parse_multiaddr("/ip4/1.2.3.4/tcp/80")) == bytes([4, 1, 2, 3, 4, 6, 0, 80])
+    with pytest.raises(InvalidParameter, match="not a binary multiaddress"):
+        multiaddr_from_bytes(b"\xff\xff\xff")
+
+
+def test_wildcards() -> None:
+    assert parse_multiaddr("/ip4/0.0.0.0/tcp/1").is_wildcard
+    assert parse_multiaddr("/ip6/::/tcp/1").is_wildcard
+    assert not parse_multiaddr("/ip6/::1/tcp/1").is_wildcard
+    assert not parse_multiaddr("/memory/1").is_wildcard
+    assert not parse_multiaddr("/dns/localhost/tcp/1").is_wildcard
+    assert machine_addresses("ip4")
+    assert machine_addresses("ip6")
+
+
+# ---- TCP ------------------------------------------------------------------------------
+
+
+async def test_tcp_carries_bytes_and_closes() -> None:
+    network = TcpNetwork()
+    listener = await network.listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    (address,) = listener.addresses
+    assert address.port
+    wire = await network.connect(address)
+    other = await listener.accept()
+    assert wire.local_address == other.remote_address
+    assert wire.remote_address == address
+    buffer = memoryview(bytearray(10))
+    with pytest.raises(BlockingIOError):
+        other.recv_into(buffer)
+    assert wire.send(b"hello") == 5
+    await other.wait_readable()
+    assert other.recv_into(buffer) == 5
+    await wire.wait_writable()
+    wire.close()
+    wire.close()
+    await other.wait_readable()
+    assert other.recv_into(buffer) == 0
+    for wait in (wire.wait_readable, wire.wait_writable):
+        with pytest.raises(trio.ClosedResourceError):
+            await wait()
+    other.close()
+    listener.close()
+    with pytest.raises(NotConnected, match="nobody listens") as caught:
+        await network.connect(address)
+    assert "check that the daemon" in caught.value.hint
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+
+
+async def test_listening_on_a_wildcard_gives_addresses_that_can_be_dialled() -> None:
+    network = TcpNetwork()
+    listener = await network.listen(parse_multiaddr("/ip4/0.0.0.0/tcp/0"))
+    assert "127.0.0.1" in [address.host for address in listener.addresses]
+    wire = await network.connect(listener.addresses[-1])
+    wire.close()
+    listener.close()
+
+
+async def test_ipv6() -> None:
+    network = TcpNetwork()
+    try:
+        listener = await network.listen(parse_multiaddr("/ip6/::/tcp/0"))
+    except FeddError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    local = Address("ip6", "::1", listener.addresses[0].port)
+    wire = await network.connect(local)
+    other = await listener.accept()
+    assert other.remote_address.transport == "ip6"
+    for end in (wire, other, listener):
+        end.close()
+
+
+async def test_names_are_resolved() -> None:
+    network = TcpNetwork()
+    listener = await network.listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    wire = await network.connect(Address("dns4", "localhost", listener.addresses[0].port))
+    wire.close()
+    listener.close()
+    with pytest.raises(NotConnected, match="does not resolve"):
+        await network.connect(Address("dns4", "no such name", 1))
+
+
+async def test_an_address_in_use_is_a_conflict_that_says_what_to_do() -> None:
+    network = TcpNetwork()
+    listener = await network.listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    with pytest.raises(Conflict) as caught:
+        await network.listen(listener.addresses[0])
+    assert str(listener.addresses[0]) in caught.value.detail
+    assert "in use" in caught.value.detail
+    assert "/tcp/0" in caught.value.hint
+    listener.close()
+    again = await network.listen(listener.addresses[0])
+    again.close()
+
+
+async def test_listening_where_one_cannot_is_refused() -> None:
+    network = TcpNetwork()
+    with pytest.raises(InvalidParameter, match="no such address"):
+        await network.listen(parse_multiaddr("/ip4/192.0.2.1/tcp/0"))
+    with pytest.raises(InvalidParameter, match="numeric"):
+        await network.listen(parse_multiaddr("/dns/localhost/tcp/0"))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.EACCES, Denied, "not permitted"),
+        (errno.EAFNOSUPPORT, InvalidParameter, "no such address"),
+        (errno.EMFILE, Unhealthy, "Too many open files"),
+    ],
+)
+def test_why_one_cannot_listen(number: int, kind: type[FeddError], says: str) -> None:
+    error = tcp._cannot_listen(Address("ip4", "127.0.0.1", 1), OSError(number, "Too many open files"))
+    assert type(error) is kind
+    assert says in error.detail
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.EMFILE, Unhealthy, "cannot dial"),
+        (errno.ENETUNREACH, NotConnected, "unreachable"),
+        (errno.ECONNREFUSED, NotConnected, "nobody listens"),
+    ],
+)
+def test_why_one_cannot_dial(number: int, kind: type[FeddError], says: str) -> None:
+    error = tcp._not_connected(Address("ip4", "127.0.0.1", 1), OSError(number, "Network is unreachable"))
+    assert type(error) is kind
+    assert says in error.detail
+
+
+def test_why_a_link_broke() -> None:
+    assert broken_reason(ConnectionResetError(errno.ECONNRESET, "reset")) == "closed"
+    assert broken_reason(BrokenPipeError(errno.EPIPE, "pipe")) == "closed"
+    assert broken_reason(OSError(errno.EHOSTUNREACH, "No route to host")) == "error: No route to host"
+
+
+async def test_a_socket_without_descriptors_left_says_so() -> None:
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+
+    class Full:
+        async def accept(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def close(self) -> None:
+            real.close()
+
+    real, listener._socket = listener._socket, Full()
+    with pytest.raises(Unhealthy, match="Too many open files") as caught:
+        await listener.accept()
+    assert "LimitNOFILE" in caught.value.hint
+    listener.close()
+
+
+def test_little_is_held_unsent_by_the_kernel() -> None:
+    a, b = socket.socketpair()
+    a.close()
+    b.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        raw = socket.create_connection(server.getsockname())
+        wire = tcp.TcpWire(raw)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 16 * 1024
+        raw.close()
+        assert wire.remote_address.host == "127.0.0.1"
+
+
+# ---- in memory ------------------------------------------------------------------------
+
+
+async def memory_pair(network: MemoryNetwork) -> tuple[MemoryWire, MemoryWire]:
+    listener = await network.listen(Address("memory", "", 0))
+    await network.connect(listener.addresses[0])
+    other = await listener.accept()
+    assert isinstance(other, MemoryWire)
+    return network.wires[-1], other
+
+
+async def test_memory_wires_are_bounded_and_in_order() -> None:
+    a, b = await memory_pair(MemoryNetwork())
+    assert a.send(bytes(100_000)) == MEMORY_PIPE_BYTES
+    with pytest.raises(BlockingIOError):
+        a.send(b"x")
+    buffer = memoryview(bytearray(10))
+    with trio.testing.assert_checkpoints():
+        await b.wait_readable()
+    assert b.recv_into(buffer) == 10
+    await a.wait_writable()
+    assert a.send(b"x" * 20) == 10
+    large = memoryview(bytearray(100_000))
+    assert b.recv_into(large) == MEMORY_PIPE_BYTES
+    assert bytes(large[MEMORY_PIPE_BYTES - 10 : MEMORY_PIPE_BYTES]) == b"x" * 10
+    with pytest.raises(BlockingIOError):
+        b.recv_into(buffer)
+
+
+async def test_memory_wires_take_their_time(autojump_clock: trio.testing.MockClock) -> None:
+    a, b = await memory_pair(MemoryNetwork(latency_s=0.5))
+    start = trio.current_time()
+    a.send(b"hello")
+    buffer = memoryview(bytearray(10))
+    with pytest.raises(BlockingIOError):
+        b.recv_into(buffer)
+    await b.wait_readable()
+    assert trio.current_time() - start == pytest.approx(0.5)
+    assert b.recv_into(buffer) == 5
+    a.close()
+    await b.wait_readable()
+    assert b.recv_into(buffer) == 0
+    assert b.send(b"into the void") == 13
+    with pytest.raises(ConnectionResetError):
+        a.send(b"x")
+
+
+async def test_memory_faults(autojump_clock: trio.testing.MockClock) -> None:
+    a, b = await memory_pair(MemoryNetwork())
+    buffer = memoryview(bytearray(10))
+    a.hold()
+    a.send(b"held")
+    with trio.move_on_after(100) as scope:
+        await b.wait_readable()
+    assert scope.cancelled_caught
+    a.release()
+    await b.wait_readable()
+    assert b.recv_into(buffer) == 4
+    a.send(b"lost")
+    b.cut()
+    for end in (a, b):
+        await end.wait_readable()
+        await end.wait_writable()
+        with pytest.raises(ConnectionResetError):
+            end.recv_into(buffer)
+        with pytest.raises(ConnectionResetError):
+            end.send(b"x")
+
+
+async def test_closing_a_memory_wire_wakes_who_waits() -> None:
+    a, b = await memory_pair(MemoryNetwork())
+    while True:
+        try:
+            a.send(bytes(1000))
+        except BlockingIOError:
+            break
+    closed = []
+
+    async def wait(what: str) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await getattr(a, what)()
+        closed.append(what)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "wait_readable")
+        nursery.start_soon(wait, "wait_writable")
+        await trio.testing.wait_all_tasks_blocked()
+        a.close()
+    assert sorted(closed) == ["wait_readable", "wait_writable"]
+    b.close()
+
+
+async def test_memory_addresses_are_taken_and_given_free() -> None:
+    network = MemoryNetwork()
+    listener = await network.listen(Address("memory", "", 7))
+    with pytest.raises(Conflict, match="/memory/7"):
+        await network.listen(Address("memory", "", 7))
+    for _ in range(128):
+        await network.connect(Address("memory", "", 7))
+    with pytest.raises(NotConnected, match="too many wait"):
+        await network.connect(Address("memory", "", 7))
+    listener.close()
+    with pytest.raises(NotConnected, match="nobody listens"):
+        await network.connect(Address("memory", "", 7))
