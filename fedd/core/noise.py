@@ -105,20 +105,22 @@ class SymmetricState:
 class HandshakeXX:
     """The XX pattern (section 7.5): three messages, after which each end knows the other's static key.
 
-    `static` and `ephemeral` are 32 private bytes each; without `ephemeral` a fresh key is made.
+    `static` and `ephemeral` are 32 private bytes each; where one is missing a fresh key is made.
     """
 
     def __init__(
-        self, *, initiator: bool, static: bytes, ephemeral: bytes | None = None, prologue: bytes = b""
+        self,
+        *,
+        initiator: bool,
+        static: bytes | None = None,
+        ephemeral: bytes | None = None,
+        prologue: bytes = b"",
     ) -> None:
         self._symmetric = SymmetricState(prologue=prologue)
         self._initiator = initiator
-        self._static = X25519PrivateKey.from_private_bytes(static)
-        self._ephemeral = (
-            X25519PrivateKey.generate()
-            if ephemeral is None
-            else X25519PrivateKey.from_private_bytes(ephemeral)
-        )
+        self._static = _private_key(static)
+        self._ephemeral = _private_key(ephemeral)
+        self.static_public = self._static.public_key().public_bytes_raw()
         self.remote_ephemeral = b""
         """The other end's ephemeral public key, empty until its first message was read."""
         self.remote_static = b""
@@ -149,7 +151,7 @@ class HandshakeXX:
                 self._symmetric.mix_hash(public)
                 message += public
             elif step == "s":
-                message += self._symmetric.encrypt_and_hash(self._static.public_key().public_bytes_raw())
+                message += self._symmetric.encrypt_and_hash(self.static_public)
             else:
                 self._mix_shared_secret(step)
         message += self._symmetric.encrypt_and_hash(payload)
@@ -189,6 +191,10 @@ class HandshakeXX:
         except ValueError:  # a point of small order: the secret would be the same for everyone
             raise ProtocolError("a Noise handshake message holds a degenerate key") from None
         self._symmetric.mix_key(secret)
+
+
+def _private_key(seed: bytes | None) -> X25519PrivateKey:
+    return X25519PrivateKey.generate() if seed is None else X25519PrivateKey.from_private_bytes(seed)
 
 
 def _take(message: bytes, offset: int, length: int) -> bytes:
@@ -331,11 +337,10 @@ class NoiseHandshake:
         static_seed: bytes | None = None,
         ephemeral_seed: bytes | None = None,
     ) -> None:
-        static = X25519PrivateKey.generate().private_bytes_raw() if static_seed is None else static_seed
-        self._handshake = HandshakeXX(initiator=initiator, static=static, ephemeral=ephemeral_seed)
+        self._handshake = HandshakeXX(initiator=initiator, static=static_seed, ephemeral=ephemeral_seed)
         self._key = key
         self._expected_peer = expected_peer
-        self._payload = _encode_payload(key, static, muxers)
+        self._payload = _encode_payload(key, self._handshake.static_public, muxers)
         self._received = bytearray()
         self._outgoing = bytearray()
         self._error: FeddError | None = None
@@ -423,9 +428,8 @@ class NoiseHandshake:
             raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
 
 
-def _encode_payload(key: PrivateKey, static: bytes, muxers: Sequence[str]) -> bytes:
+def _encode_payload(key: PrivateKey, static_public: bytes, muxers: Sequence[str]) -> bytes:
     """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 with the muxers in 2."""
-    static_public = X25519PrivateKey.from_private_bytes(static).public_key().public_bytes_raw()
     fields: list[tuple[int, int | bytes]] = [
         (1, key.public_key.to_protobuf()),
         (2, key.sign(_SIGNATURE_PREFIX + static_public)),
