@@ -340,11 +340,11 @@ class NoiseHandshake:
         self._handshake = HandshakeXX(initiator=initiator, static=static_seed, ephemeral=ephemeral_seed)
         self._key = key
         self._expected_peer = expected_peer
-        self._payload = _encode_payload(key, self._handshake.static_public, muxers)
         self._received = bytearray()
         self._outgoing = bytearray()
         self._error: FeddError | None = None
         self._peer: PublicKey | None = None
+        self._offered_muxers = tuple(muxers)
         self._muxers: tuple[str, ...] = ()
         self._write_if_due()
 
@@ -396,8 +396,9 @@ class NoiseHandshake:
 
     def _write_if_due(self) -> None:
         if self._handshake.writes_next:
-            # The first message of XX is not encrypted: its payload is empty.
-            payload = self._payload if self._handshake.remote_ephemeral else b""
+            # The first message of XX is not encrypted: its payload is empty. Signing waits until the
+            # other end has said something, so that silent connections cost no signature.
+            payload = self._encode_payload() if self._handshake.remote_ephemeral else b""
             message = self._handshake.write_message(payload)
             self._outgoing += _pack_length(len(message)) + message
 
@@ -427,13 +428,12 @@ class NoiseHandshake:
         except UnicodeDecodeError:
             raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
 
-
-def _encode_payload(key: PrivateKey, static_public: bytes, muxers: Sequence[str]) -> bytes:
-    """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 with the muxers in 2."""
-    fields: list[tuple[int, int | bytes]] = [
-        (1, key.public_key.to_protobuf()),
-        (2, key.sign(_SIGNATURE_PREFIX + static_public)),
-    ]
-    if muxers:
-        fields.append((4, encode_message((2, muxer.encode()) for muxer in muxers)))
-    return encode_message(fields)
+    def _encode_payload(self) -> bytes:
+        """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 with the muxers in 2."""
+        fields: list[tuple[int, int | bytes]] = [
+            (1, self._key.public_key.to_protobuf()),
+            (2, self._key.sign(_SIGNATURE_PREFIX + self._handshake.static_public)),
+        ]
+        if self._offered_muxers:
+            fields.append((4, encode_message((2, muxer.encode()) for muxer in self._offered_muxers)))
+        return encode_message(fields)
