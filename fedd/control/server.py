@@ -160,8 +160,9 @@ class _Connection:
         self.broken = False
         self._stream = stream
         self._limits = limits
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+        self._http = self._new_machine()
         self._head = b""
+        self._early = b""  # bytes of the next request, come while the present one was worked on
 
     async def next_request(self) -> tuple[str, str, bytes] | None:
         """Method, target and body of the next request; None when the client closed or fell silent.
@@ -209,6 +210,9 @@ class _Connection:
         return event
 
     async def _receive(self) -> bytes:
+        if self._early:
+            data, self._early = self._early, b""
+            return data
         data = bytes(await self._stream.receive_some(65_536))
         self.seat.last_heard = trio.current_time()
         return data
@@ -223,9 +227,13 @@ class _Connection:
         self._http.receive_data(data)
 
     async def wait_closed(self) -> None:
-        """Return when the client closes; requests sent before their turn end the connection later."""
-        while data := await self._stream.receive_some(65_536):
-            self.broken = bool(data)
+        """Return when the client closes. What it sends before its turn is kept, up to a bound."""
+        while len(self._early) <= self._limits.header_bytes:
+            data = await self._stream.receive_some(65_536)
+            if not data:
+                return
+            self._early += data
+        await trio.sleep_forever()
 
     async def send(self, *events: Any) -> None:
         """Write events as one. Raises trio.BrokenResourceError."""
@@ -242,11 +250,13 @@ class _Connection:
         """Get ready for another request; False when the connection ends here."""
         if self.broken or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
-        if self._http.trailing_data[0]:
-            return False  # pipelining is not supported; the client sees the close and asks again
-        self._http.start_next_cycle()
+        self._early = self._http.trailing_data[0] + self._early
+        self._http = self._new_machine()
         self._head = b""
         return True
+
+    def _new_machine(self) -> h11.Connection:
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)
 
     @property
     def may_reply(self) -> bool:
