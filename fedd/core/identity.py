@@ -36,7 +36,6 @@ _MULTIHASH_IDENTITY, _MULTIHASH_SHA256 = 0x00, 0x12
 _INLINE_KEY_BYTES = 42  # a longer public key is hashed (peer-ids specification)
 _CID_V1, _CID_LIBP2P_KEY = 0x01, 0x72
 _MAX_PEER_ID_CHARS = 128  # the longest form, base32 of a 42-byte key, has 75
-_MAX_SIGNATURE_BYTES = 256  # the largest, ECDSA on P-521 in DER, has 139
 _MAX_PUBLIC_KEY_BYTES = 512  # the largest, P-521 in PKIX form, has 158
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -111,8 +110,6 @@ class PublicKey:
     def verify(self, signature: bytes, data: bytes) -> None:
         """Return when `signature` is this key's over `data`; ProtocolError otherwise."""
         try:
-            if len(signature) > _MAX_SIGNATURE_BYTES:
-                raise InvalidSignature
             if self._key_type == ED25519:
                 self._key.verify(signature, data)
             else:

@@ -429,7 +429,7 @@ class NoiseHandshake:
             raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
 
     def _encode_payload(self) -> bytes:
-        """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 with the muxers in 2."""
+        """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 (muxers 2 inside)."""
         fields: list[tuple[int, int | bytes]] = [
             (1, self._key.public_key.to_protobuf()),
             (2, self._key.sign(_SIGNATURE_PREFIX + self._handshake.static_public)),

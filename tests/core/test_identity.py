@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import InvalidParameter, ProtocolError
@@ -143,6 +143,8 @@ def test_bytes_that_are_no_multihash_of_a_key_are_refused(data: str) -> None:
 
 
 @given(st.binary(min_size=1, max_size=42))
+@example(bytes(42))
+@example(b"\x01")
 def test_every_multihash_survives_its_text(content: bytes) -> None:
     multihash = bytes((0, len(content))) + content
     assert peer_id_to_bytes(peer_id_from_bytes(memoryview(multihash))) == multihash
