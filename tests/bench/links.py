@@ -1,6 +1,6 @@
 """The links benchmark: raw trio TCP, trio SSLStream, gRPC with TLS, py-libp2p and fedd in one run.
 
-    python tests/bench/links.py [--repeat 9] [--bytes 100000000] [--stacks tcp,tls,grpc,py,fedd] [--quick]
+    python tests/bench/links.py [--repeat 9] [--bytes 100000000] [--stacks tcp,tls,...] [--quick]
 
 Each stack has two processes that talk over loopback; every repetition of a case goes once through all
 stacks before the next begins, so a noisy minute of the machine meets all of them. One JSON line a case
@@ -27,9 +27,9 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from interop import environments  # noqa: E402  (found beside the tests, however this file is started)
+from interop import environments
 
-STACKS = ("tcp", "tls", "grpc", "py", "fedd")
+STACKS = ("tcp", "tls", "grpc", "grpc_threads", "py", "fedd")
 Medians = dict[str, dict[str, float]]
 
 
@@ -95,7 +95,7 @@ def command_of(stack: str) -> list[str]:
     """The command line of one end; raises environments.Absent when its environment was not made."""
     if stack in ("tcp", "tls"):
         return [sys.executable, str(HERE / "links_stream.py"), stack]
-    python = sys.executable if stack == "fedd" else environments.python_of(stack)
+    python = sys.executable if stack == "fedd" else environments.python_of(stack.partition("_")[0])
     return [python, str(HERE / f"links_{stack}.py")]
 
 
@@ -189,6 +189,7 @@ def judge(found: dict[str, Medians]) -> None:
         ("bulk rate / raw TCP", ratio("bulk", "mb_per_s", "tcp"), 0.40),
         ("bulk rate / py-libp2p", ratio("bulk", "mb_per_s", "py"), 4.0),
         ("bulk rate / gRPC + TLS", ratio("bulk", "mb_per_s", "grpc"), 1.0),
+        ("bulk rate / gRPC + TLS, threads", ratio("bulk", "mb_per_s", "grpc_threads"), 1.0),
         ("bulk rate / SSLStream", ratio("bulk", "mb_per_s", "tls"), 1.7),
         ("streams a second / py-libp2p", ratio("streams", "streams_per_s", "py"), 4.0),
     ]
@@ -196,8 +197,10 @@ def judge(found: dict[str, Medians]) -> None:
         ("CPU a byte, both ends / raw TCP", ratio("bulk", "cpu_s_per_gb", "tcp"), 3.0),
         ("CPU a byte, both ends / py-libp2p", ratio("bulk", "cpu_s_per_gb", "py"), 0.25),
         ("CPU a byte, both ends / gRPC + TLS", ratio("bulk", "cpu_s_per_gb", "grpc"), 1.1),
+        ("CPU a byte, both ends / gRPC + TLS, threads", ratio("bulk", "cpu_s_per_gb", "grpc_threads"), 1.1),
         ("64 byte round trip / raw TCP", ratio("small", "p50_us", "tcp"), 2.0),
         ("64 byte round trip / gRPC + TLS", ratio("small", "p50_us", "grpc"), 1 / 3),
+        ("64 byte round trip / gRPC + TLS, threads", ratio("small", "p50_us", "grpc_threads"), 1 / 3),
         ("64 byte round trip / py-libp2p", ratio("small", "p50_us", "py"), 1 / 3),
         ("handshake, CPU ms, both ends", own("handshakes", "cpu_ms"), 2.5),
         ("idle connection end, KiB", own("hold", "listener_kib"), 20.0),
@@ -244,7 +247,11 @@ def main() -> None:
                 "bulk": run_case(pairs, "bulk", dict.fromkeys(every, size), repeat, bulk_numbers),
                 "small": run_case(pairs, "small", dict.fromkeys(every, 1000), fewer, small_numbers),
                 "streams": run_case(
-                    pairs, "streams", dict.fromkeys(("grpc", "py", "fedd"), 1000), 3, streams_numbers
+                    pairs,
+                    "streams",
+                    dict.fromkeys(("grpc", "grpc_threads", "py", "fedd"), 1000),
+                    3,
+                    streams_numbers,
                 ),
                 "handshakes": run_case(
                     pairs,
