@@ -19,8 +19,8 @@ echo /opt/dependencies >"$(echo /opt/fedd/lib/python3.*/site-packages)/dependenc
 
 share=/opt/fedd/share/fedd/systemd
 install -m 644 "$share"/fedd.service "$share"/fedd.socket /etc/systemd/system/
-install -m 644 "$share"/sysusers.d/fedd.conf /etc/sysusers.d/
-install -m 644 "$share"/tmpfiles.d/fedd.conf /etc/tmpfiles.d/
+install -m 644 -D "$share"/sysusers.d/fedd.conf /etc/sysusers.d/fedd.conf
+install -m 644 -D "$share"/tmpfiles.d/fedd.conf /etc/tmpfiles.d/fedd.conf
 systemd-sysusers
 systemd-tmpfiles --create fedd.conf
 systemctl daemon-reload
@@ -36,6 +36,11 @@ seen status_line "$(property StatusText)"
 seen user "$(stat --format %U "/proc/$(property MainPID)")"
 seen state_dir "$(stat --format '%a %U' /var/lib/fedd/)"
 seen nobody "$(setpriv --reuid=nobody --clear-groups --regid=nogroup /opt/fedd/bin/fedctl status >/dev/null 2>&1; echo $?)"
+
+# A worker with NumPy under all of the unit's restrictions.
+/opt/fedd/bin/fedctl init plant7 >/dev/null
+/opt/fedd/bin/fedctl set x 2.5 >/dev/null
+seen run "$(/opt/fedd/bin/fedctl --json run consensus --input x | tr '\n' ' ')"
 
 systemctl reload fedd.service
 seen reloaded "$(property ActiveState)"

@@ -95,6 +95,10 @@ class TestInABox:
         assert seen["socket_mode"] == "660 fedd fedd"
         assert seen["nobody"] in ("3", "4")
 
+    def test_a_run_works_under_the_restrictions(self, seen: dict[str, str]) -> None:
+        result = json.loads(seen["run"])
+        assert (result["state"], result["value"]) == ("finished", 2.5)
+
     def test_reload_keeps_it_up(self, seen: dict[str, str]) -> None:
         assert seen["reloaded"] == "active"
 
