@@ -1,0 +1,56 @@
+"""Messages cross with dtype and shape unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedd.api import InvalidMessage
+from fedd.worker.arrays import decode, encode
+
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", *INTEGERS])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3), (2, 0, 3)])
+def test_every_dtype_and_shape_arrives_as_it_was(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape)
+    back = decode(encode({"a": [array]}), 10_000)["a"][0]
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_views_and_byte_orders_are_normalised() -> None:
+    array = np.arange(12, dtype=">f8").reshape(3, 4)
+    for view in (array, array.T, array[::2, 1:], np.asfortranarray(array)):
+        back = decode(encode(view), 10_000)
+        np.testing.assert_array_equal(back, view)
+        assert back.dtype == np.float64
+
+
+def test_scalars_bools_and_tuples_become_plain() -> None:
+    message: Any = (np.float32(0.5), np.int64(7), np.bool_(True), np.array([True, False]))
+    back = decode(encode(message), 1000)
+    assert back[:3] == [0.5, 7, True]
+    assert type(back[1]) is int
+    assert back[3].tolist() == [1, 0]
+
+
+def test_what_arrives_is_read_only() -> None:
+    back = decode(encode(np.ones(3)), 1000)
+    with pytest.raises(ValueError, match="read-only"):
+        back[0] = 2
+
+
+@pytest.mark.parametrize("bad", [np.array(["x"]), np.array([1j]), np.array([None]), {1, 2}, object(), 2**70])
+def test_what_cannot_travel(bad: Any) -> None:
+    with pytest.raises(InvalidMessage):
+        encode([bad])
+
+
+def test_the_bound_holds() -> None:
+    data = encode(np.ones(100))
+    with pytest.raises(InvalidMessage):
+        decode(data, len(data) - 1)
