@@ -29,7 +29,7 @@ _SIOCGIFADDR: Final = 0x8915
 
 def broken_reason(error: OSError) -> str:
     """Name why a link broke: "closed" when the other end's kernel said so, else "error: ..."."""
-    if error.errno in {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}:
+    if isinstance(error, ConnectionError):
         return "closed"
     return f"error: {error.strerror or error}"
 

@@ -54,9 +54,10 @@ async def running(
 async def connected(links: Links, dialler: int = 0, listener: int = 1) -> tuple[Connection, Connection]:
     """Connect two of the swarms; give both ends of the connection."""
     a, b = links.swarms[dialler], links.swarms[listener]
+    there = trio.Event()
+    b.subscribe(lambda kind, link, why: there.set())
     connection = await a.dial(b.addresses)
-    while a.peer_id not in b.connections:
-        await trio.sleep(0.001)
+    await there.wait()
     return connection, b.connections[a.peer_id]
 
 

@@ -1,0 +1,563 @@
+"""Who is let in, who is refused, and which connection stays."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+import trio
+import trio.testing
+from net.links import KEYS, Links, connected, running, stream_pair
+
+from fedd.api.errors import (
+    Conflict,
+    Denied,
+    InvalidParameter,
+    NotConnected,
+    Refused,
+    TimedOut,
+    Unhealthy,
+)
+from fedd.net import connection as connection_module
+from fedd.net.stream import Stream
+from fedd.net.swarm import Swarm, SwarmLimits, _door
+from fedd.net.transport import Address, MemoryNetwork
+
+Clock = trio.testing.MockClock
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.receive_some():
+        await stream.send_all(data)
+
+
+async def settle() -> None:
+    """Let everything happen that happens by itself soon."""
+    await trio.sleep(1)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# ---- dialling -------------------------------------------------------------------------
+
+
+async def test_two_swarms_connect_and_know_each_other() -> None:
+    async with running() as links:
+        a, b = links.swarms
+        there, here = await connected(links)
+        assert (there.peer_id, here.peer_id) == (b.peer_id, a.peer_id)
+        assert (there.direction, here.direction) == ("out", "in")
+        assert await a.dial(b.addresses) is there  # reused
+        assert await b.dial(a.addresses) is here
+        assert links.changes == [[("up", "out", "")], [("up", "in", "")]]
+        assert 0 <= await there.measure_rtt() < 1
+        assert "out" in repr(there)
+        assert "open" in repr(there)
+
+
+async def test_another_key_than_dialled_is_refused() -> None:
+    async with running(3) as links:
+        a, b, c = links.swarms
+        address = b.addresses[0].replace(b.peer_id, c.peer_id)
+        with pytest.raises(Denied, match=f"{b.peer_id} answered where {c.peer_id} was dialled"):
+            await a.dial([address])
+        assert not a.connections
+        assert not b.connections
+        with pytest.raises(Denied):
+            await a.dial(["/memory/2"], peer_id=c.peer_id)
+
+
+async def test_dialling_oneself_is_refused() -> None:
+    async with running() as links:
+        a, b = links.swarms
+        with pytest.raises(Conflict, match="this node itself"):
+            await a.dial(a.addresses)
+        with pytest.raises(Denied, match="own identity key"):
+            await a.dial(["/memory/1"], peer_id=b.peer_id)
+        assert not a.connections
+
+
+async def test_addresses_that_cannot_be_right_are_refused() -> None:
+    async with running(3) as links:
+        a, b, c = links.swarms
+        with pytest.raises(InvalidParameter, match="does not say whose"):
+            await a.dial(["/memory/2"])
+        with pytest.raises(InvalidParameter, match="names another peer"):
+            await a.dial(b.addresses, peer_id=c.peer_id)
+        with pytest.raises(InvalidParameter, match="names another peer"):
+            await a.dial([*b.addresses, *c.addresses])
+        with pytest.raises(InvalidParameter, match="not an address"):
+            await a.dial(["nonsense"])
+        with pytest.raises(NotConnected, match="no address"):
+            await a.dial([], peer_id=b.peer_id)
+        with pytest.raises(InvalidParameter, match="another peer's id"):
+            await a.listen(b.addresses[0])
+
+
+async def test_the_address_that_answers_is_used(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        silent = await links.network.listen(Address("memory", "", 50))
+        connection = await a.dial([f"/memory/{n}" for n in (50, 51, 2)], peer_id=b.peer_id)
+        assert connection.remote_address == "/memory/2"
+        silent.close()
+
+
+async def test_nobody_there(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        with pytest.raises(NotConnected) as caught:
+            await a.dial(["/memory/51", "/memory/52"], peer_id=b.peer_id)
+        assert "/memory/51" in caught.value.detail
+        assert "/memory/52" in caught.value.detail
+        silent = await links.network.listen(Address("memory", "", 50))
+        start = trio.current_time()
+        with pytest.raises(TimedOut, match="does not answer"):
+            await a.dial(["/memory/50"], peer_id=b.peer_id)
+        assert trio.current_time() - start <= 10
+        silent.close()
+
+
+async def test_a_dial_has_a_deadline(autojump_clock: Clock) -> None:
+    class Nowhere(MemoryNetwork):
+        async def connect(self, address: Address) -> None:  # type: ignore[override]
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(KEYS[0], network=Nowhere())
+        await nursery.start(swarm.run)
+        start = trio.current_time()
+        with pytest.raises(TimedOut, match="did not answer at /memory/1 in 10 s"):
+            await swarm.dial(["/memory/1"], peer_id=KEYS[1].peer_id)
+        assert trio.current_time() - start == 10
+        nursery.cancel_scope.cancel()
+
+
+async def test_dials_to_one_peer_share_a_connection(autojump_clock: Clock) -> None:
+    async with running(latency_s=0.1) as links:
+        a, b = links.swarms
+        found = []
+
+        async def dial() -> None:
+            found.append(await a.dial(b.addresses))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(dial)
+        assert len(set(map(id, found))) == 1
+        assert len(links.network.wires) == 1
+
+
+async def test_a_swarm_that_does_not_run_says_so() -> None:
+    swarm = Swarm(KEYS[0])
+    with pytest.raises(Unhealthy, match="not running"):
+        await swarm.listen("/ip4/127.0.0.1/tcp/0")
+    with pytest.raises(Unhealthy, match="not running"):
+        await swarm.dial(["/memory/1"], peer_id=KEYS[1].peer_id)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        with pytest.raises(InvalidParameter, match="no in-memory network"):
+            await swarm.listen("/memory/1")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 0.01, 0.5])
+async def test_simultaneous_dials_leave_one_connection_and_lose_no_stream(
+    autojump_clock: Clock, latency_s: float
+) -> None:
+    async with running(latency_s=latency_s) as links:
+        a, b = links.swarms  # a has the lower id
+        asked: list[bytes] = []
+
+        async def answer(stream: Stream) -> None:
+            request = await stream.receive_exactly(5)
+            await trio.sleep(5)  # over the time in which one of the connections is given up
+            asked.append(request)
+            await stream.send_all(b"answer")
+
+        for swarm in links.swarms:
+            swarm.handle("/ask", answer)
+
+        async def dial_and_ask(here: Swarm, there: Swarm) -> None:
+            await here.dial(there.addresses)
+            stream = await here.open_stream(there.peer_id, "/ask")
+            await stream.send_all(b"hello")
+            assert await stream.receive_exactly(6) == b"answer"
+            await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dial_and_ask, a, b)
+            nursery.start_soon(dial_and_ask, b, a)
+        assert asked == [b"hello"] * 2
+        await trio.sleep(60)
+        kept, mirror = a.connections[b.peer_id], b.connections[a.peer_id]
+        assert (kept.direction, mirror.direction) == ("out", "in")  # dialled by the lower id
+        assert len(a._all) == len(b._all) == 1
+        assert not any(change[0] == "down" for told in links.changes for change in told)
+
+
+async def test_a_peer_that_lost_its_connection_replaces_it(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        old, mirror = await connected(links)
+        await trio.sleep(100)
+        links.network.wires[0].hold()  # b has lost its power, and a has not noticed
+        mirror.close_reason = "gone"  # what b remembers of it after its start
+        del b._connections[a.peer_id]
+        new = await b.dial(a.addresses)
+        await settle()
+        assert a.connections[b.peer_id].direction == "in"
+        assert b.connections[a.peer_id] is new
+        assert old.retired
+        assert links.changes[0] == [("up", "out", ""), ("up", "in", "replaced")]
+        await trio.sleep(30)  # the old one closes although its peer says nothing
+        assert old.closed
+        assert list(a.connections) == [b.peer_id]
+        assert len(links.changes[0]) == 2
+
+
+async def test_a_connection_given_up_is_used_again_by_nobody(autojump_clock: Clock) -> None:
+    async with running() as links:
+        there, here = await connected(links)
+        stream, other = await stream_pair(links)
+        there.retire()
+        there.retire()
+        with pytest.raises(NotConnected, match="takes no new streams"):
+            await there.open_stream("/pair")
+        await settle()
+        with pytest.raises(NotConnected, match="takes no new streams"):
+            await here.open_stream("/pair")  # it has heard of it
+        await stream.send_all(b"but what is open goes on")
+        assert await other.receive_some() == b"but what is open goes on"
+        await trio.sleep(60)
+        assert not there.closed
+        await stream.aclose()
+        await other.aclose()
+        await settle()
+        assert there.close_reason == "local"
+        assert here.close_reason == "closed"
+
+
+# ---- ends -----------------------------------------------------------------------------
+
+
+async def test_disconnecting_is_seen_at_both_ends(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        await connected(links)
+        await a.disconnect(b.peer_id)
+        await settle()
+        assert not a.connections
+        assert not b.connections
+        assert [told[-1] for told in links.changes] == [("down", "out", "local"), ("down", "in", "closed")]
+        with pytest.raises(NotConnected):
+            await a.disconnect(b.peer_id)
+        with pytest.raises(NotConnected, match="dial it first"):
+            await a.open_stream(b.peer_id, "/echo")
+
+
+async def test_a_cut_link_is_seen_at_both_ends(autojump_clock: Clock) -> None:
+    async with running() as links:
+        connection, _ = await connected(links)
+        links.network.wires[0].cut()
+        await settle()
+        assert [told[-1][0] for told in links.changes] == ["down", "down"]
+        assert connection.closed
+        with pytest.raises(NotConnected):
+            await connection.measure_rtt()
+        await connection.aclose()
+        connection.retire()
+
+
+async def test_ending_a_swarm_ends_its_connections(autojump_clock: Clock) -> None:
+    network = MemoryNetwork()
+    async with trio.open_nursery() as outer:
+        a, b = Swarm(KEYS[0], network=network), Swarm(KEYS[1], network=network)
+        await outer.start(a.run)
+        async with trio.open_nursery() as inner:
+            await inner.start(b.run)
+            await b.listen("/memory/9")
+            await a.dial(b.addresses)
+            inner.cancel_scope.cancel()
+        await settle()
+        assert not a.connections
+        assert b.addresses == []
+        assert not network.listeners
+        outer.cancel_scope.cancel()
+
+
+async def test_a_subscriber_that_fails_costs_no_link(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async with running() as links:
+        links.swarms[0].subscribe(fail)
+        connection, _ = await connected(links)
+        assert not connection.closed
+        assert "a subscriber to link changes failed" in caplog.text
+
+
+# ---- protocols ------------------------------------------------------------------------
+
+
+async def test_a_stranger_is_refused_what_is_for_members(autojump_clock: Clock) -> None:
+    async with running(members=False) as links:
+        a, b = links.swarms
+        b.handle("/fedd/secret/1.0.0", echo)
+        b.handle("/public", echo, "anyone")
+        with pytest.raises(Conflict):
+            b.handle("/public", echo)
+        await connected(links)
+        with pytest.raises(Refused, match=r"does not speak /fedd/secret/1\.0\.0"):
+            await a.open_stream(b.peer_id, "/fedd/secret/1.0.0")
+        with pytest.raises(Refused):
+            await a.open_stream(b.peer_id, "/nothing")
+        assert b.protocols_for(a.peer_id) == ["/public"]
+        stream = await a.open_stream(b.peer_id, "/public")
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        b.member_check = lambda peer_id: peer_id == a.peer_id
+        stream = await a.open_stream(b.peer_id, "/fedd/secret/1.0.0")
+        await stream.send_all(b"now we know each other")
+        assert await stream.receive_some() == b"now we know each other"
+
+
+async def test_a_handler_that_fails_costs_its_stream_alone(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fedd.net")
+
+    async def fail(stream: Stream) -> None:
+        await stream.receive_some()
+        raise RuntimeError("a mistake of ours")
+
+    async def complain(stream: Stream) -> None:
+        await stream.receive_exactly(10)
+
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/fail", fail)
+        b.handle("/complain", complain)
+        b.handle("/echo", echo)
+        await connected(links)
+        good = await a.open_stream(b.peer_id, "/echo")
+        bad = await a.open_stream(b.peer_id, "/fail")
+        await bad.send_all(b"x")
+        with pytest.raises(trio.BrokenResourceError):
+            await bad.receive_some()
+        short = await a.open_stream(b.peer_id, "/complain")
+        await short.send_all(b"x")
+        await short.send_eof()
+        with pytest.raises(trio.BrokenResourceError):
+            await short.receive_some()
+        gone = await a.open_stream(b.peer_id, "/echo")
+        gone.reset()
+        await good.send_all(b"still here")
+        assert await good.receive_some() == b"still here"
+        assert "a mistake of ours" in caplog.text
+        assert "after 1 of 10 bytes" in caplog.text
+
+
+async def test_a_stream_that_names_no_protocol_is_closed(autojump_clock: Clock) -> None:
+    async with running() as links:
+        connection, here = await connected(links)
+        stream = Stream(connection, connection._session, connection._session.open())
+        connection.flush()
+        silent_since = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        assert trio.current_time() - silent_since == pytest.approx(10)
+        ended = Stream(connection, connection._session, connection._session.open())
+        await ended.send_eof()
+        with pytest.raises(trio.BrokenResourceError):
+            await ended.receive_some()
+        assert not here.streams
+
+
+async def test_a_peer_that_resets_at_opening_is_asked_again(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/echo", echo)
+        _, here = await connected(links)
+        full = [True, True]
+        here._hooks.inbound_quota = lambda peer_id: 0 if full and full.pop() else 10
+        stream = await a.open_stream(b.peer_id, "/echo")
+        assert not full
+        stream.reset()
+        full[:] = [True] * 5
+        with pytest.raises(Refused, match="resets every stream"):
+            await a.open_stream(b.peer_id, "/echo")
+
+
+async def test_opening_has_a_deadline_and_can_be_cancelled(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/echo", echo)
+        connection, _ = await connected(links)
+        links.network.wires[0].hold()
+        with pytest.raises(TimedOut, match="did not answer for /echo in 2 s"):
+            await a.open_stream(b.peer_id, "/echo", 2)
+        with trio.move_on_after(1):
+            await a.open_stream(b.peer_id, "/echo")
+        assert connection.streams == []
+        async with trio.open_nursery() as nursery:
+
+            async def expect_the_end() -> None:
+                with pytest.raises(NotConnected, match="ended"):
+                    await a.open_stream(b.peer_id, "/echo")
+
+            nursery.start_soon(expect_the_end)
+            await trio.testing.wait_all_tasks_blocked()
+            links.network.wires[0].cut()
+
+
+async def test_handlers_have_a_moment_after_the_end(
+    autojump_clock: Clock,
+) -> None:
+    ended_at = []
+
+    async def linger(stream: Stream) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended_at.append(trio.current_time())
+
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/linger", linger)
+        await connected(links)
+        await a.open_stream(b.peer_id, "/linger")
+        start = trio.current_time()
+        await a.disconnect(b.peer_id)
+        await trio.sleep(100)
+        assert ended_at == [pytest.approx(start + connection_module.HANDLER_GRACE_S)]
+
+
+# ---- limits ---------------------------------------------------------------------------
+
+
+async def silent_wires(links: Links, count: int, number: int = 1) -> list[object]:
+    return [await links.network.connect(Address("memory", "", number)) for _ in range(count)]
+
+
+async def test_half_open_connections_are_few_and_short(autojump_clock: Clock) -> None:
+    limits = SwarmLimits(pending_handshakes=20, pending_handshakes_per_address=3)
+    async with running(limits=limits) as links:
+        a, b = links.swarms
+        start = trio.current_time()
+        await silent_wires(links, 30)
+        await trio.testing.wait_all_tasks_blocked()
+        assert a._pending.total() == 3
+        with pytest.raises((NotConnected, TimedOut)):
+            await b.dial(a.addresses)  # all from one address: it waits in vain for a seat
+        await trio.sleep_until(start + 10.5)
+        assert a._pending.total() == 0
+        await b.dial(a.addresses)
+
+
+async def test_a_busy_door_is_tried_again(autojump_clock: Clock) -> None:
+    limits = SwarmLimits(pending_handshakes_per_address=1, handshake_s=1.0)
+    async with running(limits=limits) as links:
+        a, b = links.swarms
+        await silent_wires(links, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        connection = await b.dial(a.addresses)
+        assert len(links.network.wires) > 2
+        assert not connection.closed
+
+
+async def test_a_quarter_of_the_seats_is_for_members(autojump_clock: Clock) -> None:
+    limits = SwarmLimits(connections=4)
+    assert limits.strangers == 3
+    async with running(7, limits=limits, members=False) as links:
+        hub, *others = links.swarms
+        hub.member_check = lambda peer_id: peer_id == others[-1].peer_id
+        for other in others[:3]:
+            await other.dial(hub.addresses)
+        with contextlib.suppress(NotConnected):  # it learns after its last word that there is no seat
+            await others[3].dial(hub.addresses)
+        await settle()
+        assert not others[3].connections
+        with pytest.raises(Unhealthy, match="no seat"):
+            await hub.dial(others[4].addresses)
+        await others[-1].dial(hub.addresses)
+        await settle()
+        assert others[-1].peer_id in hub.connections
+        assert len(hub.connections) == 4
+
+
+async def test_strangers_have_few_streams(autojump_clock: Clock) -> None:
+    async with running(members=False, limits=SwarmLimits(streams_per_stranger=2)) as links:
+        a, b = links.swarms
+        b.handle("/echo", echo, "anyone")
+        await connected(links)
+        first = await a.open_stream(b.peer_id, "/echo")
+        await a.open_stream(b.peer_id, "/echo")
+        with pytest.raises(Refused):
+            await a.open_stream(b.peer_id, "/echo")
+        await first.aclose()
+        await settle()
+        await a.open_stream(b.peer_id, "/echo")
+
+
+def test_what_counts_as_one_address() -> None:
+    assert _door(Address("ip4", "192.0.2.7", 1)) == _door(Address("ip4", "192.0.2.7", 2))
+    assert _door(Address("ip4", "192.0.2.7", 1)) != _door(Address("ip4", "192.0.2.8", 1))
+    assert _door(Address("ip6", "2001:db8:0:1::1", 1)) == _door(Address("ip6", "2001:db8:0:ff::1", 1))
+    assert _door(Address("ip6", "2001:db8:0:1::1", 1)) != _door(Address("ip6", "2001:db8:0:100::1", 1))
+
+
+async def test_a_listener_without_descriptors_rests_and_goes_on(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        listener = a._listeners[0]
+        real, failures = listener.accept, [Unhealthy("cannot accept connections")]
+
+        async def accept() -> object:
+            if failures:
+                raise failures.pop()
+            return await real()
+
+        await b.dial(a.addresses)
+        listener.accept = accept  # type: ignore[method-assign]
+        await silent_wires(links, 1)
+        await settle()
+        await silent_wires(links, 1)
+        await settle()
+        assert "cannot accept connections" in caplog.text
+
+
+# ---- over TCP -------------------------------------------------------------------------
+
+
+async def test_swarms_over_tcp() -> None:
+    async with trio.open_nursery() as nursery:
+        a, b = Swarm(KEYS[0]), Swarm(KEYS[1])
+        for swarm in (a, b):
+            swarm.member_check = lambda peer_id: True
+            swarm.handle("/echo", echo)
+            await nursery.start(swarm.run)
+        (address,) = await b.listen("/ip4/127.0.0.1/tcp/0")
+        assert address.endswith(f"/p2p/{b.peer_id}")
+        assert b.addresses == [address]
+        with pytest.raises(Conflict, match="in use"):
+            await a.listen(address.split("/p2p/")[0])
+        connection = await a.dial([address])
+        stream = await a.open_stream(b.peer_id, "/echo")
+        payload = bytes(range(256)) * 20_000
+        async with trio.open_nursery() as sending:
+            sending.start_soon(stream.send_all, payload)
+            assert await stream.receive_exactly(len(payload)) == payload
+        assert connection.bytes_out > len(payload)
+        assert connection.remote_address == address.split("/p2p/")[0]
+        down = trio.Event()
+        b.subscribe(lambda kind, link, why: down.set())
+        await a.disconnect(b.peer_id)
+        with trio.fail_after(5):
+            await down.wait()
+        assert not b.connections
+        nursery.cancel_scope.cancel()
