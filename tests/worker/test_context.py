@@ -185,8 +185,6 @@ def test_all_survivors_of_a_flood_hold_the_same_whoever_dies(topology: str) -> N
                 federation = Federation(6, topology=topology, kills=kills, seed=round, quorum=1)
                 results = everywhere(federation, primitive)
                 values = good(results)
-                parts = {tuple(result.dropped[0].peer_id for _ in result.dropped[:1]) for result in results}
-                assert parts
                 component = [r for r in results if not r.killed]
                 near = {r.peer_id: set(federation.graph.neighbors(r.peer_id)) for r in component}
                 for one, value in zip(component, values, strict=True):
