@@ -36,6 +36,7 @@ from fedd.core.presence_messages import (
     split_rows,
     split_versions,
 )
+from fedd.core.reachability import TwoSidedEdges
 from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record, Row
 from fedd.core.verdicts import State, Verdicts
 
@@ -89,8 +90,7 @@ class Membership:
         self._warned = self._ended = False
         self.rows_refused = 0
         for record in known:
-            if record.id != self.me and not record.left:
-                self._database.merge(record, now)
+            self._overlay.hint(record.id, record.addresses)
         self._publish(now)
 
     # -- what is known
@@ -109,6 +109,11 @@ class Membership:
     def links(self) -> list[PeerId]:
         """Peers with which a link stands, heard or not."""
         return sorted(self._links)
+
+    @property
+    def edges(self) -> TwoSidedEdges:
+        """The graph of members: edges that both ends list."""
+        return self._database.edges
 
     @property
     def digest(self) -> bytes:
@@ -169,6 +174,7 @@ class Membership:
     def dial_failed(self, peer: PeerId, now: float) -> list[Action]:
         """What `Dial` asked for did not work."""
         self._overlay.failed(peer, now)
+        self._overlay_due = now
         return self._finish(now)
 
     def heard(self, peer: PeerId, at: float, now: float) -> list[Action]:
@@ -202,10 +208,9 @@ class Membership:
                 self._synchronise(peer, message, now)
         return self._finish(now)
 
-    def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action] | None:
-        """Hold a link with `peer` from now on, whatever the degree; None when too many are pinned."""
-        if not self._overlay.pin(peer, addresses):
-            return None
+    def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:
+        """Hold a link with `peer` from now on, whatever the degree."""
+        self._overlay.pin(peer, addresses)
         self._overlay_due = now
         if peer in self._links:
             self._actions.append(Send(peer, Pin(True)))
@@ -438,6 +443,8 @@ class Membership:
     def _judge_now(self, now: float) -> None:
         self._judge = False
         self._judged_at = now
+        if self._ended:
+            return
         reachable = self._database.edges.reachable_from(self.me)
         changes = self._verdicts.judge(self.records, reachable, now)
         self._actions += [Changed(change) for change in changes]
@@ -455,6 +462,9 @@ class Membership:
             self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
 
     def _maintain(self, now: float) -> None:
+        self._overlay_due = None
+        if self._ended:
+            return
         links = {peer: link.up for peer, link in self._links.items()}
         states = self._states()
         wanted, self._overlay_due = self._overlay.wanted(self.records, states, links, now)
@@ -472,7 +482,7 @@ class Membership:
             self._publish(now)
         if self._judge and now >= self._judged_at + self._timing.judge_s:
             self._judge_now(now)
-        if not self._ended and self._overlay_due is not None and now >= self._overlay_due:
+        if self._overlay_due is not None and now >= self._overlay_due:
             self._maintain(now)
         if self._dirty and now >= self._flushed_at + self._timing.flood_s:
             self._flush(now)

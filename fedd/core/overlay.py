@@ -24,11 +24,13 @@ YIELD_S = 0.3
 RETRY_S, RETRY_MAX_S = 1.0, 10.0
 # A pinned link is needed by a run that waits for it.
 PINNED_RETRY_S, PINNED_RETRY_MAX_S = 0.2, 3.0
+# A peer of whom nothing but an address is known is left to healing after so many dials.
+HINT_ATTEMPTS = 3
 # A peer that shed the link has too many: leave it alone for a while.
 AFTER_TRIM_S = 10.0
-# Hints and pins beyond these are dropped: a federation of this size has other ways to know its members.
+# More hints are dropped, more pins refused: whoever has so many links knows its members by their records.
 MAX_HINTS = 64
-MAX_PINS = 128
+MAX_PINS = 64
 
 
 @dataclass(slots=True)
@@ -60,13 +62,10 @@ class Overlay:
         if peer != self.me and len(self.hints) < MAX_HINTS:
             self.hints[peer] = addresses
 
-    def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> bool:
-        """Keep a link with `peer`; False when there are too many pins."""
-        if peer not in self.pins and len(self.pins) >= MAX_PINS:
-            return False
-        self.pins[peer] = addresses or self.pins.get(peer, ())
+    def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Keep a link with `peer`; the caller sees to it that there are at most MAX_PINS."""
+        self.pins[peer] = addresses
         self._attempts.pop(peer, None)
-        return True
 
     def linked(self, peer: PeerId) -> None:
         """A link with `peer` stands."""
@@ -183,8 +182,11 @@ class Overlay:
     def _wants(self, peer: PeerId, record: Record | None, state: State | None, lonely: bool) -> bool:
         if peer == self.me or state == "left":
             return False
-        if record is None or peer in self.hints or lonely:
-            return record is None or bool(record.addresses) or peer in self.hints
+        if lonely:
+            return record is None or bool(record.addresses)
+        if record is None:
+            attempt = self._attempts.get(peer)
+            return attempt is None or attempt.failures < HINT_ATTEMPTS
         cap = CAP_DIALABLE if record.addresses else CAP
         return state == "alive" and bool(record.addresses) and len(record.neighbours) < cap
 

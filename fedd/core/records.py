@@ -24,7 +24,7 @@ RECORD_DOMAIN = "fedd/record/1"
 MAX_NEIGHBOURS = 64
 MAX_LOST = 64
 MAX_ADDRESSES = 8
-MAX_ADDRESS_CHARS = 256
+MAX_ADDRESS_CHARS = 320
 MAX_NAME_CHARS = 64
 MAX_CHAIN_BYTES = 2048
 # What fits all of the above and still leaves room for the envelope in one 16 KiB frame.

@@ -112,6 +112,9 @@ class Bench:
         self.refused: set[str] = set()
         self.registry: dict[tuple[str, bytes], Record] = {}
         self.messages = 0
+        self.established: dict[int, float] = {}
+        self.healed_at: dict[frozenset[str], float] = {}
+        self._held: dict[frozenset[str], list[Callable[[], None]]] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._fifo: dict[tuple[str, str], float] = {}
@@ -133,8 +136,12 @@ class Bench:
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
+        events, before = 0, -1.0
         while self._heap and self._heap[0][0] <= until:
             self.now, _, call = heapq.heappop(self._heap)
+            events = events + 1 if self.now == before else 0
+            before = self.now
+            assert events < 50_000, "time stands still: a deadline that nothing moves"
             call()
         self.now = until
 
@@ -164,7 +171,7 @@ class Bench:
     def send(self, node: Node, peer: str, message: Message) -> None:
         self.messages += 1
         link = node.links.get(peer)
-        if link is None or self.is_cut(node.peer, peer):
+        if link is None:
             return
         other = self.nodes[peer]
 
@@ -172,7 +179,24 @@ class Bench:
             if other.links.get(node.peer) == link:
                 other.perform(other.core.receive(node.peer, message, self.now))
 
-        self.at(self.travel(node.peer, peer), lambda: other.run(arrive))
+        self.carry(node.peer, peer, lambda: other.run(arrive))
+
+    def carry(self, a: str, b: str, call: Callable[[], None]) -> None:
+        """As TCP does: in order, and what a cut holds up is sent again when it is healed."""
+        if self.is_cut(a, b):
+            self._held.setdefault(frozenset((a, b)), []).append(lambda: self.carry(a, b, call))
+        else:
+            self.at(self.travel(a, b), call)
+
+    def sever(self, a: str, b: str) -> None:
+        self.cut.add(frozenset((a, b)))
+
+    def mend(self, a: str, b: str) -> None:
+        pair = frozenset((a, b))
+        self.cut.discard(pair)
+        self.healed_at[pair] = self.now
+        for call in self._held.pop(pair, []):
+            call()
 
     def dial(self, node: Node, peer: str) -> None:
         other = self.nodes.get(peer)
@@ -197,6 +221,7 @@ class Bench:
 
     def link(self, node: Node, other: Node) -> None:
         link = next(self._link_ids)
+        self.established[link] = self.now
         for end, far in ((other, node), (node, other)):
 
             def up(end: Node = end, far: Node = far) -> None:
@@ -218,8 +243,8 @@ class Bench:
                 del other.links[node.peer]
                 other.perform(other.core.link_down(node.peer, reason, self.now))
 
-        if link is not None and not self.is_cut(node.peer, peer):
-            self.at(self.travel(node.peer, peer), lambda: other.run(arrive))
+        if link is not None:
+            self.carry(node.peer, peer, lambda: other.run(arrive))
 
     # -- faults
 
@@ -244,6 +269,29 @@ class Bench:
         self.at(node.paused_until, node.wake)
 
     # -- observations
+
+    def stable_since(self, a: Node, b: Node) -> float:
+        """Since when the link between two nodes has worked without a break; infinite when it does not."""
+        link = a.links.get(b.peer)
+        if link is None or b.links.get(a.peer) != link or not (a.alive and b.alive):
+            return float("inf")
+        if self.is_cut(a.peer, b.peer) or self.now < max(a.paused_until, b.paused_until):
+            return float("inf")
+        healed = self.healed_at.get(frozenset((a.peer, b.peer)), 0.0)
+        return max(self.established[link], a.paused_until, b.paused_until, healed)
+
+    def path_since(self, a: Node, b: Node) -> float:
+        """The earliest time since which some path of links between the two has worked throughout."""
+        best = {a.peer: float("-inf")}
+        todo = [(float("-inf"), a.peer)]
+        while todo:
+            since, peer = heapq.heappop(todo)
+            for other in self.nodes[peer].links:
+                reached = max(since, self.stable_since(self.nodes[peer], self.nodes[other]))
+                if reached < best.get(other, float("inf")):
+                    best[other] = reached
+                    heapq.heappush(todo, (reached, other))
+        return best.get(b.peer, float("inf"))
 
     def living(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]
