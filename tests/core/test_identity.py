@@ -312,6 +312,12 @@ def test_envelopes_open_for_their_domain_alone(payload: bytes) -> None:
         open_sealed(sealed, "fedd/record/1", OTHER.peer_id)
 
 
+def test_an_envelope_is_signed_behind_a_prefix_of_its_own() -> None:
+    signer, payload, signature = codec.decode(seal(KEY, "fedd/record/1", b"payload"))
+    assert (signer, payload) == (peer_id_to_bytes(KEY.peer_id), b"payload")
+    KEY.public_key.verify(signature, b"fedd-sealed-1:\x0dfedd/record/1\x07payload")
+
+
 def test_a_domain_and_payload_cannot_be_cut_elsewhere() -> None:
     signature = codec.decode(seal(KEY, "ab", b"c"))[2]
     moved = codec.encode([peer_id_to_bytes(KEY.peer_id), b"bc", signature])

@@ -53,6 +53,11 @@ def test_bodies_are_not_copied_into_the_header() -> None:
     assert all(part.readonly for part in frame.body)
 
 
+def test_a_frame_has_its_documented_bytes() -> None:
+    header = codec.encode([{"k": 1}, [2, 0]])
+    assert wire({"k": 1}, [b"ab", b""]) == struct.pack(">IQ", len(header), 2) + header + b"ab"
+
+
 def test_a_cut_frame_is_known_at_the_end_of_the_pipe() -> None:
     stream = wire({"k": 1}, [b"abc"])
     for end in range(len(stream) + 1):
