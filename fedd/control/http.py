@@ -101,6 +101,8 @@ class HttpConnection:
             head, _, _ = self._head.partition(b"\r\n\r\n")
             if head.count(b"\n") != head.count(b"\r\n"):
                 raise h11.RemoteProtocolError("a line of the head ends without CR")
+            if len(head) > self._limits.header_bytes:  # h11 bounds only a head that comes in pieces
+                raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
         self._http.receive_data(data)
 
     async def wait_closed(self) -> None:
