@@ -11,9 +11,9 @@ from fedd.control.client import Client
 
 def do_demo(client: Client, options: Namespace, out: Output) -> int:
     """Real daemons on this machine, torn down at the end."""
-    if not 2 <= options.nodes <= 20:
+    if not 3 <= options.nodes <= 20:
         raise InvalidParameter(
-            f"{options.nodes} nodes are not possible", hint="choose 2 to 20", field="nodes"
+            f"{options.nodes} nodes are not possible", hint="choose 3 to 20", field="nodes"
         )
     from fedd.demo.run import main  # here, because no other command needs it
 
