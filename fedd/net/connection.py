@@ -437,7 +437,7 @@ class Connection:
             return False
         self._release_pending()
         if self._quantum < MAX_QUANTUM_BYTES:
-            self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
+            self._quantum = min(self._quantum * 4, MAX_QUANTUM_BYTES)
         return True
 
     def _seal(self, buffer: memoryview, pieces: list[bytes | memoryview]) -> int:

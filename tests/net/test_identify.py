@@ -81,7 +81,7 @@ async def test_what_peers_say_about_themselves(autojump_clock: Clock) -> None:
         (b"", "ends inside"),
         (message((6, b"hello"))[:-1], "ended its identification"),
         (encode_uvarint(100_000) + b"x", "more than 8192 bytes"),
-        (encode_uvarint(2) + b"\xff\xff", "number"),
+        (encode_uvarint(2) + b"\xff\xff", "varint"),
         (message((1, KEYS[5].public_key.to_protobuf())), "another key"),
     ],
 )
