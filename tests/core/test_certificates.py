@@ -57,7 +57,7 @@ def test_a_newcomer_is_a_member_by_an_admins_key() -> None:
 
 
 def test_a_federation_is_known_by_its_root_key() -> None:
-    assert FEDERATION == hashlib.sha256(b"\x08\x01\x12\x20" + ROOT.public_key.raw).hexdigest()
+    assert hashlib.sha256(b"\x08\x01\x12\x20" + ROOT.public_key.raw).hexdigest() == FEDERATION
     assert federation_id(FOUNDER.public_key) != FEDERATION
 
 
