@@ -19,8 +19,16 @@ import trio
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused, TimedOut
 from fedd.api.types import PeerId
 from fedd.core.multistream import Dialer, Rejected
-from fedd.core.noise import MAX_PLAINTEXT_BYTES, NoiseTransport
+from fedd.core.noise import NoiseTransport
 from fedd.core.yamux import Event, EventKind, Session, YamuxLimits, YamuxStream
+from fedd.net.buffers import (
+    BUFFER_BYTES,
+    MAX_QUANTUM_BYTES,
+    MIN_QUANTUM_BYTES,
+    SMALL_BYTES,
+    BufferPool,
+    seal,
+)
 from fedd.net.stream import Stream
 from fedd.net.tcp import broken_reason
 from fedd.net.transport import Wire
@@ -30,19 +38,6 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 log = logging.getLogger("fedd.net")
-
-FRAMES_PER_SEND: Final = 4
-"""Full Noise frames in one write: more do not make bulk faster, fewer make it slower."""
-
-MAX_QUANTUM_BYTES: Final = FRAMES_PER_SEND * MAX_PLAINTEXT_BYTES
-MIN_QUANTUM_BYTES: Final = 16 * 1024
-"""Payload of one write while the socket is full: a heartbeat waits behind no more than this."""
-
-BUFFER_BYTES: Final = FRAMES_PER_SEND * 65537 + 64 * 1024
-"""A quantum with its tags, and room for the headers and control frames of all streams."""
-
-_SMALL_BYTES: Final = 4096
-"""Pieces below this share a Noise frame; larger ones are sealed from where they are."""
 
 _READS_PER_TURN: Final = 4
 HANDLER_GRACE_S: Final = 5.0
@@ -56,23 +51,6 @@ CLOSE_S: Final = 1.0
 
 OPENING_ATTEMPTS: Final = 3
 """js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
-
-
-class BufferPool:
-    """Large buffers, lent for as long as one read or write takes. At most `keep` are held unused."""
-
-    def __init__(self, keep: int = 4) -> None:
-        self._keep = keep
-        self._free: list[memoryview] = []
-
-    def take(self) -> memoryview:
-        """Borrow BUFFER_BYTES of memory with anything in it."""
-        return self._free.pop() if self._free else memoryview(bytearray(BUFFER_BYTES))
-
-    def give(self, buffer: memoryview) -> None:
-        """Give a borrowed buffer back."""
-        if len(self._free) < self._keep:
-            self._free.append(buffer)
 
 
 @dataclass(slots=True)
@@ -419,11 +397,11 @@ class Connection:
         """Encrypt and write one quantum; False when the socket is full and a part is pending."""
         pieces, finished = self._session.pull(self._quantum)
         size = sum(map(len, pieces))
-        if size <= MIN_QUANTUM_BYTES + _SMALL_BYTES:
+        if size <= MIN_QUANTUM_BYTES + SMALL_BYTES:
             data: bytes | memoryview = self._transport.encrypt(b"".join(pieces))
         else:
             self._pending_buffer = self._hooks.pool.take()
-            data = self._pending_buffer[: self._seal(self._pending_buffer, pieces)]
+            data = self._pending_buffer[: seal(self._transport, self._pending_buffer, pieces)]
         for core in finished:
             core.user.wake_writer()
         try:
@@ -439,30 +417,6 @@ class Connection:
         if self._quantum < MAX_QUANTUM_BYTES:
             self._quantum = min(self._quantum * 4, MAX_QUANTUM_BYTES)
         return True
-
-    def _seal(self, buffer: memoryview, pieces: list[bytes | memoryview]) -> int:
-        """Encrypt into `buffer`: small pieces together, large ones straight from their memory."""
-        seal_into = self._transport.seal_into
-        offset = 0
-        small: list[bytes | memoryview] = []
-        small_bytes = 0
-        for piece in pieces:
-            size = len(piece)
-            if size < _SMALL_BYTES:
-                small.append(piece)
-                small_bytes += size
-                if small_bytes > MAX_PLAINTEXT_BYTES - _SMALL_BYTES:
-                    offset = seal_into(buffer, offset, b"".join(small))
-                    small, small_bytes = [], 0
-                continue
-            if small:
-                offset = seal_into(buffer, offset, b"".join(small))
-                small, small_bytes = [], 0
-            for start in range(0, size, MAX_PLAINTEXT_BYTES):
-                offset = seal_into(buffer, offset, piece[start : start + MAX_PLAINTEXT_BYTES])
-        if small:
-            offset = seal_into(buffer, offset, b"".join(small))
-        return offset
 
     def _release_pending(self) -> None:
         self._pending = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,18 +19,19 @@ from fedd.api.errors import (
     FeddError,
     InvalidParameter,
     NotConnected,
-    TimedOut,
     Unhealthy,
 )
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.core.multistream import Listener as ProtocolListener
 from fedd.core.yamux import YamuxLimits
-from fedd.net.connection import BufferPool, Connection, ConnectionHooks
+from fedd.net.buffers import BufferPool
+from fedd.net.connection import Connection, ConnectionHooks
+from fedd.net.dialling import Dialling
 from fedd.net.stream import Stream
 from fedd.net.tcp import TcpNetwork
 from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_multiaddr
-from fedd.net.upgrade import DoorClosed, Secured, upgrade
+from fedd.net.upgrade import Secured, upgrade
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -41,12 +41,6 @@ log = logging.getLogger("fedd.net")
 Access = Literal["members", "anyone"]
 Handler = Callable[[Stream], Awaitable[None]]
 LinkCallback = Callable[[Literal["up", "down"], Connection, str], None]
-
-DIAL_STAGGER_S: Final = 0.25
-"""How long one address has for itself before the next is tried beside it (RFC 8305 section 5)."""
-
-BUSY_DOOR_RETRY_S: Final = 0.1
-"""First wait before a peer that closed at once is dialled again, doubled each time, with jitter."""
 
 SIMULTANEOUS_S: Final = 20.0
 """Two connections made within this time (two dial deadlines) are a simultaneous dial. A second
@@ -108,12 +102,10 @@ class Swarm:
         """Who may use protocols for members; nobody until somebody sets it."""
         self._memory = network
         self._tcp = TcpNetwork()
-        self._random = random.Random(key.peer_id)
         self._services: dict[str, _Service] = {}
         self._listeners: list[Listener] = []
         self._connections: dict[PeerId, Connection] = {}
         self._all: set[Connection] = set()  # those given up and not yet closed as well
-        self._dialling: dict[PeerId, trio.Event] = {}
         self._pending: Counter[str] = Counter()
         self._callbacks: list[LinkCallback] = []
         self._nursery: trio.Nursery | None = None
@@ -124,6 +116,7 @@ class Swarm:
             on_down=self._on_down,
             pool=BufferPool(),
         )
+        self._dialling = Dialling(key, self.limits.dial_s, self._connections, self._network, self._begin)
 
     # ---- what there is -------------------------------------------------------------------
 
@@ -315,99 +308,8 @@ class Swarm:
         else answers, NotConnected when nobody does, TimedOut after the dial's deadline,
         InvalidParameter for addresses that cannot be right.
         """
-        expected, parsed = self._check_dial(addresses, peer_id)
         self._running()
-        await trio.lowlevel.checkpoint()
-        try:
-            with trio.fail_after(self.limits.dial_s):
-                while True:
-                    existing = self._connections.get(expected)
-                    if existing is not None:
-                        return existing
-                    if expected not in self._dialling:
-                        break
-                    await self._dialling[expected].wait()
-                return await self._dial_once(expected, parsed)
-        except trio.TooSlowError:
-            raise TimedOut(
-                f"{expected} did not answer at {', '.join(map(str, parsed))} in {self.limits.dial_s:g} s",
-                hint="check the address, and that nothing between drops the packets",
-            ) from None
-
-    def _check_dial(self, addresses: Sequence[str], peer_id: PeerId | None) -> tuple[PeerId, list[Address]]:
-        parsed = [parse_multiaddr(text) for text in addresses]
-        if not parsed:
-            raise NotConnected(f"no address of {peer_id or 'the peer'} is known", hint="name one")
-        for address in parsed:
-            named = address.peer_id
-            if named is None and peer_id is None:
-                raise InvalidParameter(
-                    f"{address} does not say whose it is",
-                    hint="end it in /p2p/ID, as `fedctl status` there prints it",
-                )
-            if named is not None and peer_id is not None and named != peer_id:
-                raise InvalidParameter(f"{address} names another peer than {peer_id}")
-            peer_id = peer_id or named
-        if peer_id is None:  # cannot be: each address or the argument named one
-            raise InvalidParameter("no peer id")
-        if peer_id == self.peer_id:
-            raise Conflict(f"{peer_id} is this node itself", hint="dial another member's address")
-        return peer_id, parsed
-
-    async def _dial_once(self, expected: PeerId, addresses: list[Address]) -> Connection:
-        """Try the addresses side by side, each a little later than the one before."""
-        over = self._dialling[expected] = trio.Event()
-        errors: list[FeddError] = []
-        won: list[Connection] = []
-        one_handshake = trio.Lock()
-
-        async def attempt(address: Address, scope: trio.CancelScope, failed: trio.Event) -> None:
-            try:
-                secured = await self._secure(expected, address, one_handshake)
-                won.append(await self._begin(secured))
-                scope.cancel()
-            except FeddError as error:
-                errors.append(error)
-            finally:
-                failed.set()
-
-        try:
-            async with trio.open_nursery() as nursery:
-                for address in addresses:
-                    failed = trio.Event()
-                    nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
-                    with trio.move_on_after(DIAL_STAGGER_S):
-                        await failed.wait()
-        finally:
-            del self._dialling[expected]
-            over.set()
-        existing = self._connections.get(expected)
-        if existing is not None:
-            return existing
-        if won:  # it has ended again already
-            raise NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
-        raise _best_of(errors)
-
-    async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
-        pause_s = BUSY_DOOR_RETRY_S
-        while True:
-            wire = await self._network(address).connect(address)
-            try:
-                async with one_handshake:  # two to one peer at once would make two connections
-                    with trio.fail_after(self.limits.dial_s / 2):
-                        return await upgrade(wire, self.key, initiator=True, expected_peer=expected)
-            except trio.TooSlowError:
-                wire.close()
-                raise TimedOut(f"{address} accepts connections but does not answer") from None
-            except DoorClosed:
-                wire.close()
-                if pause_s > 2.0:  # tried for about 4 s
-                    raise
-            except BaseException:
-                wire.close()
-                raise
-            await trio.sleep(pause_s * self._random.uniform(0.5, 1.5))
-            pause_s *= 2
+        return await self._dialling.dial(addresses, peer_id)
 
     async def _begin(self, secured: Secured) -> Connection:
         try:
@@ -487,12 +389,3 @@ def _door(address: Address) -> str:
     if address.transport == "ip6":
         return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(address.host)), 56), strict=False))
     return address.host
-
-
-def _best_of(errors: list[FeddError]) -> FeddError:
-    """Give the failure that tells most: a refusal, else the last; with what all others said."""
-    best = next((error for error in errors if isinstance(error, Denied)), errors[-1])
-    if len(errors) == 1:
-        return best
-    details = dict.fromkeys(error.detail for error in errors)
-    return type(best)("; ".join(details), hint=best.hint, field=best.field)

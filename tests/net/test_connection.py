@@ -14,7 +14,7 @@ from net.links import KEYS, connected, running, stream_pair
 from net.test_upgrade import Client
 
 from fedd.core.noise import NoiseTransport
-from fedd.net.connection import BUFFER_BYTES, MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES, BufferPool
+from fedd.net.buffers import BUFFER_BYTES, MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES, BufferPool
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 from fedd.net.transport import Address, MemoryNetwork

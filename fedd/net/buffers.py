@@ -1,0 +1,66 @@
+"""Buffers for whole reads and writes of a connection, and how a write is put into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fedd.core.noise import MAX_PLAINTEXT_BYTES, NoiseTransport
+
+FRAMES_PER_SEND: Final = 4
+"""Full Noise frames in one write: more do not make bulk faster, fewer make it slower."""
+
+MAX_QUANTUM_BYTES: Final = FRAMES_PER_SEND * MAX_PLAINTEXT_BYTES
+MIN_QUANTUM_BYTES: Final = 16 * 1024
+"""Payload of one write while the socket is full: a heartbeat waits behind no more than this."""
+
+BUFFER_BYTES: Final = FRAMES_PER_SEND * 65537 + 64 * 1024
+"""A quantum with its tags, and room for the headers and control frames of all streams."""
+
+SMALL_BYTES: Final = 4096
+"""Pieces below this share a Noise frame; larger ones are sealed from where they are."""
+
+
+class BufferPool:
+    """Large buffers, lent for as long as one read or write takes. At most `keep` are held unused."""
+
+    def __init__(self, keep: int = 4) -> None:
+        self._keep = keep
+        self._free: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        """Borrow BUFFER_BYTES of memory with anything in it."""
+        return self._free.pop() if self._free else memoryview(bytearray(BUFFER_BYTES))
+
+    def give(self, buffer: memoryview) -> None:
+        """Give a borrowed buffer back."""
+        if len(self._free) < self._keep:
+            self._free.append(buffer)
+
+
+def seal(transport: NoiseTransport, buffer: memoryview, pieces: Sequence[bytes | memoryview]) -> int:
+    """Encrypt into `buffer`: small pieces together, large ones straight from their memory.
+
+    Gives how many bytes of the buffer the frames take.
+    """
+    seal_into = transport.seal_into
+    offset = 0
+    small: list[bytes | memoryview] = []
+    small_bytes = 0
+    for piece in pieces:
+        size = len(piece)
+        if size < SMALL_BYTES:
+            small.append(piece)
+            small_bytes += size
+            if small_bytes > MAX_PLAINTEXT_BYTES - SMALL_BYTES:
+                offset = seal_into(buffer, offset, b"".join(small))
+                small, small_bytes = [], 0
+            continue
+        if small:
+            offset = seal_into(buffer, offset, b"".join(small))
+            small, small_bytes = [], 0
+        for start in range(0, size, MAX_PLAINTEXT_BYTES):
+            offset = seal_into(buffer, offset, piece[start : start + MAX_PLAINTEXT_BYTES])
+    if small:
+        offset = seal_into(buffer, offset, b"".join(small))
+    return offset
