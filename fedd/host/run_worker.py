@@ -89,12 +89,19 @@ class WorkerSeat:
     async def _serve(self, process: WorkerProcess, start: dict[str, Any]) -> None:
         process.send(start)
         self._turn()
+        how = ""
+        failure: FeddError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_after_the_end, process)
             if self._pace_s:
                 nursery.start_soon(self._deliver_paced)
-            how = await process.run(self._on_frame)
+            try:
+                how = await process.run(self._on_frame)
+            except FeddError as error:
+                failure = error
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         if not self._ended.is_set():
             raise PluginFailed(f"its worker process {how} in the middle of the run", hint=process.last_line)
 

@@ -21,6 +21,7 @@ from fedd.api.errors import (
     FeddError,
     InvalidParameter,
     NotFound,
+    PluginFailed,
     ProtocolError,
     Unhealthy,
 )
@@ -295,6 +296,9 @@ class Runs:
             self._pins.hold(peer)
         try:
             await node.run(get_worker)
+        except Exception:  # a mistake of ours in one run must not end the daemon and its other runs
+            log.exception("run %s failed here", node.manifest.run_id)
+            node.leave(PluginFailed("an internal error, see the log of this daemon"))
         finally:
             for peer in node.links:
                 self._pins.release(peer)
