@@ -26,9 +26,7 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
                 plugin["name"],
                 plugin["distribution"] or "-",
                 plugin["version"] or "-",
-                f"failed: {plugin['error']}"
-                if plugin.get("error")
-                else ", ".join(plugin["algorithms"]) or "-",
+                _offer(plugin),
             )
             for plugin in plugins
         ],

@@ -14,6 +14,8 @@ from fedd.control.client import Client, NoDaemon
 from fedd.control.schema import EXIT_INTERRUPTED, EXIT_NO_DAEMON, error_kind
 from fedd.paths import default_socket
 
+_OPTIONS = ("--socket", "--json", "--help", "-h", "--version")
+
 STARTING_S = 2.0
 """How long a daemon may take from its start to its socket, on a small board under load."""
 
@@ -47,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str]) -> Namespace:
     parser = build_parser(arguments)
+    if arguments and (odd := arguments[0].partition("=")[0]).startswith("-") and odd not in _OPTIONS:
+        parser.error(f"there is no option {odd}")  # argparse would blame the word after it
     options, rest = parser.parse_known_args(arguments)
     if options.command == "run":
         # argparse takes positionals in one go, yet people write `run consensus --input temp tolerance=1e-6`.

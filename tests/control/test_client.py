@@ -83,9 +83,13 @@ def test_a_stream_yields_its_items_whatever_the_chunks(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_refused_or_fails_midway(tmp_path: Path) -> None:
-    with daemon(tmp_path, reply({"code": "not_found", "detail": "no run"}, 404)) as (path, _):
-        with Client(path) as client, pytest.raises(NotFound, match="no run"):
-            list(client.stream("GET", "/v1/runs/x/watch"))
+    refusal = reply({"code": "not_found", "detail": "no run"}, 404)
+    with (
+        daemon(tmp_path, refusal) as (path, _),
+        Client(path) as client,
+        pytest.raises(NotFound, match="no run"),
+    ):
+        list(client.stream("GET", "/v1/runs/x/watch"))
     (tmp_path / "fedd.sock").unlink()
     answer = chunked(b'{"kind": "a"}\n', b'{"kind": "error", "code": "denied", "detail": "gone"}\n')
     with daemon(tmp_path, answer) as (path, _), Client(path) as client:
@@ -170,6 +174,9 @@ def test_what_is_no_daemon_of_ours(tmp_path: Path, answer: bytes, said: str, kin
 
 def test_a_reply_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedd.control.client.MAX_REPLY_BYTES", 10)
-    with daemon(tmp_path, reply("x" * 20)) as (path, _), Client(path) as client:
-        with pytest.raises(FeddError, match="more than 10 bytes"):
-            client.request("GET", "/v1/status")
+    with (
+        daemon(tmp_path, reply("x" * 20)) as (path, _),
+        Client(path) as client,
+        pytest.raises(FeddError, match="more than 10 bytes"),
+    ):
+        client.request("GET", "/v1/status")

@@ -1,0 +1,323 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedd.api.errors import InvalidParameter, NotFound
+from fedd.cli.catalog import parse_value
+from fedd.cli.federation import parse_duration, read_token
+from fedd.cli.show import count_bytes, escape, number, seconds, value_text
+
+A = "12D3KooWCQdKCjTSiHZLAbwdsqb1SrPiU1fMFVSz4D3kSVmWvjGy"
+B = "12D3KooWGdvygq9fz4szfmiS9a4u8H3bmXXRQaav6a5g9z19VTxZ"
+
+STATUS = {
+    "peer_id": A,
+    "name": "a",
+    "version": "0.1.0",
+    "federation": "plant7",
+    "addresses": [f"/ip4/127.0.0.1/tcp/1/p2p/{A}"],
+    "uptime_s": 300.0,
+    "rss_bytes": 40 * 2**20,
+    "members": {"alive": 3, "suspect": 0, "dead": 1, "left": 0},
+    "runs_active": 0,
+    "plugins": ["consensus"],
+}
+MEMBERS = [
+    {
+        "peer_id": A,
+        "name": "a",
+        "state": "alive",
+        "addresses": [f"/ip4/127.0.0.1/tcp/1/p2p/{A}", "/ip4/10.0.0.1/tcp/1"],
+        "rtt_ms": None,
+        "last_heard_s": None,
+        "link": "self",
+        "version": "0.1.0",
+    },
+    {
+        "peer_id": B,
+        "name": "b\x1b[2J",
+        "state": "dead",
+        "addresses": [],
+        "rtt_ms": 0.25,
+        "last_heard_s": 5.25,
+        "link": "indirect",
+        "version": "",
+    },
+]
+
+
+def both(fedctl: Any, *arguments: str) -> tuple[Any, str]:
+    """What a command prints for scripts and for people, exit 0 both times."""
+    code, out, err = fedctl("--json", *arguments)
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    code, out, err = fedctl(*arguments)
+    assert (code, err) == (0, "")
+    return document, out
+
+
+def test_status(fedctl: Any) -> None:
+    fedctl.answer("GET", "/v1/status", STATUS)
+    document, text = both(fedctl, "status")
+    assert document == STATUS
+    assert "members     3 alive, 1 dead\n" in text
+    assert "memory      40.0 MiB\n" in text
+    assert "up          5 min\n" in text
+
+
+def test_members(fedctl: Any) -> None:
+    fedctl.answer("GET", "/v1/members", MEMBERS)
+    document, text = both(fedctl, "members")
+    assert document == MEMBERS
+    heading, a, b = text.splitlines()
+    assert heading.split() == ["NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS"]
+    assert a.split() == ["a", A[:16], "alive", "self", "-", "-", "0.1.0", "/ip4/127.0.0.1/tcp/1", "(+1)"]
+    assert b.split() == ["b\\x1b[2J", B[:16], "dead", "indirect", "0.25", "ms", "5.25", "s", "-", "-"]
+    assert heading.index("STATE") == a.index("alive") == b.index("dead")
+
+
+def test_links(fedctl: Any) -> None:
+    fedctl.answer("POST", "/v1/links", {"peer_id": B})
+    fedctl.answer("DELETE", "/v1/links/b%2F", {"peer_id": B})
+    assert both(fedctl, "connect", "/ip4/1.2.3.4/tcp/1/p2p/X") == ({"peer_id": B}, f"linked to {B}\n")
+    assert fedctl.asked("POST")[0] == ("/v1/links", {"address": "/ip4/1.2.3.4/tcp/1/p2p/X"})
+    assert both(fedctl, "disconnect", "b/") == ({"peer_id": B}, f"no longer linked to {B}\n")
+
+
+def test_ping(fedctl: Any) -> None:
+    fedctl.answer("POST", "/v1/ping", {"peer_id": B, "rtt_ms": [0.5, 1.0]})
+    document, text = both(fedctl, "ping", "b", "-c", "2")
+    assert document == {"peer_id": B, "rtt_ms": [0.5, 1.0]}
+    assert text.splitlines() == ["1: 0.500 ms", "2: 1.000 ms", f"{B[:16]}: 0.500 / 0.750 / 1.000 ms"]
+    assert fedctl.asked("POST")[0][1] == {"peer": "b", "count": 2}
+
+
+def test_federation(fedctl: Any) -> None:
+    fedctl.answer("POST", "/v1/federation/init", {"federation": "plant7"})
+    fedctl.answer("POST", "/v1/federation/join", {"federation": "plant7"})
+    fedctl.answer("POST", "/v1/federation/leave", {"federation": "plant7"})
+    fedctl.answer("POST", "/v1/federation/invite", {"token": "fedd1-x", "uses": 2, "expires_s": 7200.0})
+    assert "plant7" in both(fedctl, "init", "plant7")[1]
+    assert both(fedctl, "invite", "--uses", "2", "--expires", "2h")[1] == "fedd1-x\n"
+    assert both(fedctl, "join", "fedd1-x")[1] == "member of plant7\n"
+    assert both(fedctl, "leave")[1] == "left plant7\n"
+    asked = dict(fedctl.asked("POST"))
+    assert asked == {
+        "/v1/federation/init": {"federation": "plant7"},
+        "/v1/federation/invite": {"uses": 2, "expires_s": 7200.0},
+        "/v1/federation/join": {"token": "fedd1-x"},
+        "/v1/federation/leave": {},
+    }
+
+
+def test_a_terminal_is_told_what_to_do_with_a_token(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fedctl.answer("POST", "/v1/federation/invite", {"token": "fedd1-x", "uses": 1, "expires_s": 3600.0})
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code, out, err = fedctl("invite")
+    assert (code, out, err) == (0, "fedd1-x\n", "good once, for 60 min: fedctl join TOKEN\n")
+
+
+def test_a_token_comes_as_word_file_or_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "token.txt"
+    path.write_text(" fedd1-file\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("fedd1-stdin\n"))
+    assert read_token("fedd1-word") == "fedd1-word"
+    assert read_token(str(path)) == "fedd1-file"
+    assert read_token("-") == "fedd1-stdin"
+    with pytest.raises(InvalidParameter, match="empty"):
+        read_token("-")
+    for bad in (str(tmp_path / "none"), str(tmp_path), ""):
+        with pytest.raises(NotFound, match="no readable file"):
+            read_token(bad)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(NotFound):
+        read_token(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86_400)]
+)
+def test_durations(text: str, expected: float) -> None:
+    assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1h", "1w", "1h30m", "h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="no duration"):
+        parse_duration(text)
+
+
+def test_plugins(fedctl: Any) -> None:
+    plugins = [
+        {
+            "plugin": "c",
+            "name": "c",
+            "distribution": "fedd",
+            "version": "1",
+            "algorithms": ["x", "y"],
+            "allowed": True,
+        },
+        {
+            "plugin": "s",
+            "name": "s",
+            "distribution": "s-dist",
+            "version": "2",
+            "algorithms": ["z"],
+            "allowed": False,
+        },
+        {
+            "plugin": "b",
+            "name": "b",
+            "distribution": "",
+            "version": "",
+            "algorithms": [],
+            "error": "ImportError: no",
+        },
+    ]
+    fedctl.answer("GET", "/v1/plugins", plugins)
+    document, text = both(fedctl, "plugins")
+    assert document == plugins
+    assert "x, y" in text
+    assert "z (not in [policy] algorithms)" in text
+    assert "failed: ImportError: no" in text
+    assert "Plugins run with the daemon's rights." in text
+
+
+ALGORITHM = {
+    "name": "consensus",
+    "plugin": "consensus",
+    "distribution": "fedd",
+    "version": "1",
+    "doc": "All end at the mean.",
+    "parameters": [
+        {"name": "tolerance", "type": "float", "default": 1e-12, "help": "how close"},
+        {"name": "rule", "type": "str", "default": "a", "help": "", "choices": ["a", "b"]},
+    ],
+}
+
+
+def test_algorithms(fedctl: Any) -> None:
+    fedctl.answer("GET", "/v1/algorithms", [ALGORITHM])
+    fedctl.answer("GET", "/v1/algorithms/consensus", ALGORITHM)
+    assert "All end at the mean." in both(fedctl, "algorithms")[1]
+    document, text = both(fedctl, "algorithms", "consensus")
+    assert document == ALGORITHM
+    assert "tolerance  float  1e-12    how close" in text
+    assert 'a|b    "a"' in text
+
+
+def test_inputs(fedctl: Any) -> None:
+    inputs = [
+        {"name": "temp", "kind": "value", "source": "set", "value": 20.5},
+        {"name": "rows", "kind": "file", "source": "configuration", "path": "/data/rows.csv"},
+        {"name": "now", "kind": "command", "source": "configuration", "command": ["date", "+%s"]},
+        {"name": "odd", "kind": "learner", "source": "configuration"},
+    ]
+    fedctl.answer("GET", "/v1/inputs", inputs)
+    document, text = both(fedctl, "inputs")
+    assert document == inputs
+    assert [line.split(maxsplit=2)[2] for line in text.splitlines()[1:]] == [
+        "20.5",
+        "/data/rows.csv",
+        '["date", "+%s"]',
+        "-",
+    ]
+
+
+def test_set(fedctl: Any) -> None:
+    fedctl.answer("PUT", "/v1/inputs/temp", {"input": "temp", "value": -3.5})
+    assert both(fedctl, "set", "temp", "-3.5")[1] == "temp = -3.5\n"
+    assert fedctl.asked("PUT") == [("/v1/inputs/temp", {"value": -3.5})] * 2
+    code, _, err = fedctl("set", "temp", "[1,")
+    assert code == 2
+    assert "no JSON value" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("-2.5e3", -2500.0), ('"warm"', "warm"), ("warm", "warm"), ("[[1], [2]]", [[1], [2]])],
+)
+def test_values(text: str, value: object) -> None:
+    assert parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1", '"x', "1.2.3", "NaN", "Infinity", "-Infinity", "[" * 100_000, "{'a': 1}"]
+)
+def test_what_is_no_value(text: str) -> None:
+    with pytest.raises(InvalidParameter):
+        parse_value(text)
+
+
+def test_events(fedctl: Any) -> None:
+    events = [
+        {"seq": 7, "kind": "member", "unix_s": 1.5, "name": "b", "state": "dead"},
+        {"kind": "lagged", "seq": 9, "missed": 2},
+        {"seq": 10, "kind": "node", "unix_s": 2.5, "applied": ["a"]},
+    ]
+    fedctl.answer("GET", "/v1/events", events)
+    code, out, _ = fedctl("events", "--since", "6", "--json")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [*events, {"kind": "end"}]
+    assert fedctl.client.asked[-1][3] == {"since": "6"}
+    assert fedctl("events")[1].splitlines() == [
+        "     7 member     name=b state=dead",
+        "... 2 events came too fast to be shown",
+        '    10 node       applied=["a"]',
+    ]
+    assert fedctl.client.asked[-1][3] == {}
+
+
+def test_api(fedctl: Any) -> None:
+    fedctl.answer("PUT", "/v1/inputs/temp", {"input": "temp", "value": 1})
+    fedctl.answer("GET", "/v1/events?since=0", [{"seq": 1}])
+    assert fedctl("api", "put", "/v1/inputs/temp", '{"value": 1}')[1] == '{"input": "temp", "value": 1}\n'
+    assert fedctl.asked("PUT")[-1][1] == {"value": 1}
+    assert fedctl("api", "GET", "/v1/events?since=0")[1].splitlines() == ['{"seq": 1}', '{"kind": "end"}']
+    for arguments, status in (
+        (("GET", "/v1/nothing"), 5),
+        (("GET", "/v1/ status"), 2),
+        (("G T", "/v1/status"), 2),
+        (("DELETE", "/v1/status"), 2),
+        (("POST", "/v1/runs", "{"), 2),
+    ):
+        code, _, err = fedctl("api", *arguments)
+        assert (code, err.count("\n")) == (status, 1)
+
+
+def test_demo(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("fedd.demo.run.main", lambda nodes, as_json: called.append((nodes, as_json)) or 3)
+    assert fedctl("demo", "--nodes", "7", "--json")[0] == 3
+    assert called == [(7, True)]
+    assert fedctl("demo", "--nodes", "1")[0] == 2
+
+
+def test_numbers_in_the_units_of_people() -> None:
+    assert [seconds(value) for value in (None, 0.0123, 9.5, 61, 600, 8000, 200_000)] == [
+        "-",
+        "0.0123 s",
+        "9.5 s",
+        "61 s",
+        "10 min",
+        "2 h",
+        "2 d",
+    ]
+    assert [count_bytes(value) for value in (0, 1023, 1024, 150 * 1024, 2**21, 2**33)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "150 KiB",
+        "2.0 MiB",
+        "8.0 GiB",
+    ]
+    assert [number(value) for value in (None, 3, 0.12345)] == ["-", "3", "0.123"]
+    assert (
+        value_text({"shape": [3, 4], "dtype": "float64", "sha256": "ab" * 32})
+        == "array [3, 4] float64, sha256 abababababababab"
+    )
+    assert value_text(list(range(1000))).endswith("... (--json prints all)")
+    assert escape("naïve\ttab") == "naïve\\ttab"
