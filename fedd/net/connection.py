@@ -87,6 +87,8 @@ class Connection:
         self.remote_address = str(secured.wire.remote_address)
         self.direction = direction
         self.opened_at = self.last_received = trio.current_time()
+        self.last_used = self.opened_at
+        """When its owner last saw a reason to keep it."""
         self.bytes_in = self.bytes_out = 0
         self.rtt_s: float | None = None
         self.close_reason: str | None = None
@@ -268,6 +270,8 @@ class Connection:
         plaintext, ciphertext = self._first_bytes
         self._first_bytes = (b"", b"")
         self._handle(self._session.receive_data(plaintext))
+        if self._session.failure is not None:
+            raise self._session.failure
         pool, wire = self._hooks.pool, self.wire
         rest = ciphertext
         if rest:

@@ -65,6 +65,8 @@ class SwarmLimits:
     """How long a peer has to say which protocol a stream is for."""
     streams_per_stranger: int = 16
     """Identify, ping and join need one each."""
+    stranger_idle_s: float = 60.0
+    """A stranger that connected and has had no stream open for so long gives its seat back."""
     streams: YamuxLimits = field(default_factory=YamuxLimits)
     """Streams of a member, unacknowledged ones, windows and control frames of a connection."""
 
@@ -164,13 +166,24 @@ class Swarm:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(self.limits.stranger_idle_s / 4)
+                    self._show_out_idle_strangers()
         finally:
             self._nursery = None
             for listener in self._listeners:
                 listener.close()
             self._listeners.clear()
             for connection in list(self._all):
+                connection.end("local")
+
+    def _show_out_idle_strangers(self) -> None:
+        now = trio.current_time()
+        for connection in list(self._all):
+            if connection.direction == "out" or connection.streams or self.member_check(connection.peer_id):
+                connection.last_used = now
+            elif now - connection.last_used >= self.limits.stranger_idle_s:
+                log.info("%s is a stranger and idle: closing its connection", connection.peer_id)
                 connection.end("local")
 
     def _running(self) -> trio.Nursery:

@@ -176,6 +176,37 @@ async def test_what_came_before_the_connection_ended_can_be_read(
             await a.send_all(b"x")
 
 
+async def test_two_readers_that_wait_collide(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        await a.send_all(b"1")
+        await trio.testing.wait_all_tasks_blocked()
+        outcomes: list[object] = []
+
+        async def read() -> None:
+            try:
+                outcomes.append(await b.receive_some())
+            except trio.BusyResourceError:
+                outcomes.append("busy")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await a.send_all(b"2")
+        assert sorted(map(str, outcomes)) == ["b'1'", "b'2'", "busy"]
+
+
+async def test_sending_the_end_twice_and_after_closing() -> None:
+    async with running() as links:
+        a, _ = await stream_pair(links)
+        await a.send_eof()
+        await a.send_eof()
+        await a.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await a.send_eof()
+
+
 async def test_a_stream_says_what_it_is() -> None:
     async with running() as links:
         a, b = await stream_pair(links)

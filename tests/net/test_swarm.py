@@ -23,6 +23,7 @@ from fedd.net import connection as connection_module
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm, SwarmLimits, _door
 from fedd.net.transport import Address, MemoryNetwork
+from fedd.net.upgrade import Secured
 
 Clock = trio.testing.MockClock
 
@@ -502,6 +503,24 @@ async def test_strangers_have_few_streams(autojump_clock: Clock) -> None:
         await a.open_stream(b.peer_id, "/echo")
 
 
+async def test_idle_strangers_give_their_seats_back(autojump_clock: Clock) -> None:
+    async with running(4, members=False) as links:
+        hub, member, stranger, busy = links.swarms
+        hub.handle("/echo", echo, "anyone")
+        hub.member_check = lambda peer_id: peer_id == member.peer_id
+        for swarm in (member, stranger, busy):
+            await swarm.dial(hub.addresses)
+        stream = await busy.open_stream(hub.peer_id, "/echo")
+        await trio.sleep(30)
+        assert len(hub.connections) == 3
+        await trio.sleep(60)
+        assert set(hub.connections) == {member.peer_id, busy.peer_id}
+        assert not stranger.connections
+        await stream.aclose()
+        await trio.sleep(100)
+        assert set(hub.connections) == {member.peer_id}
+
+
 def test_what_counts_as_one_address() -> None:
     assert _door(Address("ip4", "192.0.2.7", 1)) == _door(Address("ip4", "192.0.2.7", 2))
     assert _door(Address("ip4", "192.0.2.7", 1)) != _door(Address("ip4", "192.0.2.8", 1))
@@ -529,6 +548,45 @@ async def test_a_listener_without_descriptors_rests_and_goes_on(
         await silent_wires(links, 1)
         await settle()
         assert "cannot accept connections" in caplog.text
+
+
+async def test_listeners_end_when_they_are_closed() -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(KEYS[0])
+        await nursery.start(swarm.run)
+        await swarm.listen("/ip4/127.0.0.1/tcp/0")
+        await trio.testing.wait_all_tasks_blocked()
+        tasks = len(swarm._running().child_tasks)
+        swarm._listeners[0].close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(swarm._running().child_tasks) == tasks - 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_to_oneself_is_not_admitted(autojump_clock: Clock) -> None:
+    async with running() as links:
+        connection, _ = await connected(links)
+        swarm = links.swarms[1]
+        secured = Secured(connection.wire, swarm.peer_id, connection._transport, b"", b"")
+        with pytest.raises(Denied, match="to itself"):
+            swarm._admit(secured, "in")
+
+
+async def test_the_wait_for_another_dial_ends_with_it(autojump_clock: Clock) -> None:
+    """Whoever waited for a dial that failed tries its own addresses."""
+    async with running(latency_s=0.1) as links:
+        a, b = links.swarms
+        silent = await links.network.listen(Address("memory", "", 50))
+
+        async def fail() -> None:
+            with pytest.raises((TimedOut, NotConnected)):
+                await a.dial(["/memory/50"], peer_id=b.peer_id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep(1)
+            assert (await a.dial(b.addresses)).peer_id == b.peer_id
+        silent.close()
 
 
 # ---- over TCP -------------------------------------------------------------------------
