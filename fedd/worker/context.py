@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -345,10 +346,8 @@ class Books:
         try:
             for made in range(1, iterations + 1):
                 await self.step()
-                window = core.window
+                context.report(residual=core.residual)
                 verdict = core.close_window(tolerance)
-                if window is not None:
-                    context.report(residual=window.residual)
                 if verdict is None:
                     continue
                 known = core.peers_of(verdict.origins)
@@ -360,7 +359,7 @@ class Books:
         finally:
             core.end_agreement()
         left = tuple(peer for peer in known if peer not in context.out)
-        context._name_contributors(left, residual, agreed=False)
+        context._name_contributors(left, residual if isfinite(residual) else None, agreed=False)
         return Agreement(core.value, left, iterations, residual, False)
 
 

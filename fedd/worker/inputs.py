@@ -76,7 +76,9 @@ def parse_csv(content: bytes, label: str) -> FloatArray | dict[str, FloatArray]:
         raise InvalidMessage(f"{label} is no UTF-8 text (byte {error.start})") from None
     rows: list[tuple[int, list[str]]] = []
     try:
-        for number, row in enumerate(csv.reader(io.StringIO(text), strict=True, skipinitialspace=True), start=1):
+        for number, row in enumerate(
+            csv.reader(io.StringIO(text), strict=True, skipinitialspace=True), start=1
+        ):
             if any(cell.strip() for cell in row):
                 rows.append((number, row))
     except csv.Error as error:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from fedd.api import Agreement
 
+SCALE_TOLERANCE = 1e-6
+"""A scale only has to be the same everywhere and of the right size: the fit takes its own spreads."""
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -53,21 +56,22 @@ class Regression:
         rows = table.rows
 
         ctx.report(stage="means")
-        sums = await self._agree(ctx, np.concatenate(([rows.shape[0]], rows.sum(axis=0))))
+        sums = await self._agree(ctx, np.concatenate(([rows.shape[0]], rows.sum(axis=0))), self.tolerance)
         if not sums.value[0] > 0:
             raise InvalidMessage("no member has a row")
         center = sums.value[1:] / sums.value[0]
 
         ctx.report(stage="deviations")
         deviations = rows - center
-        squares = await self._agree(ctx, np.concatenate(([rows.shape[0]], (deviations**2).sum(axis=0))))
+        start = np.concatenate(([rows.shape[0]], (deviations**2).sum(axis=0)))
+        squares = await self._agree(ctx, start, max(self.tolerance, SCALE_TOLERANCE))
         scale = np.sqrt(squares.value[1:] / squares.value[0])
         standard = Standard(center, scale, table.labels, self.tolerance)
         standard.check()
 
         ctx.report(stage="correlations")
         own = Moments.of(deviations / scale)
-        last = await self._agree(ctx, own.packed())
+        last = await self._agree(ctx, own.packed(), self.tolerance)
         moments = Moments.unpacked(last.value * len(last.contributors), rows.shape[1])
         solution = fit(moments, standard)
         result: dict[str, Message] = {
@@ -82,13 +86,13 @@ class Regression:
             result["target"] = table.names[-1]
         return result
 
-    async def _agree(self, ctx: RunContext, start: NDArray[np.float64]) -> Agreement:
+    async def _agree(self, ctx: RunContext, start: NDArray[np.float64], tolerance: float) -> Agreement:
         """Agree or fail: the next stage needs the same bits everywhere."""
-        agreement = await ctx.ledger(start).agree(tolerance=self.tolerance, iterations=self.iterations)
+        agreement = await ctx.ledger(start).agree(tolerance=tolerance, iterations=self.iterations)
         if not agreement.agreed:
             raise TimedOut(
                 f"the members did not agree within {self.iterations} iterations "
-                f"(they differ by {agreement.residual:.1e}, the tolerance is {self.tolerance:g})",
+                f"(they differ by {agreement.residual:.1e}, the tolerance is {tolerance:g})",
                 hint="raise iterations or tolerance, or choose a topology with more edges",
             )
         return agreement

@@ -223,6 +223,24 @@ def test_a_ledger_can_be_stepped_by_hand_and_then_agreed() -> None:
         assert after == pytest.approx(2.0, abs=1e-11)
 
 
+def test_an_agreement_shorter_than_a_window_was_never_compared() -> None:
+    async def work(ctx: RunContext) -> Message:
+        agreement = await ctx.ledger(1.0).agree(tolerance=1e-9, iterations=2)
+        return [agreement.agreed, str(agreement.residual), list(agreement.contributors)]
+
+    results = everywhere(Federation(5, topology="ring"), work)
+    assert good(results) == [[False, "inf", [f"node-{index:02d}" for index in range(5)]]] * 5
+    assert {(result.residual, result.agreed) for result in results} == {(None, False)}
+
+
+def test_without_agreement_the_dead_are_no_contributors() -> None:
+    async def work(ctx: RunContext) -> Message:
+        return list((await ctx.ledger(float(ctx.me[-1])).agree(tolerance=1e-15, iterations=7)).contributors)
+
+    results = everywhere(Federation(5, topology="complete", kills=[Kill(3, 5)]), work)
+    assert good(results) == [["node-00", "node-01", "node-02", "node-04"]] * 4
+
+
 @pytest.mark.parametrize(("tolerance", "iterations"), [(0.0, 5), (-1.0, 5), (float("nan"), 5), (0.1, 0)])
 def test_an_agreement_needs_a_tolerance_and_time(tolerance: float, iterations: int) -> None:
     async def work(ctx: RunContext) -> Message:
