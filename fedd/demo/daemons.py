@@ -128,7 +128,8 @@ def _tear_down(daemons: Sequence[LocalDaemon], root: Path) -> None:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in held]
     try:
         yield
     finally:
