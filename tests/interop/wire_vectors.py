@@ -1,0 +1,164 @@
+"""Examples of everything on the wire that is signed, hashed or framed, for docs/reference/wire-protocol.md.
+
+python tests/interop/wire_vectors.py > docs/reference/wire-vectors.json
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fedd.core import codec
+from fedd.core.certificates import (
+    ADMIN,
+    MEMBER,
+    InviteToken,
+    federation_id,
+    issue_certificate,
+    make_chain,
+)
+from fedd.core.database import Database
+from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
+from fedd.core.manifest import state_end, state_stop
+from fedd.core.multistream import Dialer
+from fedd.core.presence_messages import Bye, Digest, Hello, Message, Pin, Ping, Pong, Rows, Versions, Want
+from fedd.core.presence_messages import encode_message as encode_presence
+from fedd.core.records import Record, sign_record
+from fedd.core.topology import build
+from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
+
+ROOT, ADMIN_KEY, MEMBER_KEY = (PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
+FEDERATION = federation_id(ROOT.public_key)
+
+
+def identities() -> list[dict[str, Any]]:
+    return [
+        {
+            "role": role,
+            "seed": key.seed.hex(),
+            "public_key_protobuf": key.public_key.to_protobuf().hex(),
+            "multihash": peer_id_to_bytes(key.peer_id).hex(),
+            "peer_id": key.peer_id,
+        }
+        for role, key in (("root", ROOT), ("admin", ADMIN_KEY), ("member", MEMBER_KEY))
+    ]
+
+
+def chains() -> tuple[bytes, bytes]:
+    """The admin's chain and the member's."""
+    admin = issue_certificate(
+        ROOT,
+        federation=FEDERATION,
+        name="lab",
+        peer_id=ADMIN_KEY.peer_id,
+        serial=1,
+        roles=(MEMBER, ADMIN),
+    )
+    member = issue_certificate(
+        ADMIN_KEY, federation=FEDERATION, name="lab", peer_id=MEMBER_KEY.peer_id, serial=2
+    )
+    return make_chain(admin), make_chain(member, make_chain(admin))
+
+
+def presence(chain: bytes) -> dict[str, Any]:
+    record = sign_record(
+        MEMBER_KEY,
+        Record(
+            id=MEMBER_KEY.peer_id,
+            epoch=7,
+            seq=3,
+            neighbours=frozenset({ADMIN_KEY.peer_id}),
+            addresses=(f"/ip4/192.0.2.7/tcp/4001/p2p/{MEMBER_KEY.peer_id}",),
+            name="lab-3",
+            version="0.1.0",
+            chain=chain,
+        ),
+    )
+    database = Database(ADMIN_KEY.peer_id)
+    database.merge(record, 0.0)
+    messages: dict[str, Message] = {
+        "hello": Hello(FEDERATION, chain),
+        "ping": Ping(41, 250),
+        "pong": Pong(41),
+        "rows": Rows((record.row,)),
+        "digest": Digest(database.digest),
+        "versions": Versions("", "", ((record.id, record.stamp),)),
+        "want": Want((record.id,)),
+        "pin": Pin(True),
+        "bye": Bye("left"),
+    }
+    frames = {name: encode_presence(message).hex() for name, message in messages.items()}
+    return {"record": record.sealed.hex(), "digest": database.digest.hex(), "frames": frames}
+
+
+def graphs() -> list[dict[str, Any]]:
+    members = sorted(PrivateKey.from_seed(bytes([n]) * 32).peer_id for n in range(1, 9))
+    found = []
+    for name, count, seed in (
+        ("complete", 4, 0),
+        ("ring", 5, 0),
+        ("random-regular:4", 8, 12345),
+        ("random-regular:3", 6, 1),
+    ):
+        graph = build(name, members[:count], seed)
+        found.append(
+            {
+                "topology": name,
+                "seed": seed,
+                "members": list(graph.members),
+                "edges": graph.edge_indices(),
+                "adjacency": graph.adjacency_hash().hex(),
+            }
+        )
+    return found
+
+
+def runs() -> dict[str, Any]:
+    run_id = "00112233445566778899aabbccddeeff00112233"
+    return {
+        "run_id": run_id,
+        "end_statement": state_end(MEMBER_KEY, run_id, 12, "left: its worker died").sealed.hex(),
+        "stop_statement": state_stop(MEMBER_KEY, run_id).hex(),
+        "preamble": encode_preamble(b"sealed manifest").hex(),
+        "frames": {
+            "round": b"".join(encode_round(5, "average", b"payload")).hex(),
+            "end": encode_frame(Kind.END, 6).hex(),
+            "ack": encode_frame(Kind.ACK).hex(),
+            "cut": encode_frame(Kind.CUT, 0, b"why").hex(),
+        },
+    }
+
+
+def vectors() -> dict[str, Any]:
+    """The whole document."""
+    admin_chain, member_chain = chains()
+    token = InviteToken(FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), bytes(range(16)))
+    array = codec.ArrayView("float64", (2, 2), b"".join(codec_doubles(1.0, 2.0, 3.0, 4.0)))
+    return {
+        "identities": identities(),
+        "multistream_first_write": Dialer(["/noise"]).data_to_send().hex(),
+        "envelope": {
+            "domain": "fedd/example/1",
+            "payload": b"hello".hex(),
+            "signer": MEMBER_KEY.peer_id,
+            "sealed": seal(MEMBER_KEY, "fedd/example/1", b"hello").hex(),
+        },
+        "federation": FEDERATION,
+        "admin_chain": admin_chain.hex(),
+        "member_chain": member_chain.hex(),
+        "token": {"secret": bytes(range(16)).hex(), "text": token.encode()},
+        "presence": presence(member_chain),
+        "graphs": graphs(),
+        "run": runs(),
+        "array": {"dtype": "float64", "rows": [[1.0, 2.0], [3.0, 4.0]], "cbor": codec.encode(array).hex()},
+    }
+
+
+def codec_doubles(*numbers: float) -> list[bytes]:
+    import struct
+
+    return [struct.pack("<d", number) for number in numbers]
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))
