@@ -260,11 +260,19 @@ class Connection:
             await self._read()
         except trio.ClosedResourceError:  # by `end`, in another task
             return
-        except OSError as error:
+        except Exception as error:
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        """End the connection for an error; a mistake of ours must cost no more than that."""
+        if isinstance(error, OSError):
             self.end(broken_reason(error))
-        except FeddError as error:
+        elif isinstance(error, FeddError):
             log.info("closing the connection to %s: %s", self.peer_id, error.detail)
             self.end(f"error: {error.detail}", go_away=1)
+        else:
+            log.error("closing the connection to %s", self.peer_id, exc_info=error)
+            self.end("error: internal", go_away=2)
 
     async def _read(self) -> None:
         plaintext, ciphertext = self._first_bytes
@@ -394,8 +402,8 @@ class Connection:
                     if self._nursery is not None:
                         self._nursery.start_soon(self._write_rest)
                     return
-        except OSError as error:
-            self.end(broken_reason(error))
+        except (OSError, FeddError) as error:
+            self._broke(error)
 
     def _write_batch(self) -> bool:
         """Encrypt and write one quantum; False when the socket is full and a part is pending."""
@@ -451,5 +459,5 @@ class Connection:
                         return
         except trio.ClosedResourceError:
             return
-        except OSError as error:
-            self.end(broken_reason(error))
+        except (OSError, FeddError) as error:
+            self._broke(error)

@@ -243,6 +243,8 @@ class Swarm:
             log.info("%s did not finish its handshake in time", wire.remote_address)
         except FeddError as error:
             log.info("refused a connection from %s: %s", wire.remote_address, error.detail)
+        except Exception:  # a mistake of ours must cost no more than this connection
+            log.exception("the handshake with %s failed", wire.remote_address)
         finally:
             self._pending[door] -= 1
             if not self._pending[door]:
@@ -372,8 +374,11 @@ class Swarm:
             log.debug("%r ended: %s", stream, error)
         except FeddError as error:
             log.info("%r: %s", stream, error)
-        except Exception:
-            log.exception("the handler of %r failed", stream)
+        except Exception as error:
+            if _is_broken_stream(error):
+                log.debug("%r ended: %s", stream, error)
+            else:
+                log.exception("the handler of %r failed", stream)
         finally:
             stream.reset()  # does nothing to a stream that was closed
 
@@ -393,6 +398,13 @@ class Swarm:
                 await stream.send_all(answer)
         stream.unread(machine.trailing)
         stream.protocol = protocol
+
+
+def _is_broken_stream(error: BaseException) -> bool:
+    """Whether a handler's nursery failed for nothing but what the peer did to its stream."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_broken_stream(part) for part in error.exceptions)
+    return isinstance(error, (trio.BrokenResourceError, trio.ClosedResourceError, EOFError, FeddError))
 
 
 def _door(address: Address) -> str:

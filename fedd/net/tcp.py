@@ -5,6 +5,7 @@ This is the one place of the links where an `OSError` becomes an error of fedd.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import ipaddress
@@ -94,11 +95,8 @@ class TcpListener:
                 if error.errno in {errno.EBADF, errno.EINVAL}:
                     raise trio.ClosedResourceError("this listener was closed") from error
                 continue
-            raw = socket.socket(fileno=accepted.detach())
-            try:
-                return TcpWire(raw)
-            except OSError:  # gone between accept and the look at its name
-                raw.close()
+            with contextlib.suppress(OSError):  # gone between accept and the look at its name
+                return _wire(socket.socket(fileno=accepted.detach()))
 
     def close(self) -> None:
         """Close the socket; its port is free again."""
@@ -116,7 +114,7 @@ class TcpNetwork:
                 raw = trio.socket.socket(family, socket.SOCK_STREAM)
                 try:
                     await raw.connect(sockaddr)
-                    return TcpWire(socket.socket(fileno=raw.detach()))
+                    return _wire(socket.socket(fileno=raw.detach()))
                 except OSError as error:
                     last = error
                 finally:
@@ -148,6 +146,14 @@ class TcpNetwork:
             raw.close()
             raise _cannot_listen(address, error) from error
         return TcpListener(raw, address)
+
+
+def _wire(raw: socket.socket) -> TcpWire:
+    try:
+        return TcpWire(raw)
+    except OSError:
+        raw.close()
+        raise
 
 
 async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:

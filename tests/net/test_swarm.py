@@ -361,6 +361,54 @@ async def test_a_handler_that_fails_costs_its_stream_alone(
         assert "after 1 of 10 bytes" in caplog.text
 
 
+async def test_a_handler_with_a_nursery_may_end_with_its_stream(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait(stream: Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_exactly, 10)
+
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/wait", wait)
+        await connected(links)
+        stream = await a.open_stream(b.peer_id, "/wait")
+        stream.reset()
+        await settle()
+        assert not b.connections[a.peer_id].streams
+        assert "Traceback" not in caplog.text
+
+
+async def test_a_mistake_of_ours_in_a_handshake_costs_one_connection(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        with monkeypatch.context() as patch:
+            patch.setattr(b, "_admit", lambda *_: 1 / 0)
+            with contextlib.suppress(NotConnected):
+                await a.dial(b.addresses)
+            await settle()
+        assert "ZeroDivisionError" in caplog.text
+        assert not a.connections
+        await connected(links)
+
+
+async def test_a_mistake_of_ours_in_reading_costs_one_connection(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as links:
+        there, here = await connected(links)
+        await settle()
+        monkeypatch.setattr(here, "_open_frames", lambda *_: 1 / 0)
+        with pytest.raises(NotConnected):
+            await there.measure_rtt()
+        assert here.close_reason == "error: internal"
+        assert "ZeroDivisionError" in caplog.text
+        monkeypatch.undo()
+        await connected(links)
+
+
 async def test_a_stream_that_names_no_protocol_is_closed(autojump_clock: Clock) -> None:
     async with running() as links:
         connection, here = await connected(links)
