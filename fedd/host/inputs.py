@@ -189,12 +189,13 @@ class Inputs:
     def _describe(self, name: str) -> dict[str, Any]:
         if name in self._constants:
             return {"name": name, "kind": "value", "source": "set", "value": self._constants[name]}
-        ((kind, what),) = (
-            item for item in self._configured[name].items() if item[0] in ("value", "file", "command")
-        )
-        shown = {"value": ("value", what), "file": ("path", what), "command": ("command", [*what])}
-        key, value = shown[kind]
-        return {"name": name, "kind": kind, "source": "configuration", key: value}
+        source = self._configured[name]
+        shown = {"name": name, "kind": "", "source": "configuration"}
+        if "file" in source:
+            return {**shown, "kind": "file", "path": source["file"]}
+        if "command" in source:
+            return {**shown, "kind": "command", "command": list(source["command"])}
+        return {**shown, "kind": "value", "value": source["value"]}
 
     def _load(self) -> dict[str, Any]:
         stored = self._state.read(_STATE_NAME)

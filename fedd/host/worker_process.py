@@ -137,6 +137,8 @@ class WorkerProcess:
         self.send(header)
         await self._read(take, lambda: bool(answers))
         if not answers:
+            with trio.move_on_after(_EXIT_GRACE_S):
+                await self._process.wait()
             await self.aclose()
             raise PluginFailed(f"its worker process {self._how_it_ended()} at once", hint=self.last_line)
         return answers[0].header

@@ -1,4 +1,4 @@
-"""Whole nodes in one trio run on virtual time: real links, presence and runs; workers played by coroutines."""
+"""Whole nodes in one trio run on virtual time: real links, presence, runs; workers played by coroutines."""
 
 from __future__ import annotations
 
@@ -304,9 +304,8 @@ class Node:
 
     async def result(self, run_id: str, within_s: float = 120.0) -> dict[str, Any]:
         """The result on this node, once it has one."""
+        await until(lambda: run_id in {run["run_id"] for run in self.runs.summaries()}, within_s)
         with trio.fail_after(within_s):
-            while run_id not in {run["run_id"] for run in self.runs.summaries()}:
-                await trio.sleep(0.05)
             async for item in self.runs.watch(run_id):
                 last = item
         assert last["kind"] == "result"
@@ -318,7 +317,7 @@ class Node:
 
 async def until(condition: Callable[[], Any], within_s: float = 60.0) -> None:
     with trio.fail_after(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is looked at has no event
             await trio.sleep(0.01)
 
 

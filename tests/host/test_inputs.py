@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from host.worlds import Store
+
+from fedd.api.errors import FeddError, InvalidParameter, NotFound, TimedOut
+from fedd.host import inputs as module
+from fedd.host.inputs import MAX_OUTPUT_BYTES, Inputs
+
+
+def inputs(store: Store | None = None, **configured: dict[str, Any]) -> Inputs:
+    return Inputs(configured, store or Store())
+
+
+async def opened(made: Inputs, name: str) -> tuple[dict[str, Any], bytes]:
+    with await made.open(name) as handle:
+        content = b"".join(os.read(fd, 1 << 20) for fd in handle.fds)
+    handle.close()
+    return handle.description, content
+
+
+async def test_a_constant_set_here_wins_and_survives() -> None:
+    store = Store()
+    made = inputs(store, temp={"value": 1.0})
+    assert await opened(made, "temp") == ({"kind": "value", "name": "temp", "value": 1.0}, b"")
+    made.set("temp", [[20.5]])
+    assert (await opened(made, "temp"))[0]["value"] == [[20.5]]
+    again = inputs(store, temp={"value": 1.0}, hum={"file": "/h.csv"}, cmd={"command": ("a", "b")})
+    assert again.list() == [
+        {"name": "cmd", "kind": "command", "source": "configuration", "command": ["a", "b"]},
+        {"name": "hum", "kind": "file", "source": "configuration", "path": "/h.csv"},
+        {"name": "temp", "kind": "value", "source": "set", "value": [[20.5]]},
+    ]
+    again.reload({"new": {"value": 2}})
+    assert [item["name"] for item in again.list()] == ["new", "temp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [("", 1, "input"), ("a b", 1, "input"), ("-x", 1, "input"), ("x" * 65, 1, "input"),
+     ("x", 1 << 70, "value"), ("x", {1: 2}, "value"), ("x", "y" * 70_000, "value")],
+)  # fmt: skip
+def test_what_cannot_be_set(name: str, value: Any, field: str) -> None:
+    made = inputs()
+    with pytest.raises(InvalidParameter) as caught:
+        made.set(name, value)
+    assert caught.value.field == field
+    assert made.list() == []
+
+
+def test_constants_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONSTANTS", 2)
+    made = inputs()
+    made.set("a", 1)
+    made.set("b", 1)
+    made.set("a", 2)
+    with pytest.raises(InvalidParameter, match="2 constants"):
+        made.set("c", 1)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff"])
+def test_damaged_constants_are_set_aside(content: bytes) -> None:
+    store = Store()
+    store.files["inputs.json"] = content
+    made = inputs(store)
+    assert made.list() == []
+    assert store.files["inputs.json.damaged"] == content
+
+
+async def test_an_unknown_input_names_the_known() -> None:
+    made = inputs(temp={"value": 1}, hum={"value": 2})
+    with pytest.raises(NotFound, match="'tmp'") as caught:
+        await made.open("tmp")
+    assert "did you mean 'temp'? there are hum, temp" in caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        inputs().check("x")
+    assert "none is configured; make one with fedctl set x VALUE" in caught.value.hint
+
+
+async def test_a_file_is_opened_here(tmp_path: Path) -> None:
+    path = tmp_path / "table.CSV"
+    path.write_bytes(b"1,2\n")
+    made = inputs(rows={"file": str(path)})
+    made.check("rows")
+    description, content = await opened(made, "rows")
+    assert content == b"1,2\n"
+    assert description.pop("fd") > 2
+    assert description == {"kind": "file", "name": "rows", "format": "csv", "path": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "no regular file"),
+        (lambda path: os.mkfifo(path), "no regular file"),
+    ],
+)
+async def test_a_file_that_cannot_be_read(tmp_path: Path, make: Any, said: str) -> None:
+    path = tmp_path / "x.csv"
+    make(path)
+    made = inputs(rows={"file": str(path)})
+    for call in (made.open("rows"), trio.to_thread.run_sync(made.check, "rows")):
+        with pytest.raises(InvalidParameter, match=said):
+            await call
+
+
+async def test_an_unknown_ending(tmp_path: Path) -> None:
+    path = tmp_path / "rows.xlsx"
+    path.touch()
+    with pytest.raises(InvalidParameter, match="ending") as caught:
+        await inputs(rows={"file": str(path)}).open("rows")
+    assert ".csv" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "content"),
+    [
+        ("print('[1, 2]')", "json", b"[1, 2]\n"),
+        ("print('a,b'); print('1,2')", "csv", b"a,b\n1,2\n"),
+        ("import sys; sys.stdout.buffer.write(b'\\x93NUMPY1')", "npy", b"\x93NUMPY1"),
+    ],
+)
+async def test_a_command_is_run_to_its_end(program: str, kind: str, content: bytes) -> None:
+    made = inputs(probe={"command": (sys.executable, "-c", program)})
+    made.check("probe")
+    description, output = await opened(made, "probe")
+    assert output == content
+    assert description["kind"] == "command"
+    assert description["format"] == kind
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "said"),
+    [
+        ("import sys; sys.exit('no sensor')", InvalidParameter, "status 1: no sensor"),
+        ("import os; os._exit(7)", InvalidParameter, "status 7: it said nothing"),
+        ("import time; time.sleep(60)", TimedOut, "did not end"),
+        ("import os\nwhile True: os.write(1, bytes(1 << 20))", TimedOut, "did not end"),
+    ],
+)
+async def test_a_command_that_fails(
+    monkeypatch: pytest.MonkeyPatch, program: str, error: type[FeddError], said: str
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_S", 1.0)
+    made = inputs(probe={"command": (sys.executable, "-c", program)})
+    with trio.fail_after(20), pytest.raises(error, match=said):
+        await made.open("probe")
+
+
+async def test_a_command_that_says_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 10)
+    made = inputs(probe={"command": (sys.executable, "-c", "print('x' * 1000)")})
+    with pytest.raises(InvalidParameter, match="more than 10 bytes"):
+        await made.open("probe")
+    assert MAX_OUTPUT_BYTES > 10
+
+
+async def test_a_program_that_does_not_exist() -> None:
+    made = inputs(probe={"command": ("/no/such/program",)})
+    with pytest.raises(NotFound, match="no program"):
+        made.check("probe")
+    with pytest.raises(InvalidParameter, match="cannot be run"):
+        await made.open("probe")

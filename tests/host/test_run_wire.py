@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedd.api.errors import ProtocolError
+from fedd.host.run_wire import (
+    JOIN_UP_TO_BYTES,
+    FrameDecoder,
+    Kind,
+    PreambleDecoder,
+    RunFrame,
+    encode_frame,
+    encode_preamble,
+    encode_round,
+)
+
+FRAMES = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just(Kind.ROUND), st.integers(0, 2**32 - 1), st.text(max_size=20), st.binary(max_size=40_000)
+        ),
+        st.tuples(
+            st.sampled_from([kind for kind in Kind if kind != Kind.ROUND]),
+            st.integers(0, 2**32 - 1),
+            st.just(""),
+            st.binary(max_size=4096),
+        ),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=FRAMES, data=st.data())
+def test_frames_survive_any_cutting(frames: list[tuple[Kind, int, str, bytes]], data: st.DataObject) -> None:
+    wire = b""
+    for kind, number, tag, payload in frames:
+        if kind == Kind.ROUND:
+            wire += b"".join(encode_round(number, tag, payload))
+        else:
+            wire += encode_frame(kind, number, payload)
+    decoder = FrameDecoder(40_000)
+    read: list[RunFrame] = []
+    while wire:
+        cut = data.draw(st.integers(1, len(wire)))
+        read += decoder.receive_data(wire[:cut])
+        wire = wire[cut:]
+    assert read == [RunFrame(*frame) for frame in frames]
+
+
+def test_large_payloads_are_not_copied() -> None:
+    large = bytes(JOIN_UP_TO_BYTES + 1)
+    head, body = encode_round(1, "t", large)
+    assert body is large
+    assert len(encode_round(1, "t", memoryview(large)[:10])) == 1
+    assert len(head) == 11
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\x00" + bytes(9),
+        b"\x08" + bytes(9),
+        b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x65",
+        b"\x02\x00\x00\x00\x00\x00\x00\x00\x10\x01",
+        b"\x01\x00\x00\x00\x00\x01\x00\x00\x00\x00\xff",
+    ],
+    ids=["kind 0", "kind 8", "payload too long", "statement too long", "tag"],
+)
+def test_what_is_not_allowed_is_refused_before_it_is_kept(wire: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        FrameDecoder(100).receive_data(wire)
+
+
+def test_the_preamble_comes_in_pieces_and_keeps_what_follows() -> None:
+    decoder = PreambleDecoder()
+    wire = encode_preamble(b"manifest") + b"more"
+    assert decoder.receive_data(wire[:2]) is None
+    assert decoder.receive_data(wire[2:7]) is None
+    assert decoder.receive_data(wire[7:]) == (b"manifest", b"more")
+    with pytest.raises(ProtocolError):
+        PreambleDecoder().receive_data(b"\xff\xff\xff\xff")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_raise_only_the_protocol_error(data: bytes) -> None:
+    decoder = FrameDecoder(1000)
+    try:
+        for byte in data:
+            decoder.receive_data(bytes([byte]))
+    except ProtocolError:
+        pass
