@@ -48,6 +48,9 @@ logger = logging.getLogger("fedd")
 # SIGTERM to exit takes at most 5 s: so long for workers to end and goodbyes to go out, the rest for Python.
 SHUTDOWN_S = 4.0
 
+# A reader that stalls must not hold the exit up.
+STREAMS_END_S = 0.5
+
 PORTS_NAME = "ports.json"
 SCRATCH_NAME = "scratch"
 
@@ -174,6 +177,7 @@ class Daemon:
             runs=self.runs,
             events=self.events,
         )
+        self.server = ControlServer(self.service.operations())
         self.swarm.subscribe(self._link_changed)
         self.presence.subscribe(self._member_changed)
         self.presence.subscribe_notices(lambda what: self._note(what))
@@ -185,7 +189,6 @@ class Daemon:
 
         Raises Conflict when a listening address is in use.
         """
-        server = ControlServer(self.service.operations())
         async with trio.open_nursery() as nursery:
             # First of all: a signal that comes right after READY must find its receiver.
             await nursery.start(self._receive_signals)
@@ -195,7 +198,7 @@ class Daemon:
             self.admission.restore()
             await nursery.start(self.runs.run)
             self._pin(self.config.connect)
-            await nursery.start(server.serve, sockets)
+            await nursery.start(self.server.serve, sockets)
             task_status.started()
             self._note("started")
             await self._load_plugins()
@@ -207,7 +210,8 @@ class Daemon:
             await self.presence.goodbye()
             self._note("stopping")
             self.events.close()
-            await trio.lowlevel.checkpoint()
+            with trio.move_on_after(STREAMS_END_S):
+                await self.server.wait_idle()
 
     async def report(self, watchdog_s: float) -> None:
         """Tell the service manager that the event loop turns, and what goes on."""

@@ -52,6 +52,8 @@ class ControlServer:
         self._limits = limits or ServerLimits()
         self._seats = Seats(self._limits.connections, self._limits.reserved)
         self._owners = frozenset({0, os.geteuid()})
+        self._working = 0
+        self._idle = trio.lowlevel.ParkingLot()
 
     async def serve(
         self,
@@ -64,6 +66,11 @@ class ControlServer:
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self._accept, listeners)
             task_status.started()
+
+    async def wait_idle(self) -> None:
+        """Return when no request is being worked on and no stream is open."""
+        while self._working:
+            await self._idle.park()
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         try:
@@ -112,7 +119,12 @@ class ControlServer:
         if request.route.changes:
             logger.info("uid %d: %s %s [%s]", connection.uid, request.route.method, received[1], request_id)
         connection.seat.state = STREAMING if request.route.streams else BUSY
-        await self._work(connection, request)
+        self._working += 1
+        try:
+            await self._work(connection, request)
+        finally:
+            self._working -= 1
+            self._idle.unpark_all()
         connection.seat.state = IDLE
         return connection.next_cycle()
 
