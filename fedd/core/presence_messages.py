@@ -12,8 +12,16 @@ from typing import Any, Literal, TypeAlias
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core import codec, identity
-from fedd.core.records import MAX_CHAIN_BYTES, MAX_COUNTER, MAX_SEALED_BYTES, Row, Stamp
+from fedd.core import codec
+from fedd.core.records import (
+    MAX_CHAIN_BYTES,
+    MAX_COUNTER,
+    MAX_SEALED_BYTES,
+    Row,
+    Stamp,
+    peer_from_bytes,
+    peer_to_bytes,
+)
 
 PRESENCE_PROTOCOL = "/fedd/presence/1.0.0"
 PRESENCE_VERSION = 1
@@ -225,10 +233,10 @@ def _to_items(message: Message) -> list[Any]:
                 "versions",
                 low,
                 high,
-                [[identity.peer_id_to_bytes(peer), *stamp] for peer, stamp in stamps],
+                [[peer_to_bytes(peer), *stamp] for peer, stamp in stamps],
             ]
         case Want(ids):
-            return ["want", [identity.peer_id_to_bytes(peer) for peer in ids]]
+            return ["want", [peer_to_bytes(peer) for peer in ids]]
         case Pin(pinned):
             return ["pin", pinned]
         case Bye(reason):
@@ -236,7 +244,7 @@ def _to_items(message: Message) -> list[Any]:
 
 
 def _row_items(row: Row) -> list[Any]:
-    return [identity.peer_id_to_bytes(row.id), *row.stamp, row.sealed]
+    return [peer_to_bytes(row.id), *row.stamp, row.sealed]
 
 
 def _hello(version: object, federation: object, chain: object, pinned: object) -> Hello:
@@ -280,7 +288,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _peer(value: object) -> PeerId:
-    return identity.peer_id_from_bytes(_bytes(value, 64))
+    return peer_from_bytes(_bytes(value, 64))
 
 
 def _bytes(value: object, most: int) -> bytes:
