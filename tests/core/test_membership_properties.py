@@ -36,7 +36,9 @@ class Histories(RuleBasedStateMachine):
 
     def pick(self, data: Any, *, alive: bool) -> Node:
         return data.draw(
-            st.sampled_from(sorted((n for n in self.bench.nodes.values() if n.alive == alive), key=lambda n: n.peer))
+            st.sampled_from(
+                sorted((n for n in self.bench.nodes.values() if n.alive == alive), key=lambda n: n.peer)
+            )
         )
 
     def some(self, *, alive: bool, at_least: int = 1) -> bool:
@@ -77,7 +79,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def sever(self, data: Any) -> None:
-        a, b = data.draw(st.lists(st.sampled_from(sorted(self.bench.nodes)), min_size=2, max_size=2, unique=True))
+        a, b = data.draw(
+            st.lists(st.sampled_from(sorted(self.bench.nodes)), min_size=2, max_size=2, unique=True)
+        )
         self.bench.sever(a, b)
 
     @precondition(lambda self: hasattr(self, "bench") and self.bench.cut)
@@ -94,7 +98,9 @@ class Histories(RuleBasedStateMachine):
                     continue
                 confirm_s = LAN.confirm_closed_s if change.reason == "closed" else LAN.confirm_s
                 since = self.bench.path_since(node, self.bench.nodes[change.peer_id])
-                assert since > at - confirm_s - PROPAGATION_S, f"{node.peer} accuses the living {change} at {at}"
+                assert since > at - confirm_s - PROPAGATION_S, (
+                    f"{node.peer} accuses the living {change} at {at}"
+                )
             self.check_left(node)
             node.changes.clear()
 
