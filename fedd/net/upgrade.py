@@ -40,9 +40,12 @@ async def upgrade(
     Denied when another key answers than `expected_peer`'s, ProtocolError when the peer does not
     speak libp2p, NotConnected when the wire breaks.
     """
+    handshake = _Handshake(wire)
     try:
-        return await _upgrade(_Handshake(wire), key, initiator, expected_peer)
+        return await _upgrade(handshake, key, initiator, expected_peer)
     except OSError as error:
+        if handshake.silent and isinstance(error, ConnectionError):  # closed with our words unread
+            raise handshake.door_closed() from error
         raise NotConnected(
             f"the connection with {wire.remote_address} broke during the handshake: {error.strerror or error}"
         ) from error
@@ -54,7 +57,7 @@ class _Handshake:
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.unused = b""
-        self._silent = True
+        self.silent = True
 
     async def send(self, data: bytes) -> None:
         """Write all of it."""
@@ -78,18 +81,21 @@ class _Handshake:
             except BlockingIOError:
                 continue
             if count:
-                self._silent = False
+                self.silent = False
                 return bytes(buffer[:count])
-            there = self.wire.remote_address
-            if self._silent:
-                raise DoorClosed(
-                    f"{there} closed the connection at once",
-                    hint="it may be busy or shutting down; try again",
-                )
+            if self.silent:
+                raise self.door_closed()
             raise NotConnected(
-                f"{there} closed the connection during the handshake",
+                f"{self.wire.remote_address} closed the connection during the handshake",
                 hint="it may not accept this device's key, or not speak libp2p's Noise",
             )
+
+    def door_closed(self) -> DoorClosed:
+        """Give the error for a peer that has not said a word."""
+        return DoorClosed(
+            f"{self.wire.remote_address} closed the connection at once",
+            hint="it may be busy or shutting down; try again",
+        )
 
 
 async def _upgrade(

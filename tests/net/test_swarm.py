@@ -640,6 +640,21 @@ async def test_the_wait_for_another_dial_ends_with_it(autojump_clock: Clock) -> 
 # ---- over TCP -------------------------------------------------------------------------
 
 
+async def test_many_diallers_from_one_address_all_get_in() -> None:
+    """They find the door busy, which over TCP is often a reset, and come again."""
+    limits = SwarmLimits(pending_handshakes_per_address=2)
+    async with trio.open_nursery() as nursery:
+        hub, *others = (Swarm(key, limits) for key in KEYS[:13])
+        for swarm in (hub, *others):
+            await nursery.start(swarm.run)
+        await hub.listen("/ip4/127.0.0.1/tcp/0")
+        async with trio.open_nursery() as dialling:
+            for other in others:
+                dialling.start_soon(other.dial, hub.addresses)
+        assert all(hub.peer_id in other.connections for other in others)
+        nursery.cancel_scope.cancel()
+
+
 async def test_swarms_over_tcp() -> None:
     async with trio.open_nursery() as nursery:
         a, b = Swarm(KEYS[0]), Swarm(KEYS[1])

@@ -141,8 +141,20 @@ async def test_peers_that_go_away() -> None:
 async def test_a_link_that_breaks() -> None:
     a, b = await wires()
     b.cut()  # type: ignore[attr-defined]
-    with pytest.raises(NotConnected, match="broke during the handshake"):
+    with pytest.raises(DoorClosed, match="at once"):  # a reset, because it has not read our words
         await upgrade(a, KEYS[0], initiator=True)
+    a, b = await wires()
+    assert b.send(HEADER) == len(HEADER)
+
+    async def go() -> None:
+        with pytest.raises(NotConnected, match="broke during the handshake") as caught:
+            await upgrade(a, KEYS[0], initiator=True)
+        assert not isinstance(caught.value, DoorClosed)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go)
+        await trio.testing.wait_all_tasks_blocked()
+        b.cut()  # type: ignore[attr-defined]
 
 
 async def test_plaintext_is_refused_once_the_keys_are_agreed() -> None:
