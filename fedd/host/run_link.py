@@ -35,7 +35,7 @@ _STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, FeddError,
 class LinkOwner(Protocol):
     """The run's node, as its links see it."""
 
-    async def open_stream(self, peer: PeerId) -> Stream:
+    async def open_stream(self, peer: PeerId, /) -> Stream:
         """A new run stream. Raises FeddError."""
         ...
 

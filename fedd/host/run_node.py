@@ -8,7 +8,7 @@ Every wait in a run, and what ends it:
 - for the worker: its answer, its process's end, or silence for `stall_timeout_s` (on this node alone);
 - for a stopped worker to go: `grace_s`.
 
-Nothing else waits: frames are handled as they arrive, and the work of a round spawns no task.
+Frames are handled as they arrive; a round spawns no task.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, prin
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_result import Ending, Story, failure, read_value
-from fedd.host.run_surroundings import Surroundings
+from fedd.host.run_surroundings import Surroundings, start_header
 from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
 from fedd.host.run_worker import WorkerSeat
 from fedd.host.worker_process import WorkerProcess
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedd.host")
 
 _TICK_S = 0.5
-"""How often stalls and lost edges are looked for; both are counted in seconds."""
+"""How often stalls and lost edges are looked for."""
 
 
 class RunNode:
@@ -50,6 +50,7 @@ class RunNode:
         self.story = Story(manifest, self.me, started_at=around.clock())
         near = manifest.graph.neighbors(self.me)
         self._rounds = Rounds(near, manifest.max_payload_bytes)
+        self.open_stream = around.open_stream
         self.links = {peer: RunLink(peer, self, around.clock) for peer in near}
         self._out: dict[PeerId, str] = {}
         """Who takes part no longer and why; what came after our own end is not in the story."""
@@ -76,25 +77,12 @@ class RunNode:
             if peer != self.me and state is not None:
                 self.on_member(peer, state)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._worker.run, get_worker, self._start_header())
+            nursery.start_soon(self._worker.run, get_worker, start_header(self.manifest, self.me))
             nursery.start_soon(self._watch)
             for link in self.links.values():
                 nursery.start_soon(link.run)
             await self._over.wait()
             nursery.cancel_scope.cancel()
-
-    def _start_header(self) -> dict[str, Any]:
-        return {
-            "kind": "start",
-            "run_id": self.manifest.run_id,
-            "me": self.me,
-            "members": list(self.manifest.members),
-            "edges": self.manifest.graph.edge_indices(),
-            "epoch": 1,
-            "seed": self.manifest.proposal.seed,
-            "quorum": self.manifest.proposal.quorum,
-            "max_payload_bytes": self.manifest.max_payload_bytes,
-        }
 
     async def _watch(self) -> None:
         limits = self._around.limits
@@ -159,7 +147,7 @@ class RunNode:
     def on_worker_gone(self) -> None:
         """The worker's process is no more."""
         self._worker_gone = True
-        self._check_over()
+        self.on_settled()
 
     # ---- rounds --------------------------------------------------------------------------
 
@@ -283,7 +271,7 @@ class RunNode:
         self._tell_all(self.end_frame())
         self._ended.set()
         self._around.on_change(self.story)
-        self._check_over()
+        self.on_settled()
 
     def end_frame(self) -> bytes:
         """How this node ended, for a neighbour."""
@@ -291,20 +279,12 @@ class RunNode:
         return encode_frame(Kind.END, self._rounds.round, b"" if mine is None else mine.sealed)
 
     def on_settled(self) -> None:
-        """A link needs nothing more."""
-        self._check_over()
-
-    def _check_over(self) -> None:
-        """The run is over here when its end is known to all neighbours and the worker is gone."""
+        """A link needs nothing more, or the worker is gone: is the run over here?"""
         settled = all(link.settled for link in self.links.values())
         if settled and self._ended.is_set() and self._worker_gone:
             self._over.set()
 
     # ---- streams -------------------------------------------------------------------------
-
-    async def open_stream(self, peer: PeerId) -> Stream:
-        """A new run stream to this neighbour."""
-        return await self._around.open_stream(peer)
 
     def backlog(self, peer: PeerId) -> list[Payload]:
         """All that a renewed stream begins with: manifest, last two messages, statements, our end."""

@@ -7,7 +7,6 @@ initiator no more than any other member.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,37 +16,31 @@ import trio
 
 from fedd.api.errors import (
     Conflict,
-    Denied,
     FeddError,
     InvalidParameter,
     NotFound,
     PluginFailed,
-    ProtocolError,
     Unhealthy,
 )
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.core.manifest import (
     Manifest,
-    Proposal,
     issue,
-    open_manifest,
-    open_stop,
-    state_end,
     state_stop,
 )
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.results import Results, ResultStore
-from fedd.host.run_control import CONTROL_PROTOCOL, ask, read_message, write_message
+from fedd.host.run_control import CONTROL_PROTOCOL, ask
+from fedd.host.run_desk import RunDesk
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_node import RunNode
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
 from fedd.host.run_result import Story
 from fedd.host.run_surroundings import Surroundings
-from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
 from fedd.host.run_workers import RunWorkers, Seat
 
 if TYPE_CHECKING:
@@ -69,10 +62,6 @@ WATCH_INTERVAL_S = 0.05
 
 _SPREAD_S = 1.0
 """So that whoever is told the run's id can ask any member about it at once."""
-
-_PREAMBLE_TIMEOUT_S = 10.0
-_MAX_RETIRED = 256
-"""Runs whose end is still told to those who ask: a neighbour asks within `linger_s` if at all."""
 
 
 class Runs:
@@ -105,7 +94,6 @@ class Runs:
         self._results = Results(state, self._limits.results)
         self._saving = trio.CapacityLimiter(1)
         self._nodes: dict[str, RunNode] = {}
-        self._retired: dict[bytes, bytes] = {}
         self._pins = LinkPins(presence)
         self._proposer = Proposer(swarm, presence, registry, self._pins, self._limits)
         self._watchers = trio.lowlevel.ParkingLot()
@@ -116,8 +104,9 @@ class Runs:
         self._around = Surroundings(
             key, self._limits, self._open_run_stream, presence.state_of, self.name_of, self._on_change, clock
         )
-        swarm.handle(CONTROL_PROTOCOL, self._serve_control)
-        swarm.handle(RUN_PROTOCOL, self._serve_run_stream)
+        self._desk = RunDesk(key, presence, self._gate, self._limits, self._nodes, self._adopt)
+        swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
+        swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
         swarm.subscribe(self._on_link)
         presence.subscribe(self._on_member)
 
@@ -302,9 +291,7 @@ class Runs:
         finally:
             for peer in node.links:
                 self._pins.release(peer)
-            self._retired[hashlib.sha256(node.manifest.sealed).digest()] = node.end_frame()
-            while len(self._retired) > _MAX_RETIRED:
-                del self._retired[next(iter(self._retired))]
+            self._desk.retire(node)
             if node.story.ending is not None:
                 await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
             del self._nodes[node.manifest.run_id]
@@ -351,69 +338,3 @@ class Runs:
                 f"{prefix!r} begins {len(found)} runs", hint="give more of the run id", field="run_id"
             )
         return found[0]
-
-    # ---- what peers ask -------------------------------------------------------------------
-
-    async def _serve_control(self, stream: Stream) -> None:
-        with trio.move_on_after(self._limits.command_timeout_s):
-            message = await read_message(stream)
-            try:
-                reply = await self._answer(stream.peer_id, message)
-            except FeddError as error:
-                reply = {"kind": "error", "code": error.code, "detail": error.detail, "hint": error.hint}
-            await write_message(stream, reply)
-            await stream.aclose()
-
-    async def _answer(self, peer: PeerId, message: Mapping[str, Any]) -> dict[str, Any]:
-        kind = message["kind"]
-        document = message.get(
-            {"propose": "proposal", "stop": "statement", "withdraw": "proposal"}.get(kind, kind)
-        )
-        if not isinstance(document, bytes):
-            raise ProtocolError(f"a run message of unknown kind {kind!r:.40}, or without its document")
-        if kind == "propose":
-            return await self._answer_proposal(peer, Proposal.decode(document))
-        if kind == "manifest":
-            self._adopt(open_manifest(document))
-        elif kind == "withdraw":
-            self._gate.withdraw(document, peer)
-        else:
-            _, run_id = open_stop(document)
-            if run_id in self._nodes:
-                self._nodes[run_id].on_stop(document)
-        return {"kind": "ok"}
-
-    async def _answer_proposal(self, peer: PeerId, proposal: Proposal) -> dict[str, Any]:
-        federation = self._presence.federation
-        try:
-            if proposal.initiator != peer or federation is None:
-                raise Denied("the proposal is somebody else's")
-            acceptance = await self._gate.consider(proposal, federation.id, self.name_of(peer))
-        except FeddError as error:
-            return {"kind": "declined", "code": error.code, "reason": str(error)}
-        limit = self._limits.payload_bytes
-        return {"kind": "accepted", "acceptance": acceptance, "max_payload_bytes": limit}
-
-    async def _serve_run_stream(self, stream: Stream) -> None:
-        decoder = PreambleDecoder()
-        with trio.fail_after(_PREAMBLE_TIMEOUT_S):
-            while (preamble := decoder.receive_data(data := await stream.receive_some())) is None:
-                if not data:
-                    raise ProtocolError(f"{stream.peer_id} ended a run stream before its manifest")
-        sealed, early = preamble
-        farewell = self._retired.get(hashlib.sha256(sealed).digest())
-        if farewell is None:
-            node = next((node for node in self._nodes.values() if node.manifest.sealed == sealed), None)
-            try:
-                node = node or self._adopt(open_manifest(sealed))
-            except (Denied, Conflict) as error:
-                run_id = open_manifest(sealed).run_id
-                statement = state_end(self._key, run_id, 0, f"left: {error.detail}")
-                farewell = encode_frame(Kind.END, 0, statement.sealed)
-            else:
-                await node.take_stream(stream, early)
-                return
-        await stream.send_all(farewell)
-        with trio.move_on_after(_PREAMBLE_TIMEOUT_S):
-            while await stream.receive_some():
-                pass

@@ -95,8 +95,8 @@ async def test_parameters_are_typed() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("count", "many"), ("count", "1.5"), ("count", 1.5), ("count", True), ("count", None),
-     ("count", str(1 << 64)), ("rate", "fast"), ("rate", True), ("rate", [1]), ("fast", "maybe"), ("fast", 1), ("rule", "mode"),
-     ("label", 3), ("conut", 1)],
+     ("count", str(1 << 64)), ("rate", "fast"), ("rate", True), ("rate", [1]), ("fast", "maybe"),
+     ("fast", 1), ("rule", "mode"), ("label", 3), ("conut", 1)],
 )  # fmt: skip
 async def test_what_does_not_fit_is_refused_by_name(key: str, value: Any) -> None:
     made = await registry(plugin("core", "mean"))

@@ -296,7 +296,7 @@ async def test_a_member_that_never_answers_declines_after_its_time(autojump_cloc
         async def silent(*_: Any) -> Any:
             await trio.sleep_forever()
 
-        nodes[2].runs._answer = silent  # type: ignore[method-assign]
+        nodes[2].runs._desk.answer = silent  # type: ignore[method-assign]
         began = trio.current_time()
         started = await nodes[0].runs.start(request())
         assert trio.current_time() - began <= 7.0

@@ -149,14 +149,14 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
             await trio.sleep_forever()
 
         for node in others:  # the manifest comes to them by their neighbours' streams alone
-            original = node.runs._answer
+            original = node.runs._desk.answer
 
             async def answer(peer: str, message: Any, original: Any = original) -> Any:
                 if message["kind"] == "manifest":
                     await deaf()
                 return await original(peer, message)
 
-            node.runs._answer = answer  # type: ignore[method-assign]
+            node.runs._desk.answer = answer  # type: ignore[method-assign]
         for node in nodes:
             node.workers.script = rounds_of(8)
         async with trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
                 return original_adopt(manifest, seat)
 
             adopted: list[str] = []
-            lucky.runs._adopt = adopt  # type: ignore[method-assign]
+            lucky.runs._desk._adopt = adopt  # type: ignore[method-assign]
 
             nursery.start_soon(initiator.runs.start, request(topology="ring"))
             await until(lambda: adopted)
