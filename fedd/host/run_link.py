@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -35,7 +35,7 @@ _STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, FeddError,
 class LinkOwner(Protocol):
     """The run's node, as its links see it."""
 
-    async def open_stream(self, peer: PeerId, /) -> Stream:
+    def open_stream(self, peer: PeerId, /) -> Awaitable[Stream]:
         """A new run stream. Raises FeddError."""
         ...
 
