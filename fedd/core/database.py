@@ -39,7 +39,7 @@ class Database:
         return [(peer, record.stamp) for peer, record in self.records.items()]
 
     def is_news(self, row: Row) -> bool:
-        """Whether the row claims to be newer than what is or was held; asked before a signature is checked."""
+        """Whether the row claims to be newer than what is or was held: asked before the signature."""
         held = self.records.get(row.id)
         if held is not None:
             return (row.stamp, row.sealed) > (held.stamp, held.sealed)

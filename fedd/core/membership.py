@@ -12,7 +12,6 @@ Motivala 2002: suspicion, refutation by the accused's own version counter).
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 
 from fedd.api.errors import FeddError
@@ -20,7 +19,7 @@ from fedd.api.types import PeerId
 from fedd.core.database import Database
 from fedd.core.heard_links import HeardLinks
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
-from fedd.core.overlay import Overlay
+from fedd.core.overlay import Dice, Overlay
 from fedd.core.own_record import OwnRecord
 from fedd.core.presence_messages import (
     Bye,
@@ -58,7 +57,7 @@ class Membership:
         *,
         seal: Callable[[Record], Record],
         open_row: Callable[[Row], Record],
-        rng: random.Random,
+        rng: Dice,
         now: float,
         timing: PresenceTiming,
         known: Iterable[Record] = (),
@@ -370,8 +369,6 @@ class Membership:
         self._overlay_due = now
 
     def _outbid(self, record: Record, now: float) -> None:
-        if self._ended:
-            return
         outcome = self._own.outbid(record, now)
         if outcome:
             self._actions.append(Persist(self._own.epoch))

@@ -6,9 +6,9 @@ random graph that stays connected under the loss of any few members (Law and Siu
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from fedd.api.types import PeerId
 from fedd.core.records import Record
@@ -33,6 +33,25 @@ MAX_HINTS = 64
 MAX_PINS = 64
 
 
+T = TypeVar("T")
+
+
+class Dice(Protocol):
+    """The source of chance, handed in: what `random.Random` offers and membership needs."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """A number from `a` to `b`."""
+
+    def choice(self, seq: Sequence[T]) -> T:
+        """One item of a sequence that is not empty."""
+
+    def sample(self, population: Sequence[T], k: int) -> list[T]:
+        """`k` different items."""
+
+    def shuffle(self, x: MutableSequence[T]) -> None:
+        """Reorder in place."""
+
+
 @dataclass(slots=True)
 class _Attempt:
     not_before: float = 0.0
@@ -45,7 +64,7 @@ class Overlay:
 
     me: PeerId
     dialable: bool
-    rng: random.Random
+    rng: Dice
     hints: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
     pins: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
     dialing: set[PeerId] = field(default_factory=set)

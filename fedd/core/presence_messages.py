@@ -239,8 +239,8 @@ def _to_items(message: Message) -> list[Any]:
             return ["want", [peer_to_bytes(peer) for peer in ids]]
         case Pin(pinned):
             return ["pin", pinned]
-        case Bye(reason):
-            return ["bye", reason]
+        case _:
+            return ["bye", message.reason]
 
 
 def _row_items(row: Row) -> list[Any]:

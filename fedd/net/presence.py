@@ -302,7 +302,7 @@ class Presence:
         return peer in self._pins
 
     def unpin(self, peer: PeerId) -> None:
-        """One who pinned the link with `peer` does not need it any more; without any it is like all others."""
+        """One who pinned the link with `peer` needs it no more; after the last it is like all others."""
         self._pin_counts[peer] -= 1
         if self._pin_counts[peer] > 0:
             return

@@ -586,3 +586,33 @@ def test_profiles_differ_in_patience_and_traffic() -> None:
     assert PresenceTiming.metered().heartbeat_s == 5 * PresenceTiming.lan().heartbeat_s
     assert PresenceTiming.metered().link_silent_s == 15.0
     assert PresenceTiming.metered().confirm_s == 8.0
+
+
+def test_a_link_given_up_on_purpose_is_no_loss() -> None:
+    one = core()
+    one.link_up("a", False, 0.0)
+    actions = one.drop_link("a", 0.5)
+    assert actions[:2] == [Send("a", Bye("trim")), Close("a", "trim")]
+    assert one.links == []
+    assert one.records["m"].lost == {}
+
+
+def test_who_cannot_be_dialled_is_not_dialled_when_its_link_closes() -> None:
+    one = core()
+    one.link_up("a", False, 0.0)
+    assert not any(isinstance(a, Dial) for a in one.link_down("a", "closed", 0.5))
+    assert one.records["m"].lost == {"a": "closed"}
+
+
+def test_a_pause_while_isolated_prolongs_the_hold() -> None:
+    one = core()
+    one.link_up("a", False, 0.0)
+    one.receive("a", Rows((known(Record("a", 1, 1, neighbours=frozenset("m"))).row,)), 0.1)
+    drive(one, 5.0)
+    assert one.state_of("a") == "suspect"
+    one.handle_timeout(105.0)
+    assert one.state_of("a") == "suspect"
+    drive(one, 112.0)
+    assert one.state_of("a") == "suspect"
+    drive(one, 120.0)
+    assert one.state_of("a") == "dead"

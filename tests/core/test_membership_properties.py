@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from core.membership_bench import LAN, Bench, Node
@@ -123,7 +124,7 @@ class Histories(RuleBasedStateMachine):
             return
         for node in self.bench.nodes.values():
             for stamps in node.versions.values():
-                assert all(earlier < later for earlier, later in zip(stamps, stamps[1:], strict=False))
+                assert all(earlier < later for earlier, later in pairwise(stamps))
                 del stamps[:-1]
         issued: dict[str, Any] = {}
         for (peer, _), record in self.bench.registry.items():

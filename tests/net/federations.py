@@ -113,7 +113,7 @@ async def until(condition: Callable[[], bool], within_s: float) -> float:
     """Wait for `condition`, looking every 10 ms of trio's clock; how long it took."""
     start = trio.current_time()
     with trio.fail_after(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is many nodes' state, which has no one event
             await trio.sleep(0.01)
     return trio.current_time() - start
 

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedd.core import database
+from fedd.core.database import MAX_RECORDS, Database
+from fedd.core.heard_links import HeardLinks
+from fedd.core.records import MAX_LOST, Record
+
+
+def test_the_digest_depends_on_what_is_held_and_not_on_the_order() -> None:
+    records = [Record(f"p{index}", 1, index, sealed=bytes([index])) for index in range(6)]
+    one, two = Database("m"), Database("m")
+    for record in records:
+        one.merge(record, 0.0)
+    for record in [*reversed(records), replace(records[0], seq=9)]:
+        two.merge(record, 0.0)
+    assert one.digest != two.digest
+    one.merge(replace(records[0], seq=9), 0.0)
+    assert one.digest == two.digest
+    assert not one.merge(records[0], 0.0)
+    two.forget(["p1"])
+    assert one.digest != two.digest
+
+
+def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
+    full = Database("m")
+    for index in range(MAX_RECORDS):
+        full.merge(Record(f"p{index}", 1, 1), 0.0)
+    assert not full.admit("newcomer", 0.0)
+    assert full.admit("p0", 0.0)
+
+
+def test_the_memory_of_the_forgotten_is_bounded() -> None:
+    one = Database("m")
+    for index in range(MAX_RECORDS + 10):
+        one.merge(Record(f"p{index}", 1, 1), 0.0)
+        one.forget([f"p{index}"])
+    assert len(one._forgotten) == MAX_RECORDS
+    assert one.is_news(Record("p0", 1, 1).row)
+    assert not one.is_news(Record(f"p{MAX_RECORDS}", 1, 1).row)
+    assert one.digest == bytes(database.HASH_BYTES)
+
+
+def test_only_the_latest_losses_are_told() -> None:
+    links = HeardLinks(3.0, 20.0)
+    for index in range(MAX_LOST + 5):
+        links.add(f"p{index}", False, 0.0)
+        links.remove(f"p{index}", "closed")
+    assert len(links.lost) == MAX_LOST
+    assert "p0" not in links.lost
+    assert f"p{MAX_LOST + 4}" in links.lost
