@@ -52,11 +52,14 @@ class LocalDaemon:
         config.write_text(configuration)
         command = [sys.executable, "-m", "fedd", "--config", str(config), "--state-dir", str(self.directory)]
         command += ["--name", self.name, "--listen", "/ip4/127.0.0.1/tcp/0"]
-        with (self.directory / "log").open("ab") as log:
+        # An interruption between the start of the process and the note of it would leave it behind.
+        with (self.directory / "log").open("ab") as log, _signals_held() as came:
             # A session of its own: Ctrl-C in the terminal is for the demo, which then stops everybody.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        for number in came:
+            signal.raise_signal(number)
 
     def wait_ready(self, deadline: float) -> dict[str, Any]:
         """Return the daemon's status as soon as it answers. Raises DemoFailed with its last words."""
@@ -127,11 +130,17 @@ def _tear_down(daemons: Sequence[LocalDaemon], root: Path) -> None:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def _signals_held() -> Iterator[list[int]]:
+    """Let no signal interrupt the block; those that came are in the list."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+
     held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in held]
+    before = [(number, signal.signal(number, note)) for number in held]
     try:
-        yield
+        yield came
     finally:
         for number, handler in before:
             signal.signal(number, handler)
