@@ -123,6 +123,7 @@ class Daemon:
         self._read_config = read_config
         self._state = state
         self._notifier = notifier
+        self._plugins_wanted = trio.Event()
         self.events = EventLog()
         limits = config.limits
         self.swarm = Swarm(
@@ -201,7 +202,10 @@ class Daemon:
             await nursery.start(self.server.serve, sockets)
             task_status.started()
             self._note("started")
-            await self._load_plugins()
+            while True:
+                self._plugins_wanted = trio.Event()
+                await self._load_plugins()
+                await self._plugins_wanted.wait()
 
     async def shut_down(self) -> None:
         """End the runs here, say goodbye to the peers, let streams of the control socket end."""
@@ -243,9 +247,12 @@ class Daemon:
         live, restart = self.config.changes(new)
         self.runs.set_policy(policy_of(new))
         self.inputs.reload(new.inputs)
-        for address in set(self.config.connect) - set(new.connect):
-            self.presence.unpin(_peer_of(address))
-        self._pin(new.connect)
+        old_connect = self.config.connect
+        for address in old_connect:
+            if address not in new.connect:
+                self.presence.unpin(_peer_of(address))
+        self._pin(tuple(address for address in new.connect if address not in old_connect))
+        self._plugins_wanted.set()
         if live:
             logger.info("configuration reloaded: %s", ", ".join(live))
         if restart:

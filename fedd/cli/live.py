@@ -19,9 +19,14 @@ BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 48
 
 
-def follow(items: Iterable[dict[str, Any]], console: Console | None = None) -> dict[str, Any]:
-    """Draw each `progress` item over the last; returns the result without its kind, empty when none came."""
-    picture = Picture()
+def follow(
+    items: Iterable[dict[str, Any]], names: Mapping[str, str], console: Console | None = None
+) -> dict[str, Any]:
+    """Draw each `progress` item over the last; returns the result without its kind, empty when none came.
+
+    `names` maps peer ids to names.
+    """
+    picture = Picture(names)
     result: dict[str, Any] = {}
     with Live(picture.draw(), console=console or Console(), refresh_per_second=8, transient=True) as live:
         for item in items:
@@ -36,15 +41,17 @@ def follow(items: Iterable[dict[str, Any]], console: Console | None = None) -> d
 class Picture:
     """What is known of the run so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
         self._latest: Mapping[str, Any] = {}
         self._residuals: deque[float] = deque(maxlen=HISTORY)
 
     def add(self, progress: Mapping[str, Any]) -> None:
         """Take in a `progress` item."""
+        new_round = progress.get("round") != self._latest.get("round")
         self._latest = progress
         residual = progress.get("residual")
-        if isinstance(residual, int | float):
+        if new_round and isinstance(residual, int | float):
             self._residuals.append(float(residual))
 
     def draw(self) -> Group:
@@ -65,10 +72,11 @@ class Picture:
         count = members if isinstance(members, int) else len(members)
         who = Text.assemble(("members   ", "dim"), (f"{count} in", "green"))
         for dropped in latest.get("dropped") or ():
-            name = dropped.get("name") or short(dropped["peer_id"])
+            name = self._names.get(dropped["peer_id"]) or short(dropped["peer_id"])
             who.append(escape(f"  out: {name} in round {dropped['round']} ({dropped['reason']})"), "red")
         lines.append(who)
-        if metrics := latest.get("metrics"):
+        metrics = {k: v for k, v in (latest.get("metrics") or {}).items() if k != "residual"}
+        if metrics:
             shown = "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
             lines.append(Text.assemble(("metrics   ", "dim"), escape(shown)))
         return Group(*lines)

@@ -16,7 +16,7 @@ from fedd.paths import default_socket
 
 _OPTIONS = ("--socket", "--json", "--help", "-h", "--version")
 
-STARTING_S = 2.0
+STARTING_S = 5.0
 """How long a daemon may take from its start to its socket, on a small board under load."""
 
 

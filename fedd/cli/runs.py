@@ -169,7 +169,8 @@ def _shown(client: Client, items: Iterator[dict[str, Any]], out: Output) -> Mapp
     if out.live:
         from fedd.cli.live import follow  # here, because it loads rich
 
-        return follow(items)
+        names = names_of(client)
+        return follow(items, names)
     return last_result(items)
 
 

@@ -84,7 +84,7 @@ def test_the_socket_and_json_may_stand_before_or_after_the_command(fedctl: Any) 
     _, out, _ = fedctl("--socket", "x.sock", "--json", "status")
     assert fedctl("status", "--json", "--socket", "x.sock")[1] == out
     assert fedctl("--socket=x.sock", "status", "--json")[1] == out
-    assert fedctl.client.asked[0] == ("CONNECT", "x.sock", None, 2.0)
+    assert fedctl.client.asked[0] == ("CONNECT", "x.sock", None, 5.0)
     fedctl("status")
     assert fedctl.client.asked[-2][3] == 0.0
 

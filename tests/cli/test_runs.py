@@ -202,7 +202,7 @@ def text_of(picture: Picture) -> str:
 
 
 def test_the_picture_shows_round_residual_members_and_metrics() -> None:
-    picture = Picture()
+    picture = Picture({C: "carol"})
     assert "waiting for the first round" in text_of(picture)
     picture.add({**PROGRESS, "residual": None})
     assert "residual" not in text_of(picture)
@@ -211,25 +211,27 @@ def test_the_picture_shows_round_residual_members_and_metrics() -> None:
     picture.add(
         {
             **PROGRESS,
+            "round": 100,
             "members": 2,
             "residual": "inf",
             "dropped": [{"peer_id": C, "round": 12, "reason": "dead\x1b[2J"}],
-            "metrics": {"loss": 0.25},
+            "metrics": {"loss": 0.25, "residual": 7.5},
         }
     )
     text = text_of(picture)
-    assert "round     3" in text
+    assert "round     100" in text
     assert "1.00e-99" in text
     assert "2 in" in text
-    assert f"out: {C[:16]} in round 12 (dead\\x1b[2J)" in text
+    assert "out: carol in round 12 (dead\\x1b[2J)" in text
     assert "loss 0.25" in text
+    assert "7.5" not in text
 
 
 def test_following_returns_the_result() -> None:
     console = Console(file=io.StringIO())
     items = [{"kind": "lagged"}, PROGRESS, {**RESULT, "kind": "result"}]
-    assert follow(items, console) == RESULT
-    assert follow([], console) == {}
+    assert follow(items, {}, console) == RESULT
+    assert follow([], {}, console) == {}
 
 
 def test_sparklines_are_logarithmic() -> None:
