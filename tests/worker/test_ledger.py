@@ -90,7 +90,7 @@ def test_one_dies_in_every_round_and_way(shape: Shape, count: int, nodes: range)
     assert every_schedule_ends_well(Lockstep(shape(count), values(count), LOOSE), nodes) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "count"),
     [(shape, count) for shape in (ring, complete, irregular) for count in range(6, 10)]
