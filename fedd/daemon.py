@@ -41,7 +41,7 @@ from fedd.paths import credential, take_service_manager
 from fedd.state import IDENTITY_NAME, StateDirectory
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 logger = logging.getLogger("fedd")
 

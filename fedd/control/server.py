@@ -24,7 +24,7 @@ from fedd.control.schema import Route, error_document
 from fedd.control.seats import BUSY, IDLE, STREAMING, Seat, Seats
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 logger = logging.getLogger("fedd.control")
 

@@ -44,7 +44,7 @@ from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
     from fedd.core.verdicts import MemberChange
     from fedd.net.connection import Connection

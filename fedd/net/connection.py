@@ -35,7 +35,7 @@ from fedd.net.transport import Wire
 from fedd.net.upgrade import Secured
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 log = logging.getLogger("fedd.net")
 

@@ -33,7 +33,7 @@ from fedd.net.presence_link import PresenceLink
 from fedd.net.swarm import Swarm
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 logger = logging.getLogger("fedd.net.presence")
 

@@ -34,7 +34,7 @@ from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_mul
 from fedd.net.upgrade import Secured, upgrade
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 log = logging.getLogger("fedd.net")
 
