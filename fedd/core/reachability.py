@@ -40,9 +40,9 @@ class TwoSidedEdges:
         """Those that list `peer` and are listed by it."""
         return self._adjacent.get(peer, _NONE)
 
-    def reachable_from(self, start: PeerId) -> set[PeerId]:
+    def reachable_from(self, start: PeerId) -> AbstractSet[PeerId]:
         """Everybody connected with `start`, itself included: breadth first, O(members + edges)."""
-        seen = {start}
+        seen: AbstractSet[PeerId] = {start}
         frontier: AbstractSet[PeerId] = seen
         while frontier:
             frontier = {other for peer in frontier for other in self.adjacent(peer)} - seen
