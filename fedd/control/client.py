@@ -28,6 +28,9 @@ DEFAULT_TIMEOUT_S = 60.0
 # A reply is at most a result with its value; more than this is no daemon of ours.
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 
+# A burst of connections is over in milliseconds; a daemon that takes none for so long is stopped.
+BUSY_PATIENCE_S = 2.0
+
 _READ_BYTES = 65_536
 
 _RETRY_S = 0.05
@@ -166,10 +169,15 @@ class Client:
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
-            deadline = time.monotonic() + self._patience_s
+            start = time.monotonic()
             while (error := self._connect()) is not None:
-                nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-                if not nobody or time.monotonic() > deadline:
+                if isinstance(error, BlockingIOError):  # its queue of connections is full at this moment
+                    patience_s = max(BUSY_PATIENCE_S, self._patience_s)
+                elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                    patience_s = self._patience_s
+                else:
+                    patience_s = 0.0
+                if time.monotonic() - start >= patience_s:
                     raise _no_daemon(self._path, error) from error
                 time.sleep(_RETRY_S)
         return cast(socket.socket, self._socket)

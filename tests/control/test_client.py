@@ -146,6 +146,7 @@ def test_a_socket_that_is_not_for_us(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Denied, match="you may not use the socket"):
         client.request("GET", "/v1/status")
     monkeypatch.setattr(client, "_connect", lambda: BlockingIOError(11, "busy"))
+    monkeypatch.setattr("fedd.control.client.BUSY_PATIENCE_S", 0.01)
     with pytest.raises(TimedOut, match="does not take connections"):
         client.request("GET", "/v1/status")
 
