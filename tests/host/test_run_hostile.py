@@ -1,0 +1,147 @@
+"""A member that breaks the rules of a run hurts its own edge, and nobody's daemon."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from host.worlds import Node, request, rounds_of, until, world
+from trio.testing import MockClock
+
+from fedd.core.identity import PrivateKey
+from fedd.core.manifest import state_end, state_stop
+from fedd.host.run_control import CONTROL_PROTOCOL, ask
+from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
+from fedd.host.runs import RUN_PROTOCOL
+
+STRANGER = PrivateKey.from_seed(b"s" * 32)
+
+
+async def begin(nodes: list[Node], rounds: int = 20, **more: Any) -> str:
+    for node in nodes:
+        node.workers.script = rounds_of(rounds)
+    return str((await nodes[0].runs.start(request(**{"pace_s": 0.2, **more})))["run_id"])
+
+
+def sealed_of(node: Node, run_id: str) -> bytes:
+    return node.runs._nodes[run_id].manifest.sealed
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        encode_round(9, "", b"two ahead")[0],
+        encode_frame(Kind.ACK),
+        encode_frame(Kind.END, 0, b"unsigned"),
+        encode_frame(Kind.NOTICE, 0, b"unsigned"),
+        encode_frame(Kind.STOP, 0, b"unsigned"),
+        b"\x63" + bytes(9),
+    ],
+    ids=["two ahead", "ack", "end", "notice", "stop", "unknown"],
+)
+async def test_a_violation_cuts_that_edge_only(autojump_clock: MockClock, frame: bytes) -> None:
+    async with world(4) as nodes:
+        run_id = await begin(nodes, topology="complete")
+        await until(lambda: nodes[0].round_of(run_id) >= 2)
+        stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+        await stream.send_all(encode_preamble(sealed_of(nodes[1], run_id)) + frame)
+        for node in nodes:
+            result = await node.result(run_id)
+            assert (result["state"], result["dropped"]) == ("finished", []), result
+            assert result["value"][-1] == (2 if node in nodes[:2] else 3)
+        await until(lambda: not any(node.runs._nodes for node in nodes), 200.0)
+
+
+async def test_statements_of_others_runs_and_strangers_change_nothing(autojump_clock: MockClock) -> None:
+    async with world(4) as nodes:
+        run_id = await begin(nodes, topology="complete")
+        forged = [
+            encode_frame(Kind.END, 0, state_end(nodes[2].key, run_id, 0, "not mine").sealed),
+            encode_frame(Kind.NOTICE, 0, state_end(STRANGER, run_id, 0, "a stranger").sealed),
+            encode_frame(Kind.NOTICE, 0, state_end(nodes[2].key, "0" * 40, 0, "another run").sealed),
+            encode_frame(Kind.STOP, 0, state_stop(STRANGER, run_id)),
+        ]
+        for frame in forged:
+            stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+            await stream.send_all(encode_preamble(sealed_of(nodes[1], run_id)) + frame)
+        for node in nodes:
+            result = await node.result(run_id)
+            assert (result["state"], result["dropped"]) == ("finished", [])
+
+
+async def test_a_stream_that_begins_with_no_manifest(autojump_clock: MockClock) -> None:
+    async with world(3) as nodes:
+        for start in (b"\xff\xff\xff\xff", encode_preamble(b"rubbish"), struct.pack("!I", 9)):
+            stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+            await stream.send_all(start)
+            await stream.send_eof()
+        run_id = await begin(nodes, 3)
+        assert (await nodes[0].result(run_id))["state"] == "finished"
+
+
+async def test_one_who_is_no_neighbour_may_not_send_rounds(autojump_clock: MockClock) -> None:
+    async with world(4) as nodes:
+        run_id = await begin(nodes, topology="ring")
+        ring = {node.id: node for node in nodes}
+        members = nodes[0].runs.get(run_id)["members"]
+        one, opposite = ring[members[0]], ring[members[2]]
+        stream = await one.swarm.open_stream(opposite.id, RUN_PROTOCOL)
+        await stream.send_all(encode_preamble(sealed_of(one, run_id)) + encode_round(0, "", b"x")[0])
+        for node in nodes:
+            assert (await node.result(run_id))["value"] == [2] * 20
+
+
+async def test_who_asks_after_the_end_is_told(autojump_clock: MockClock) -> None:
+    async with world(2) as nodes:
+        run_id = await begin(nodes, 2)
+        sealed = sealed_of(nodes[0], run_id)
+        await until(lambda: not any(node.runs._nodes for node in nodes), 60.0)
+        stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+        await stream.send_all(encode_preamble(sealed))
+        assert (await stream.receive_some())[0] == Kind.END
+
+
+async def test_questions_that_nobody_can_answer(autojump_clock: MockClock) -> None:
+    async with world(2) as nodes:
+        swarm, peer = nodes[1].swarm, nodes[0].id
+        documents = {"dance": None, "propose": "proposal", "manifest": "manifest", "stop": "statement"}
+        for kind, name in documents.items():
+            message = {"kind": kind} if name is None else {"kind": kind, name: b"x"}
+            reply = await ask(swarm, peer, message, 5.0)
+            assert reply["kind"] == "error"
+            assert reply["code"] == "protocol"
+        assert (await ask(swarm, peer, {"kind": "withdraw", "proposal": b"x"}, 5.0))["kind"] == "ok"
+        unknown = {"kind": "stop", "statement": state_stop(STRANGER, "0" * 40)}
+        assert (await ask(swarm, peer, unknown, 5.0))["kind"] == "ok"
+        proposal = nodes[0].runs._proposer.draft(request())[0].encode()
+        reply = await ask(swarm, peer, {"kind": "propose", "proposal": proposal}, 5.0)
+        assert reply["kind"] == "declined"
+        for raw in (
+            b"\x00\x00\x00\x00",
+            b"\xff\xff\xff\xff",
+            b"\x00\x00\x00\x01\xff",
+            b"\x00\x00\x00\x01\xf6",
+        ):
+            stream = await swarm.open_stream(peer, CONTROL_PROTOCOL)
+            await stream.send_all(raw)
+            await stream.send_eof()
+        run_id = await begin(nodes, 2)
+        assert (await nodes[0].result(run_id))["state"] == "finished"
+
+
+async def test_an_answer_that_is_none(autojump_clock: MockClock) -> None:
+    async with world(3) as nodes:
+
+        async def nonsense(peer: str, message: Any) -> dict[str, Any]:
+            return {"kind": "accepted", "acceptance": b"forged", "max_payload_bytes": 7}
+
+        async def worse(peer: str, message: Any) -> dict[str, Any]:
+            return {"kind": "accepted"}
+
+        nodes[1].runs._desk.answer = nonsense  # type: ignore[method-assign]
+        nodes[2].runs._desk.answer = worse  # type: ignore[method-assign]
+        started = await nodes[0].runs.start(request(quorum=1))
+        reasons = {entry["peer_id"]: entry["reason"] for entry in started["declined"]}
+        assert reasons[nodes[2].id] == "its answer is malformed"
+        assert "envelope" in reasons[nodes[1].id]
