@@ -101,6 +101,11 @@ class RunLink:
             self._down_since = self._clock()
         return self._clock() - self._down_since
 
+    def forgive(self, paused_s: float) -> None:
+        """This node itself was paused for so long."""
+        if self._down_since is not None:
+            self._down_since += paused_s
+
     async def run(self) -> None:
         """Keep a stream to the neighbour until settled. Never raises FeddError."""
         retry_s = FIRST_RETRY_S

@@ -38,6 +38,8 @@ log = logging.getLogger("fedd.host")
 _TICK_S = 0.5
 """How often stalls and lost edges are looked for."""
 
+_PAUSE_S = 1.0
+
 
 class RunNode:
     """This node's part in one run, from its manifest to the last confirmation."""
@@ -88,7 +90,13 @@ class RunNode:
         limits = self._around.limits
         tick_s = min(_TICK_S, limits.edge_timeout_s / 4, limits.stall_timeout_s / 4)
         while not self._ended.is_set():
+            before = self._clock()
             await trio.sleep(tick_s)
+            paused_s = self._clock() - before - tick_s
+            if paused_s > _PAUSE_S:  # this process was stopped or suspended: that was nobody's silence
+                self._worker.forgive(paused_s)
+                for link in self.links.values():
+                    link.forgive(paused_s)
             self._worker.check_stall()
             self._check_edges()
         with trio.move_on_after(limits.linger_s):
@@ -101,7 +109,8 @@ class RunNode:
 
     def _check_edges(self) -> None:
         for peer, link in self.links.items():
-            if not link.settled and self._is_neighbor(peer) and self._around.state_of(peer) == "alive":
+            waits_for_verdict = self._around.state_of(peer) == "suspect"
+            if not link.settled and self._is_neighbor(peer) and not waits_for_verdict:
                 down_s = link.down_s()
                 if down_s > self._around.limits.edge_timeout_s:
                     self.cut(peer, f"no link for {down_s:.0f} s")

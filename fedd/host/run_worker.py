@@ -136,6 +136,12 @@ class WorkerSeat:
         if self._process is not None and stop_reason:
             self._process.send({"kind": "stop", "reason": stop_reason})
 
+    def forgive(self, paused_s: float) -> None:
+        """The daemon itself was paused for so long, and the worker probably with it."""
+        self._heard_at += paused_s
+        if self._busy_since is not None:
+            self._busy_since += paused_s
+
     def check_stall(self) -> None:
         """Fail the run on this node when its worker has been silent for too long."""
         if self._busy_since is None:

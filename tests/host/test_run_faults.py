@@ -126,6 +126,21 @@ async def test_a_stall_is_measured_by_the_algorithms_own_pace(autojump_clock: Mo
             assert (result["state"], result["value"], result["dropped"]) == ("finished", 1, [])
 
 
+async def test_a_pause_of_the_whole_device_is_no_stall(autojump_clock: MockClock) -> None:
+    """The clock jumps by an hour between two looks, as after a suspend."""
+    async with world(1) as nodes:
+
+        async def thinking(worker: PlayedWorker, start: dict[str, Any]) -> None:
+            await trio.sleep(30)
+            autojump_clock.jump(3600)
+            await trio.sleep(20)
+            worker.emit({"kind": "result", "contributors": [], "residual": None, "agreed": True}, [b"\x01"])
+
+        nodes[0].workers.script = thinking
+        started = await nodes[0].runs.start(request())
+        assert (await nodes[0].result(started["run_id"], 4000.0))["state"] == "finished"
+
+
 async def test_a_reason_reaches_those_who_are_no_neighbours(autojump_clock: MockClock) -> None:
     async with world(6) as nodes:
         for node in nodes:
