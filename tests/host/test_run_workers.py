@@ -21,7 +21,8 @@ def proposal(**more: Any) -> Proposal:
     fields: dict[str, Any] = {
         "federation": "f", "initiator": "me", "algorithm": "consensus", "plugin": "consensus",
         "distribution": "fedd", "version": "0", "parameters": {"iterations": 5, "tolerance": 1e-9},
-        "input": "", "topology": "", "contract": "survivors", "seed": 1, "quorum": 1, "pace_s": 0.0, "nonce": b"",
+        "input": "", "topology": "", "contract": "survivors",
+        "seed": 1, "quorum": 1, "pace_s": 0.0, "nonce": b"",
     }  # fmt: skip
     return Proposal(**{**fields, **more})
 
