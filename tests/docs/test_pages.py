@@ -50,3 +50,15 @@ def test_the_readme_has_its_two_lines() -> None:
     assert lines[0].endswith("fedctl demo")
     assert "pytest" in lines[1]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_the_rooms_of_the_architecture_page_exist() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    rooms = re.findall(r"^\| `(fedd\.\w+)` \|", page, re.MULTILINE)
+    there = {
+        f"fedd.{path.stem}" for path in (ROOT / "fedd").iterdir() if path.is_dir() or path.suffix == ".py"
+    }
+    assert len(rooms) == len(set(rooms)) >= 10
+    assert set(rooms) <= there
+    packages = {f"fedd.{path.parent.name}" for path in (ROOT / "fedd").glob("*/__init__.py")}
+    assert packages <= set(rooms)
