@@ -84,6 +84,23 @@ async def test_a_request_sent_before_its_turn_is_not_lost(nursery: trio.Nursery)
     assert (await answer(client, head("GET", "/v1/runs")[9:]))[1] == {"operation": "runs"}
 
 
+async def test_a_request_sent_while_the_last_is_worked_on_is_not_lost(nursery: trio.Nursery) -> None:
+    done = trio.Event()
+
+    async def wait(request: Request) -> Any:
+        await done.wait()
+        return {}
+
+    client = Api(status=wait).connect(nursery)
+    await client.send_all(head("GET", "/v1/status"))
+    await trio.testing.wait_all_tasks_blocked()
+    await client.send_all(head("GET", "/v1/members"))
+    await trio.testing.wait_all_tasks_blocked()
+    done.set()
+    assert (await answer(client))[1] == {}
+    assert (await answer(client))[1] == {"operation": "members"}
+
+
 async def test_one_byte_at_a_time_is_a_request_too(nursery: trio.Nursery) -> None:
     client = Api().connect(nursery)
     for byte in head("POST", "/v1/federation/init", b'{"federation": "plant7"}'):
