@@ -98,7 +98,8 @@ async def test_a_request_sent_while_the_last_is_worked_on_is_not_lost(nursery: t
     await trio.testing.wait_all_tasks_blocked()
     done.set()
     assert (await answer(client))[1] == {}
-    assert (await answer(client))[1] == {"operation": "members"}
+    with trio.fail_after(5):
+        assert (await answer(client))[1] == {"operation": "members"}
 
 
 async def test_one_byte_at_a_time_is_a_request_too(nursery: trio.Nursery) -> None:
