@@ -119,8 +119,15 @@ class LinkTable:
 
     def start(self, function: Callable[[*Arguments], Awaitable[object]], *args: *Arguments) -> None:
         """Start a task of presence's own; nothing is started any more once presence has ended."""
+
+        async def run() -> None:
+            try:
+                await function(*args)
+            except Exception:  # a mistake of ours with one peer must not cost all links and the daemon
+                logger.exception("a task of presence failed")
+
         if self.nursery is not None:
-            self.nursery.start_soon(function, *args)
+            self.nursery.start_soon(run)
 
     def reopen(self, peer: PeerId) -> None:
         """Open another stream with `peer`, on the connection that both ends keep."""
@@ -162,6 +169,9 @@ class LinkTable:
             logger.info("refused %s as a member: %s", link.peer_id, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.debug("%s broke the presence stream off", link.peer_id)
+        except BaseException:  # cancelled: the peer must not go on believing in this stream
+            link.stream.reset()
+            raise
         else:
             return True
         link.stream.reset()
@@ -180,21 +190,29 @@ class LinkTable:
                 return
             self._closing.add(known)
         self.links[peer] = link
-        self._events.up(link)
         try:
+            self._events.up(link)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.write)
-                await link.read(lambda message: self._deliver(link, message))
+                await self._read(link)
                 if link.stream.connection.closed:
                     nursery.cancel_scope.cancel()
                 link.finish()
-        except ProtocolError as error:
-            logger.warning("%s breaks the presence protocol: %s", peer, error)
-            link.stream.reset()
         finally:
             link.done.set()
             self._closing.discard(link)
             self._ended(link)
+
+    async def _read(self, link: PresenceLink) -> None:
+        """Read to the end. Inside the link's nursery, which would wrap what came out of here into a group."""
+        try:
+            await link.read(lambda message: self._deliver(link, message))
+        except ProtocolError as error:
+            logger.warning("%s breaks the presence protocol: %s", link.peer_id, error)
+            link.stream.reset()
+        except Exception:  # a mistake of ours must cost no more than this link
+            logger.exception("a message of %s could not be taken", link.peer_id)
+            link.stream.reset()
 
     def _deliver(self, link: PresenceLink, message: Message) -> None:
         if self.links.get(link.peer_id) is not link:

@@ -381,7 +381,7 @@ class Presence:
                 case Close(peer, reason):
                     self._table.retire(peer, abrupt=reason == "silent")
                 case Persist(epoch):
-                    raise_epoch(self._store, at_least=epoch - 1)
+                    self._persist(epoch)
                 case Changed(change):
                     self._tell(change)
                 case Notice(kind):
@@ -399,10 +399,19 @@ class Presence:
         if self._core is not None and self._core.next_deadline() < self._armed:
             self._wake.set()
 
+    def _persist(self, epoch: int) -> None:
+        try:
+            raise_epoch(self._store, at_least=epoch - 1)
+        except FeddError as error:  # after the next start others outbid this epoch again: nothing is lost
+            logger.error("cannot store this node's epoch: %s", error)
+
     def _tell(self, change: MemberChange) -> None:
         self._save_due.set()
         for observer in self._observers:
-            observer(change)
+            try:
+                observer(change)
+            except Exception:  # an observer's mistake must not cost the federation
+                logger.exception("an observer of members failed at %s", change)
 
     async def _save_known(self) -> None:
         """Keep the file of known members current, a moment after each change."""

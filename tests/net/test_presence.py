@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 import trio
 from net.federations import Node, all_alive, form, full_mesh, nodes, until
 from trio.testing import MockClock
 
+from fedd.api.errors import FeddError
 from fedd.core.identity import PrivateKey
+from fedd.core.membership_types import Persist
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Rows, encode_message
 from fedd.core.records import Record, Row, sign_record
 from fedd.net.swarm import Swarm
@@ -246,12 +249,52 @@ async def test_bytes_that_are_no_message_cost_the_stream_and_nothing_else(autoju
     async with nodes(3) as members:
         await form(members)
         await full_mesh(members)
-        link = members[2].presence._table.links[members[0].id]
-        await link.stream.send_all(b"\xff\xff garbage")
-        await trio.sleep(5)
-        assert all_alive(members)
-        await full_mesh(members)
+        for one in members:  # on the streams that the offender opened, and on those opened to it
+            for other in members:
+                if one is not other:
+                    await one.presence._table.links[other.id].stream.send_all(b"\xff\xff garbage")
+                    await trio.sleep(5)
+                    assert all_alive(members)
+                    await full_mesh(members)
         assert not accused(members)
+
+
+async def test_a_mistake_of_ours_costs_one_link_and_an_observers_nothing(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(3) as members:
+        await form(members)
+        await full_mesh(members)
+
+        def fail(*_: object) -> None:
+            raise KeyError("a mistake")
+
+        for node in members:
+            node.presence.subscribe(fail)
+            with monkeypatch.context() as patch:
+                assert node.presence._core is not None
+                patch.setattr(node.presence._core, "receive", fail)
+                await trio.sleep(1.5)
+            await until(lambda: all_alive(members), 10.0)
+            await full_mesh(members)
+        members[2].kill()
+        await until(lambda: others_say(members, members[2], "dead"), 3.0)
+        assert "could not be taken" in caplog.text
+        assert "an observer of members failed" in caplog.text
+
+
+async def test_an_epoch_that_cannot_be_stored_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(1) as (node,):
+        await form([node])
+
+        def full(name: str, data: bytes) -> None:
+            raise FeddError("no space left on device")
+
+        monkeypatch.setattr(node.store, "write", full)
+        node.presence._perform([Persist(7)])
+        assert "cannot store this node's epoch: no space left" in caplog.text
 
 
 async def test_a_hello_that_does_not_come_ends_the_stream(autojump_clock: MockClock) -> None:
