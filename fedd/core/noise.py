@@ -210,7 +210,7 @@ class NoiseTransport:
     After a frame that is not authentic, nothing more can be opened: the connection must be closed.
     """
 
-    __slots__ = ("_buffer", "_receive_nonce", "_receiver", "_send_nonce", "_sender")
+    __slots__ = ("_buffer", "_receive_nonce", "_receiver", "_send_nonce", "_sender", "failure")
 
     def __init__(self, send_key: bytes, receive_key: bytes) -> None:
         self._sender = ChaCha20Poly1305(send_key)
@@ -218,6 +218,8 @@ class NoiseTransport:
         self._send_nonce = 0
         self._receive_nonce = 0
         self._buffer = bytearray()
+        self.failure: ProtocolError | None = None
+        """Why `open_frames` opens no more."""
 
     def seal_into(
         self, buffer: memoryview | bytearray, offset: int, plaintext: bytes | bytearray | memoryview
@@ -258,6 +260,35 @@ class NoiseTransport:
         except InvalidTag:
             raise self._refuse() from None
         return length
+
+    def open_frames(self, ciphertext: memoryview, destination: memoryview) -> tuple[int, int]:
+        """Decrypt the whole frames at the start of `ciphertext`, one plaintext behind the other.
+
+        Returns (bytes of `ciphertext` used, bytes of `destination` written). `destination` is at least as
+        long as `ciphertext`. A frame that is not authentic ends it: then `failure` is set, what was written
+        is what preceded that frame, and nothing more can be opened.
+        """
+        decrypt_into = self._receiver.decrypt_into
+        used = written = 0
+        end = len(ciphertext)
+        while used + 2 <= end:
+            stop = used + 2 + (ciphertext[used] << 8 | ciphertext[used + 1])
+            if stop > end:
+                break
+            filled = written + stop - used - FRAME_OVERHEAD_BYTES
+            try:
+                nonce = self._next_receive_nonce(filled - written)
+                decrypt_into(
+                    _pack_nonce(nonce), ciphertext[used + 2 : stop], None, destination[written:filled]
+                )
+            except InvalidTag:
+                self.failure = self._refuse()
+                break
+            except ProtocolError as error:
+                self.failure = error
+                break
+            used, written = stop, filled
+        return used, written
 
     def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Return one whole frame, length in front. ValueError beyond MAX_PLAINTEXT_BYTES."""

@@ -33,6 +33,10 @@ PROTOCOL: Final = "/yamux/1.0.0"
 FAIR_QUANTUM_BYTES: Final = 16 * 1024
 """What one of several busy streams sends before it is the next one's turn."""
 
+SHORTEST_RTT_S: Final = 0.002
+"""For growing windows no round trip is shorter: below it, it is not the wire but the scheduling of two
+processes that decides when a window comes back."""
+
 _HEADER: Final = struct.Struct(">BBHII")
 _HEADER_BYTES: Final = 12
 _DATA, _WINDOW, _PING, _GO_AWAY = range(4)
@@ -398,7 +402,7 @@ class Session:
         rtt = self.rtt_s
         if (
             rtt is not None
-            and now - stream.granted_at < 4 * rtt
+            and now - stream.granted_at < 4 * max(rtt, SHORTEST_RTT_S)
             and stream.target * 2 <= self.limits.max_window_bytes
             and self._extra + stream.target <= self.limits.extra_window_bytes
         ):

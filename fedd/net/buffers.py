@@ -12,7 +12,11 @@ FRAMES_PER_SEND: Final = 4
 
 MAX_QUANTUM_BYTES: Final = FRAMES_PER_SEND * MAX_PLAINTEXT_BYTES
 MIN_QUANTUM_BYTES: Final = 16 * 1024
-"""Payload of one write while the socket is full: a heartbeat waits behind no more than this."""
+"""Payload of one write on a slow link: a heartbeat waits behind no more than this."""
+
+SLOW_WRITE_S: Final = 0.005
+"""A link that needs longer than this for a write is slow. On a fast one, a full socket only means that
+the reader was not scheduled for a moment, and small writes would make that worse."""
 
 BUFFER_BYTES: Final = FRAMES_PER_SEND * 65537 + 64 * 1024
 """A quantum with its tags, and room for the headers and control frames of all streams."""
@@ -26,6 +30,10 @@ class BufferPool:
 
     def __init__(self, keep: int = 4) -> None:
         self._keep = keep
+        # glibc gives freed memory back to the kernel above twice the largest block that was ever freed,
+        # at first 128 KiB: then every chunk of bulk data costs page faults. This moves the mark to 2.6 MB
+        # (mallopt(3), M_TRIM_THRESHOLD) and touches no memory.
+        bytearray(4 * BUFFER_BYTES)
         self._free: list[memoryview] = []
 
     def take(self) -> memoryview:

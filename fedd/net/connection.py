@@ -25,6 +25,7 @@ from fedd.net.buffers import (
     BUFFER_BYTES,
     MAX_QUANTUM_BYTES,
     MIN_QUANTUM_BYTES,
+    SLOW_WRITE_S,
     SMALL_BYTES,
     BufferPool,
     seal,
@@ -97,9 +98,10 @@ class Connection:
         self._transport: NoiseTransport = secured.transport
         self._session = Session(direction == "out", limits)
         self._first_bytes = (secured.plaintext, secured.ciphertext)
-        self._quantum = MAX_QUANTUM_BYTES
+        self._quantum = MIN_QUANTUM_BYTES
         self._pending: memoryview | None = None  # encrypted, not yet taken by the kernel
         self._pending_buffer: memoryview | None = None  # borrowed, `_pending` is a part of it
+        self._pending_since = 0.0
         self._nursery: trio.Nursery | None = None
         self._ping_sent_at: float | None = None
         self._pongs = trio.Event()
@@ -283,7 +285,7 @@ class Connection:
         pool, wire = self._hooks.pool, self.wire
         rest = ciphertext
         if rest:
-            rest = rest[self._open_frames(memoryview(rest), len(rest)) :]
+            rest = rest[self._open_frames(memoryview(rest)) :]
         self.flush()
         while not self.closed:
             await wire.wait_readable()
@@ -317,7 +319,7 @@ class Connection:
             self.bytes_in += count
             end += count
             drained = end < BUFFER_BYTES
-            used = self._open_frames(buffer, end)
+            used = self._open_frames(buffer[:end])
             if used:
                 end -= used
                 if end:
@@ -331,23 +333,21 @@ class Connection:
                 await trio.lowlevel.checkpoint()
         return end
 
-    def _open_frames(self, buffer: memoryview, end: int) -> int:
-        """Decrypt the whole frames in `buffer[:end]`; give where the first incomplete one starts."""
-        decrypt = self._transport.decrypt
-        session = self._session
-        receive_data = session.receive_data
-        start = 0
-        while end - start >= 2:
-            stop = start + 2 + (buffer[start] << 8 | buffer[start + 1])
-            if stop > end:
-                break
-            events = receive_data(decrypt(buffer[start + 2 : stop]))
-            if events:
-                self._handle(events)
-            if session.failure is not None:
-                raise session.failure
-            start = stop
-        return start
+    def _open_frames(self, ciphertext: memoryview) -> int:
+        """Decrypt the whole frames and do what they say; give where the first incomplete one starts."""
+        transport, session, pool = self._transport, self._session, self._hooks.pool
+        plaintext = pool.take()
+        try:
+            used, written = transport.open_frames(ciphertext, plaintext)
+            events = session.receive_data(plaintext[:written])
+        finally:
+            pool.give(plaintext)
+        if events:
+            self._handle(events)
+        failure = session.failure or transport.failure
+        if failure is not None:
+            raise failure
+        return used
 
     def _handle(self, events: Iterable[Event]) -> None:
         for kind, core, value in events:
@@ -423,11 +423,11 @@ class Connection:
         self.bytes_out += sent
         if sent < len(data):
             self._pending = memoryview(data)[sent:]
-            self._quantum = MIN_QUANTUM_BYTES
+            self._pending_since = trio.current_time()
             return False
         self._release_pending()
-        if self._quantum < MAX_QUANTUM_BYTES:
-            self._quantum = min(self._quantum * 4, MAX_QUANTUM_BYTES)
+        if size >= self._quantum and self._quantum < MAX_QUANTUM_BYTES:
+            self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
         return True
 
     def _release_pending(self) -> None:
@@ -452,6 +452,10 @@ class Connection:
                     self._pending = self._pending[sent:]
                     continue
                 self._release_pending()
+                if trio.current_time() - self._pending_since > SLOW_WRITE_S:
+                    self._quantum = MIN_QUANTUM_BYTES
+                else:
+                    self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
                 while self._session.has_output and self._write_batch():
                     self._idle.set()
                     await trio.lowlevel.checkpoint()

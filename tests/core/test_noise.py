@@ -417,6 +417,42 @@ def test_frames_that_were_changed_reordered_or_replayed_break_the_link(way: str)
         opened(near, near.encrypt(b"reflected"))
 
 
+def test_whole_frames_are_opened_together() -> None:
+    near, far = transports()
+    messages = [b"one", b"", bytes(range(200)), b"four"]
+    wire = memoryview(b"".join(near.encrypt(message) for message in messages))
+    destination = bytearray(len(wire))
+    whole = len(wire) - FRAME_OVERHEAD_BYTES - len(messages[-1])
+    for cut in (whole, whole + 1, len(wire) - 1):
+        _, far = transports()
+        used, written = far.open_frames(wire[:cut], memoryview(destination))
+        assert (used, bytes(destination[:written])) == (whole, b"".join(messages[:-1]))
+        used, written = far.open_frames(wire[used:], memoryview(destination))
+        assert (used, bytes(destination[:written])) == (len(wire) - whole, messages[-1])
+        assert far.open_frames(wire[:0], memoryview(destination)) == (0, 0)
+        assert far.failure is None
+
+
+@pytest.mark.parametrize("bad", ["changed", "replayed", "short", "behind the last nonce"])
+def test_what_precedes_a_bad_frame_is_still_given(bad: str) -> None:
+    near, far = transports()
+    good, second = near.encrypt(b"good"), near.encrypt(b"second")
+    frame = {
+        "changed": second[:-1] + bytes([second[-1] ^ 1]),
+        "replayed": good,
+        "short": b"\0\x0f" + bytes(15),
+    }
+    if bad == "behind the last nonce":
+        near, far = transports()
+        near._send_nonce = far._receive_nonce = 2**64 - 2
+        good, frame[bad] = near.encrypt(b"good"), second
+    destination = memoryview(bytearray(200))
+    assert far.open_frames(memoryview(good + frame[bad] + second), destination) == (len(good), 4)
+    assert destination[:4] == b"good"
+    assert isinstance(far.failure, ProtocolError)
+    assert far.open_frames(memoryview(second), destination) == (0, 0)
+
+
 def test_nonces_are_never_used_twice() -> None:
     near, far = transports()
     near._send_nonce = far._receive_nonce = 2**64 - 2

@@ -251,6 +251,16 @@ def test_a_window_used_up_within_four_round_trips_doubles_up_to_its_cap() -> Non
     assert stream.receive_window + stream.credit == 4 * INITIAL_WINDOW_BYTES
 
 
+def test_no_round_trip_is_too_short_for_a_window_to_grow() -> None:
+    session, stream = server_with_stream()
+    session.rtt_s = 0.000_05  # loopback: the reader's process is scheduled less often than that
+    fill_and_read(session, stream, 10.0)
+    fill_and_read(session, stream, 10.007)
+    assert stream.target == 2 * INITIAL_WINDOW_BYTES
+    fill_and_read(session, stream, 10.017)
+    assert stream.target == 2 * INITIAL_WINDOW_BYTES
+
+
 def test_a_slow_reader_keeps_its_window() -> None:
     session, stream = server_with_stream()
     session.rtt_s = 0.1

@@ -150,22 +150,31 @@ def test_the_pool_keeps_few_buffers() -> None:
     assert pool.take() is not buffers[2]
 
 
-async def test_the_quantum_shrinks_while_the_socket_is_full(
-    autojump_clock: trio.testing.MockClock,
+@pytest.mark.parametrize("slow", [True, False])
+async def test_writes_are_small_on_a_slow_link_and_large_on_a_fast_one(
+    slow: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(latency_s=0.1) as links:
+    latency_s = 0.1 if slow else 0.0
+    async with running(latency_s=latency_s) as links:
         a, b = await stream_pair(links)
         connection = a.connection
-        assert connection._quantum == MAX_QUANTUM_BYTES
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(a.send_all, bytes(250_000))
-            await trio.testing.wait_all_tasks_blocked()
-            assert connection._pending is not None
-            assert connection._quantum == MIN_QUANTUM_BYTES
-            assert len(await b.receive_exactly(250_000)) == 250_000
-        for _ in range(6):
+        for before in (MIN_QUANTUM_BYTES, MAX_QUANTUM_BYTES):
+            connection._quantum = before
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.send_all, bytes(1_000_000))
+                assert len(await b.receive_exactly(1_000_000)) == 1_000_000
+            # A slow link takes a small write or two at once when it has just become empty.
+            assert (connection._quantum <= 4 * MIN_QUANTUM_BYTES) is slow
+            assert (connection._quantum == MAX_QUANTUM_BYTES) is not slow
+
+
+async def test_small_writes_do_not_say_that_the_link_is_fast(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        for _ in range(10):
             await a.send_all(b"small")
-        assert connection._quantum > MIN_QUANTUM_BYTES
+            await b.receive_some()
+        assert a.connection._quantum == MIN_QUANTUM_BYTES
 
 
 async def test_control_frames_overtake_bulk(autojump_clock: trio.testing.MockClock) -> None:
@@ -197,7 +206,7 @@ async def test_closing_does_not_wait_for_ever(autojump_clock: trio.testing.MockC
         connection, _ = await connected(links)
         a, _ = await stream_pair(links)
         links.network.wires[0].hold()
-        await a.send_all(bytes(200_000))
+        await a.send_all(bytes(100_000))
         start = trio.current_time()
         await connection.aclose()
         assert trio.current_time() - start == pytest.approx(1.0)
@@ -226,7 +235,7 @@ async def test_a_write_that_breaks_later_ends_the_connection(
     async with running() as links:
         a, _ = await stream_pair(links)
         links.network.wires[0].hold()
-        await a.send_all(bytes(200_000))
+        await a.send_all(bytes(100_000))
         links.network.wires[0].cut()
         await trio.testing.wait_all_tasks_blocked()
         assert a.connection.close_reason == "closed"
@@ -238,6 +247,7 @@ async def test_many_small_messages_of_many_streams_share_noise_frames(
     async with running(latency_s=0.05) as links:
         pairs = [await stream_pair(links, f"/pair/{n}") for n in range(40)]
         blocker, sink = await stream_pair(links, "/blocker")
+        blocker.connection._quantum = MAX_QUANTUM_BYTES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(blocker.send_all, bytes(250_000))
             await trio.testing.wait_all_tasks_blocked()
