@@ -233,12 +233,9 @@ class NoiseTransport:
         start, end = offset + 2, offset + 2 + sealed_bytes
         if sealed_bytes > MAX_MESSAGE_BYTES or end > len(buffer):
             raise ValueError(f"a frame of {sealed_bytes} bytes does not fit")
-        nonce = self._send_nonce
-        if nonce == _LAST_NONCE:
-            raise ProtocolError("this link has used up its nonces", hint="open a new one")
-        self._send_nonce = nonce + 1
+        nonce = _pack_nonce(self._next_send_nonce())
         _pack_length_into(buffer, offset, sealed_bytes)
-        self._sender.encrypt_into(_pack_nonce(nonce), plaintext, None, memoryview(buffer)[start:end])
+        self._sender.encrypt_into(nonce, plaintext, None, memoryview(buffer)[start:end])
         return end
 
     def open_into(
@@ -292,9 +289,11 @@ class NoiseTransport:
 
     def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Return one whole frame, length in front. ValueError beyond MAX_PLAINTEXT_BYTES."""
-        frame = bytearray(len(plaintext) + FRAME_OVERHEAD_BYTES)
-        self.seal_into(frame, 0, plaintext)
-        return bytes(frame)
+        sealed_bytes = len(plaintext) + TAG_BYTES
+        if sealed_bytes > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a frame of {sealed_bytes} bytes does not fit")
+        nonce = _pack_nonce(self._next_send_nonce())
+        return _pack_length(sealed_bytes) + self._sender.encrypt(nonce, plaintext, None)
 
     def decrypt(self, ciphertext: bytes | bytearray | memoryview) -> bytes:
         """Return the plaintext of one frame's content, its length prefix removed."""
@@ -319,6 +318,13 @@ class NoiseTransport:
             offset = end
         del buffer[:offset]
         return plaintexts
+
+    def _next_send_nonce(self) -> int:
+        nonce = self._send_nonce
+        if nonce == _LAST_NONCE:
+            raise ProtocolError("this link has used up its nonces", hint="open a new one")
+        self._send_nonce = nonce + 1
+        return nonce
 
     def _next_receive_nonce(self, plaintext_bytes: int) -> int:
         nonce = self._receive_nonce

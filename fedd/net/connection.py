@@ -22,7 +22,6 @@ from fedd.core.multistream import Dialer, Rejected
 from fedd.core.noise import NoiseTransport
 from fedd.core.yamux import Event, EventKind, Session, YamuxLimits, YamuxStream
 from fedd.net.buffers import (
-    BUFFER_BYTES,
     MAX_QUANTUM_BYTES,
     MIN_QUANTUM_BYTES,
     SLOW_WRITE_S,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedd.net")
 
-_READS_PER_TURN: Final = 4
 HANDLER_GRACE_S: Final = 5.0
 """How long handlers may go on, after their connection ended, with what has arrived."""
 
@@ -291,47 +289,29 @@ class Connection:
             await wire.wait_readable()
             buffer = pool.take()
             try:
-                end = len(rest)
-                buffer[:end] = rest
-                end = await self._read_ready(buffer, end)
-                if end < 0:
-                    return
-                rest = bytes(buffer[:end])
+                rest = self._read_once(buffer, rest)
             finally:
                 pool.give(buffer)
 
-    async def _read_ready(self, buffer: memoryview, end: int) -> int:
-        """Read until the socket is empty; give how much of an incomplete frame is in the buffer.
-
-        Ends the connection at the peer's end, and gives -1.
-        """
-        recv_into = self.wire.recv_into
-        turn = 0
-        while not self.closed:
-            try:
-                count = recv_into(buffer[end:])
-            except BlockingIOError:
-                break
-            if not count:
-                self.end("closed")
-                return -1
-            self.last_received = trio.current_time()
-            self.bytes_in += count
-            end += count
-            drained = end < BUFFER_BYTES
-            used = self._open_frames(buffer[:end])
-            if used:
-                end -= used
-                if end:
-                    buffer[:end] = bytes(buffer[used : used + end])
-            if self._session.has_output:
-                self.flush()
-            if drained:
-                break
-            turn += 1
-            if turn % _READS_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()
-        return end
+    def _read_once(self, buffer: memoryview, rest: bytes) -> bytes:
+        """Read what fits behind `rest`, the part of a frame that came before; give the new such part."""
+        end = len(rest)
+        if end:
+            buffer[:end] = rest
+        try:
+            count = self.wire.recv_into(buffer[end:])
+        except BlockingIOError:
+            return rest
+        if not count:
+            self.end("closed")
+            return b""
+        self.last_received = trio.current_time()
+        self.bytes_in += count
+        end += count
+        used = self._open_frames(buffer[:end])
+        if self._session.has_output:
+            self.flush()
+        return bytes(buffer[used:end])
 
     def _open_frames(self, ciphertext: memoryview) -> int:
         """Decrypt the whole frames and do what they say; give where the first incomplete one starts."""
