@@ -37,8 +37,8 @@ def measure_fedd(nodes: int, repeat: int) -> dict[str, Any]:
 
     `iteration_s` is the time between the first and the last progress that a member told of, over the rounds
     between them, of all runs together. `first_iteration_s` is the wall time of a whole `fedctl run` with one
-    iteration, from exec to exit, so more than was asked for: the median. `node_mib` is the largest mean size of
-    a daemon with its worker.
+    iteration, from exec to exit, so more than was asked for: the median. `node_mib` is the largest mean size
+    of a daemon with its worker.
     """
     with federation(nodes) as fed:
         fed.set_inputs([float(i) ** 0.5 for i in range(nodes)])
