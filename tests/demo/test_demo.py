@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fedd.demo import run
+
 FEDCTL = Path(sys.executable).parent / "fedctl"
 
 
@@ -101,6 +103,31 @@ def test_it_tears_everything_down_when_it_is_interrupted(scratch: Path, number: 
     assert out == ""
     assert err.count("\n") == 1
     assert processes_in(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_figure_that_misses_is_a_failure(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "TOLERANCE", 1e-30)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    assert run.main(3, json_output=True) == 1
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    assert document["ok"] is False
+    assert "off by" in document["error"]
+    assert document["error"] in shown.err
+    assert processes_in(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_daemon_that_does_not_start_is_a_failure_with_its_last_words(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(run, "INPUT", "no name")
+    assert run.main(3, json_output=False) == 1
+    assert "ended before it was ready" in capsys.readouterr().err
     assert list(scratch.iterdir()) == []
 
 
