@@ -45,14 +45,20 @@ class Database:
             return (row.stamp, row.sealed) > (held.stamp, held.sealed)
         return row.id not in self._forgotten or row.stamp > self._forgotten[row.id]
 
-    def admit(self, peer: PeerId, now: float) -> bool:
-        """Whether another version by this owner may be taken now: a token bucket an owner."""
+    def admits(self, peer: PeerId, now: float) -> bool:
+        """Whether another version by this owner may be taken now: a token bucket an owner.
+
+        Asked before the signature, so nothing is charged: forged rows must not use up their victim's bucket.
+        """
+        return self._tokens(peer, now) >= 1 and (peer in self.records or len(self.records) < MAX_RECORDS)
+
+    def charge(self, peer: PeerId, now: float) -> None:
+        """A verified version by this owner was taken."""
+        self._allowance[peer] = (self._tokens(peer, now) - 1, now)
+
+    def _tokens(self, peer: PeerId, now: float) -> float:
         tokens, at = self._allowance.get(peer, (OWNER_BURST, now))
-        tokens = min(OWNER_BURST, tokens + (now - at) * OWNER_PER_S)
-        if tokens < 1 or (peer not in self.records and len(self.records) >= MAX_RECORDS):
-            return False
-        self._allowance[peer] = (tokens - 1, now)
-        return True
+        return min(OWNER_BURST, tokens + (now - at) * OWNER_PER_S)
 
     def merge(self, record: Record, now: float) -> bool:
         """Keep the newer of `record` and what is held; True when that is `record`."""
@@ -91,7 +97,9 @@ class Database:
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Drop these records and remember their versions, so that a late copy resurrects nobody."""
         for peer in peers:
-            record = self.records.pop(peer)
+            record = self.records.pop(peer, None)
+            if record is None:
+                continue
             self._hash ^= _hash_of(record)
             self.edges.remove(peer)
             del self._arrived[peer]

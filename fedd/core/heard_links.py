@@ -18,6 +18,7 @@ class HeardLink:
     needed_there: bool = False
     pinged_at: float = 0.0
     rtt_s: float | None = None
+    bad_rows: int = 0
 
 
 class HeardLinks:
@@ -68,6 +69,12 @@ class HeardLinks:
             return False
         self._note(peer, reason)
         return True
+
+    def blame(self, peer: PeerId) -> int:
+        """`peer`, with which a link stands, passed a bad record on; how many it did on this link."""
+        link = self._links[peer]
+        link.bad_rows += 1
+        return link.bad_rows
 
     def clear(self) -> None:
         """All links are gone."""

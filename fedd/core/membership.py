@@ -41,6 +41,8 @@ from fedd.core.verdicts import State, Verdicts
 
 # How many records go with a refusal.
 REFUSAL_ROWS = 32
+# Honest members pass on only what they have verified; a liar costs this many signature checks a link.
+MAX_BAD_ROWS = 32
 
 
 class Membership:
@@ -48,7 +50,7 @@ class Membership:
 
     `seal` signs this node's own record; `open_row` verifies another's and raises FeddError for what is not
     acceptable. `mine` gives id, epoch, addresses, name, version and certificate chain; `known` are verified
-    records of earlier days, worth dialling.
+    records of earlier days: members to be found again.
     """
 
     def __init__(
@@ -88,8 +90,11 @@ class Membership:
         self._ping_number = 0
         self._warned = self._ended = False
         self.rows_refused = 0
-        for record in known:
+        # Not in the database: what they said of their edges in earlier days must make nobody alive today.
+        self._remembered = {record.id: record for record in known if record.id != self.me}
+        for record in self._remembered.values():
             self._overlay.hint(record.id, record.addresses)
+            self._verdicts.remember(record.id, now)
         self._publish(now)
 
     # -- what is known
@@ -98,6 +103,15 @@ class Membership:
     def records(self) -> Mapping[PeerId, Record]:
         """Everybody's newest record, this node's included."""
         return self._database.records
+
+    @property
+    def remembered(self) -> Mapping[PeerId, Record]:
+        """Records of earlier days, of those who have not been heard of in this life."""
+        return self._remembered
+
+    def record_of(self, peer: PeerId) -> Record | None:
+        """The newest that `peer` is known to have said of itself, be it in earlier days."""
+        return self.records.get(peer) or self._remembered.get(peer)
 
     @property
     def epoch(self) -> int:
@@ -301,6 +315,13 @@ class Membership:
         self._edge_lost(now)
         self._actions += [Send(peer, Bye("trim")), Close(peer, "trim")]
 
+    def _give_up(self, peer: PeerId, now: float) -> None:
+        """A peer that sends what no honest member passes on: no more of it for a while."""
+        self._links.remove(peer, None)
+        self._overlay.trimmed(peer, now)
+        self._edge_lost(now)
+        self._actions.append(Close(peer, "refused"))
+
     def _dial(self, peer: PeerId) -> None:
         addresses = self.addresses_of(peer)
         if addresses and peer not in self._overlay.dialing and not self._ended:
@@ -345,13 +366,17 @@ class Membership:
 
     def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
         for row in rows:
-            if not self._database.is_news(row) or not self._database.admit(row.id, now):
+            if not self._database.is_news(row) or not self._database.admits(row.id, now):
                 continue
             try:
                 record = self._open_row(row)
             except FeddError:
                 self.rows_refused += 1
+                if self._links.blame(source) > MAX_BAD_ROWS:
+                    self._give_up(source, now)
+                    return
                 continue
+            self._database.charge(record.id, now)
             if record.id == self.me:
                 self._outbid(record, now)
             else:
@@ -359,6 +384,7 @@ class Membership:
 
     def _store(self, record: Record, source: PeerId | None, now: float) -> None:
         held = self.records.get(record.id)
+        self._remembered.pop(record.id, None)
         if held is None:
             self._overlay.met(record.id, now)
         elif record.epoch > held.epoch:
@@ -428,6 +454,7 @@ class Membership:
             self._verdicts.forget(peer)
             self._overlay.forget(peer)
             self._links.lost.pop(peer, None)
+            self._remembered.pop(peer, None)
 
     def _heal(self) -> None:
         peer = self._overlay.healing(self.records, self._states(), self._links)

@@ -78,7 +78,7 @@ class Overlay:
 
     def hint(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """A peer worth dialling whose record is not known, or not known to be alive."""
-        if peer != self.me and len(self.hints) < MAX_HINTS:
+        if peer != self.me and (peer in self.hints or len(self.hints) < MAX_HINTS):
             self.hints[peer] = addresses
 
     def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> None:

@@ -63,6 +63,11 @@ class Verdicts:
         verdict = self.verdicts.get(peer)
         return verdict.state if verdict is not None and verdict.announced else None
 
+    def remember(self, peer: PeerId, now: float) -> None:
+        """A member of earlier days, not yet heard of: given its time to be reachable, like everybody."""
+        self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
+        self._deadlines[peer] = (now + self._confirm_s, "silent")
+
     def restarted(self, peer: PeerId, now: float) -> list[MemberChange]:
         """The peer's record says that a new life of it has begun: the one that was known is over.
 

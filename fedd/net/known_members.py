@@ -64,7 +64,8 @@ class KnownMembers:
 
     def save(self, core: Membership) -> None:
         """Write the records of those who have not left, the living first, if anything in them has changed."""
-        others = [r for r in core.records.values() if r.id != core.me and not r.left and r.addresses]
+        known = (*core.records.values(), *core.remembered.values())
+        others = [r for r in known if r.id != core.me and not r.left and r.addresses]
         others.sort(key=lambda record: (core.state_of(record.id) != "alive", record.id))
         kept = others[:MAX_KEPT]
         wanted = frozenset((record.id, record.epoch, record.addresses) for record in kept)

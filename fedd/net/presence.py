@@ -164,8 +164,8 @@ class Presence:
             )
         ]
         for peer in core.members():
-            record, state = core.records[peer], core.state_of(peer)
-            assert state is not None  # noqa: S101 - members() lists those with a state
+            record, state = core.record_of(peer), core.state_of(peer)
+            assert record is not None and state is not None  # noqa: S101, PT018 - members() lists those
             link = core.link_of(peer)
             since, reason = core.since(peer)
             views.append(
@@ -197,7 +197,7 @@ class Presence:
 
     def name_of(self, peer: PeerId) -> str:
         """The name `peer` gave itself, empty when unknown."""
-        record = self._core.records.get(peer) if self._core is not None else None
+        record = self._core.record_of(peer) if self._core is not None else None
         return record.name if record is not None else ""
 
     def is_linked(self, peer: PeerId) -> bool:

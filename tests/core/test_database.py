@@ -27,8 +27,20 @@ def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
     full = Database("m")
     for index in range(MAX_RECORDS):
         full.merge(Record(f"p{index}", 1, 1), 0.0)
-    assert not full.admit("newcomer", 0.0)
-    assert full.admit("p0", 0.0)
+    assert not full.admits("newcomer", 0.0)
+    assert full.admits("p0", 0.0)
+
+
+def test_only_what_was_verified_is_charged_to_its_owner() -> None:
+    one = Database("m")
+    for index in range(1000):
+        assert one.admits(f"p{index}", 0.0)
+        assert one.admits("victim", 0.0)
+    assert not one._allowance
+    for _ in range(60):
+        one.charge("victim", 0.0)
+    assert not one.admits("victim", 0.0)
+    assert one.admits("victim", 0.25)
 
 
 def test_the_memory_of_the_forgotten_is_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -325,10 +326,18 @@ def known(record: Record) -> Record:
     return sealed
 
 
-def core(peer: str = "m", timing: PresenceTiming = LAN, **mine: Any) -> Membership:
+def core(
+    peer: str = "m", timing: PresenceTiming = LAN, known: Sequence[Record] = (), **mine: Any
+) -> Membership:
     fields: dict[str, Any] = {"epoch": 1, "seq": 0, "addresses": ("/at/m",), **mine}
     return Membership(
-        Record(peer, **fields), seal=seal, open_row=open_row, rng=random.Random(1), now=0.0, timing=timing
+        Record(peer, **fields),
+        seal=seal,
+        open_row=open_row,
+        rng=random.Random(1),
+        now=0.0,
+        timing=timing,
+        known=known,
     )
 
 
@@ -355,6 +364,23 @@ def test_a_forged_record_is_dropped_and_not_passed_on() -> None:
         for row in a.message.rows
     ]
     assert "x" not in sent
+
+
+def test_forged_rows_do_not_keep_their_victims_records_out_and_end_the_link() -> None:
+    one = core()
+    one.link_up("a", False, 0.0)
+    one.link_up("b", False, 0.0)
+    forged = [Row("x", (9, False, seq), b"forged") for seq in range(200)]
+    actions = one.receive("a", Rows(tuple(forged[:32])), 1.0)
+    assert one.links == ["a", "b"]
+    actions += one.receive("a", Rows(tuple(forged[32:])), 1.0)
+    assert Close("a", "refused") in actions
+    assert one.links == ["b"]
+    assert one.rows_refused == 33
+    one.receive("b", Rows((known(Record("x", 1, 1)).row,)), 1.1)
+    assert one.records["x"].seq == 1
+    one.receive("a", Rows(tuple(forged)), 1.2)
+    assert one.rows_refused == 33
 
 
 def test_news_is_passed_on_at_once_but_not_back() -> None:
@@ -540,6 +566,43 @@ def test_old_tombstones_are_forgotten_and_not_resurrected() -> None:
     assert "x" not in one.records
     one.receive("a", Rows((known(Record("x", 2, 1)).row,)), now)
     assert "x" in one.records
+
+
+def test_hints_are_bounded_and_their_addresses_kept_current() -> None:
+    one = core()
+    for index in range(100):
+        one.hint(f"p{index}", ("/at/old",), 0.0)
+    one.hint("p0", ("/at/new",), 0.0)
+    assert one.addresses_of("p0") == ("/at/new",)
+    assert one.addresses_of("p63") == ("/at/old",)
+    assert one.addresses_of("p64") == ()
+
+
+def test_members_of_earlier_days_are_suspect_then_dead_then_forgotten() -> None:
+    old = [known(Record(peer, 1, 9, addresses=(f"/at/{peer}",), neighbours=frozenset("xy"))) for peer in "xy"]
+    one = core(timing=replace(LAN, tombstone_s=30.0), known=old)
+    actions = drive(one, 2.0)
+    assert [a.change.new for a in actions if isinstance(a, Changed)] == ["suspect", "suspect"]
+    assert {a.peer for a in actions if isinstance(a, Dial)} == {"x", "y"}
+    assert one.records.keys() == {"m"}
+    record = one.record_of("x")
+    assert record is not None
+    assert record.addresses == ("/at/x",)
+    one.link_up("x", False, 2.0)
+    one.receive("x", Rows((known(Record("x", 2, 1, neighbours=frozenset("my"))).row,)), 2.1)
+    one.heard("x", 2.5, 2.5)
+    assert one.state_of("x") == "alive"
+    assert one.state_of("y") == "suspect"
+    now = 2.5
+    while now < 40.0:
+        now += 0.9
+        one.heard("x", now, now)
+        one.handle_timeout(now)
+        if now < 10.0:
+            assert one.state_of("y") == ("dead" if now > 3.5 else "suspect")
+    assert one.members() == ["x"]
+    assert one.record_of("y") is None
+    assert not one.remembered
 
 
 def test_a_record_that_its_owner_no_longer_refreshes_loses_its_edges() -> None:

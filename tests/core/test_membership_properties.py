@@ -113,8 +113,12 @@ class Histories(RuleBasedStateMachine):
             if change.new == "left":
                 assert any(record.left for record in records)
             if change.old == "left" and change.new == "alive":
-                held = node.core.records[change.peer_id]
-                assert not any(record.left and record.epoch == held.epoch for record in records)
+                # what is held by now may be the goodbye of that later epoch
+                assert any(
+                    gone.left and not back.left and gone.epoch < back.epoch
+                    for gone in records
+                    for back in records
+                )
 
     # -- 1. versions never fall for any observer; an owner's own strictly rise
 

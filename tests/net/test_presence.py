@@ -161,6 +161,37 @@ async def test_all_restart_and_find_each_other_without_an_invite(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+async def test_who_comes_back_to_nobody_says_whom_it_misses_and_remembers_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes(3) as members:
+        await form(members)
+        await full_mesh(members)
+        await trio.sleep(5)
+        for node in members:
+            node.kill()
+        await trio.sleep(1)
+        a = members[0]
+        async with trio.open_nursery() as lives:
+            for _ in range(2):  # an orderly stop in between must not make it forget
+                await a.start(lives)
+                await trio.sleep(2)
+                assert a.states() == {"a": "alive", "b": "suspect", "c": "suspect"}
+                assert a.presence.name_of(members[1].id) == "b"
+                assert not a.presence.is_member(members[1].id)
+                await until(lambda: a.states() == {"a": "alive", "b": "dead", "c": "dead"}, 20.0)
+                assert a.notices[-1] == "isolated"
+                await a.presence.goodbye()
+                a.kill()
+                await trio.sleep(1)
+            for node in members:
+                node.changes.clear()
+                await node.start(lives)
+            await until(lambda: all_alive(members), 15.0)
+            assert not accused(members)
+            lives.cancel_scope.cancel()
+
+
 async def test_a_member_without_memory_of_others_is_found_by_them(autojump_clock: MockClock) -> None:
     async with nodes(3) as members, trio.open_nursery() as nursery:
         await form(members)
