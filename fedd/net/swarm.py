@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -24,14 +22,14 @@ from fedd.api.errors import (
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.core.multistream import Listener as ProtocolListener
-from fedd.core.yamux import YamuxLimits
 from fedd.net.buffers import BufferPool
 from fedd.net.connection import Connection, ConnectionHooks
 from fedd.net.dialling import Dialling
+from fedd.net.doors import Doors, SwarmLimits, TokenBucket, Visit
 from fedd.net.stream import Stream
 from fedd.net.tcp import TcpNetwork
 from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_multiaddr
-from fedd.net.upgrade import Secured, upgrade
+from fedd.net.upgrade import DoorClosed, Secured, upgrade
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -43,37 +41,14 @@ Handler = Callable[[Stream], Awaitable[None]]
 LinkCallback = Callable[[Literal["up", "down"], Connection, str], None]
 
 SIMULTANEOUS_S: Final = 20.0
-"""Two connections made within this time (two dial deadlines) are a simultaneous dial. A second
+"""Two connections made within this time (two dial deadlines) can be a simultaneous dial. A second
 one made later means that the peer has lost the first, for example by a power cut: it replaces it."""
+
+PROBE_S: Final = 3.0
+"""How long a peer that dials us has to answer on the connection that we had dialled shortly before."""
 
 ACCEPT_PAUSE_S: Final = 0.2
 """How long a listener rests when the machine is out of file descriptors."""
-
-
-@dataclass(frozen=True)
-class SwarmLimits:
-    """The doors' numbers. A quarter of the connections is reserved for members."""
-
-    pending_handshakes: int = 64
-    """At 6 KiB each; more are closed at once."""
-    pending_handshakes_per_address: int = 8
-    """An address is an IPv4 address or an IPv6 /56: what one customer is given."""
-    handshake_s: float = 10.0
-    dial_s: float = 10.0
-    connections: int = 128
-    negotiation_s: float = 10.0
-    """How long a peer has to say which protocol a stream is for."""
-    streams_per_stranger: int = 16
-    """Identify, ping and join need one each."""
-    stranger_idle_s: float = 60.0
-    """A stranger that connected and has had no stream open for so long gives its seat back."""
-    streams: YamuxLimits = field(default_factory=YamuxLimits)
-    """Streams of a member, unacknowledged ones, windows and control frames of a connection."""
-
-    @property
-    def strangers(self) -> int:
-        """Connections beyond which only members are let in."""
-        return self.connections - self.connections // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +83,9 @@ class Swarm:
         self._listeners: list[Listener] = []
         self._connections: dict[PeerId, Connection] = {}
         self._all: set[Connection] = set()  # those given up and not yet closed as well
-        self._pending: Counter[str] = Counter()
+        self._doors: Doors | None = None  # from when trio runs: it has its clock
+        self._visits: dict[Connection, Visit] = {}  # strangers who came in, and may yet prove to be members
+        self._stranger_streams: dict[PeerId, TokenBucket] = {}
         self._callbacks: list[LinkCallback] = []
         self._nursery: trio.Nursery | None = None
         self._hooks = ConnectionHooks(
@@ -177,13 +154,38 @@ class Swarm:
             for connection in list(self._all):
                 connection.end("local")
 
+    @property
+    def doors(self) -> Doors:
+        """Who may begin a handshake here."""
+        if self._doors is None:
+            self._doors = Doors(self.limits, trio.current_time())
+        return self._doors
+
+    def vouch(self, peer_id: PeerId) -> None:
+        """This peer has shown a valid certificate: its connections have a member's limits from now on."""
+        for connection in self._all:
+            if connection.peer_id == peer_id:
+                self._be_member(connection)
+
+    def _be_member(self, connection: Connection) -> None:
+        connection.set_limits(self.limits.streams)
+        visit = self._visits.pop(connection, None)
+        if visit is not None:
+            self.doors.vouch(visit)
+
     def _show_out_idle_strangers(self) -> None:
         now = trio.current_time()
         for connection in list(self._all):
-            if connection.direction == "out" or connection.streams or self.member_check(connection.peer_id):
+            if connection.direction == "out" or self.member_check(connection.peer_id):
                 connection.last_used = now
-            elif now - connection.last_used >= self.limits.stranger_idle_s:
+                continue
+            if connection.streams:
+                connection.last_used = now
+            if now - connection.last_used >= self.limits.stranger_idle_s:
                 log.info("%s is a stranger and idle: closing its connection", connection.peer_id)
+                connection.end("local")
+            elif now - connection.opened_at >= self.limits.stranger_lease_s:
+                log.info("%s is a stranger and its time is up: closing its connection", connection.peer_id)
                 connection.end("local")
 
     def _running(self) -> trio.Nursery:
@@ -222,36 +224,37 @@ class Swarm:
                 continue
             except trio.ClosedResourceError:
                 return
-            door = _door(wire.remote_address)
-            if (
-                self._pending.total() >= self.limits.pending_handshakes
-                or self._pending[door] >= self.limits.pending_handshakes_per_address
-            ):
+            visit = self.doors.enter(wire.remote_address, trio.current_time())
+            if visit is None:
                 wire.close()
                 continue
-            self._pending[door] += 1
-            self._running().start_soon(self._welcome, wire, door)
+            self._running().start_soon(self._welcome, wire, visit)
 
-    async def _welcome(self, wire: Wire, door: str) -> None:
+    async def _welcome(self, wire: Wire, visit: Visit) -> None:
         """Take an inbound wire through the handshake, and serve it."""
         connection = None
+        silent = False
         try:
             with trio.fail_after(self.limits.handshake_s):
                 secured = await upgrade(wire, self.key, initiator=False)
             connection = self._admit(secured, "in")
         except trio.TooSlowError:
             log.info("%s did not finish its handshake in time", wire.remote_address)
+        except DoorClosed:
+            silent = True
+            log.debug("%s closed its connection without a word", wire.remote_address)
         except FeddError as error:
             log.info("refused a connection from %s: %s", wire.remote_address, error.detail)
         except Exception:  # a mistake of ours must cost no more than this connection
             log.exception("the handshake with %s failed", wire.remote_address)
         finally:
-            self._pending[door] -= 1
-            if not self._pending[door]:
-                del self._pending[door]
+            self.doors.leave(visit, silent=silent)
             if connection is None:
                 wire.close()
         if connection is not None:
+            self._visits[connection] = visit
+            if self.member_check(connection.peer_id):
+                self._be_member(connection)
             await connection.run()
 
     # ---- the table of connections --------------------------------------------------------
@@ -267,7 +270,9 @@ class Swarm:
                 f"no seat for {peer_id}: {len(self._all)} connections are open",
                 hint="disconnect some, or raise the limit of connections",
             )
-        connection = Connection(secured, direction, self._hooks, self.limits.streams)
+        member = direction == "out" or self.member_check(peer_id)
+        limits = self.limits.streams if member else self.limits.stranger_streams
+        connection = Connection(secured, direction, self._hooks, limits)
         self._all.add(connection)
         return connection
 
@@ -285,17 +290,35 @@ class Swarm:
             return
         at_once = new.opened_at - old.opened_at < SIMULTANEOUS_S
         if new.direction != old.direction and at_once and self._dialled_by_lower(old):
-            new.retire()
+            if new.direction == "out":  # the old came while we dialled, so both ends have both
+                new.retire()
+            else:
+                self._running().start_soon(self._settle_by_probe, old, new)
             return
         self._connections[new.peer_id] = new
         old.retire()
         self._publish("up", new, "replaced")
+
+    async def _settle_by_probe(self, old: Connection, new: Connection) -> None:
+        """Did the peer dial `new` at the same time as we dialled `old`, or because it has lost `old`?
+
+        A peer that has both gives `new` up, as we do then. One that comes back from a power cut does not
+        answer on `old`, or its kernel says that it knows no such connection.
+        """
+        with contextlib.suppress(NotConnected), trio.move_on_after(PROBE_S):
+            await old.measure_rtt()
+            new.retire()
+            return
+        old.end("error: the peer came back on another connection")
 
     def _dialled_by_lower(self, connection: Connection) -> bool:
         return (connection.direction == "out") == (self.peer_id < connection.peer_id)
 
     def _on_down(self, connection: Connection, reason: str) -> None:
         self._all.discard(connection)
+        self._visits.pop(connection, None)
+        if all(other.peer_id != connection.peer_id for other in self._all):
+            self._stranger_streams.pop(connection.peer_id, None)
         if self._connections.get(connection.peer_id) is not connection:
             return
         for other in self._all:  # given up for this one, and still open: better than none
@@ -358,8 +381,17 @@ class Swarm:
         return service is not None and (service.access == "anyone" or self.member_check(peer_id))
 
     def _inbound_quota(self, peer_id: PeerId) -> int:
+        """How many streams this peer may have open; asked once for each that it opens."""
         limits = self.limits
-        return limits.streams.inbound_streams if self.member_check(peer_id) else limits.streams_per_stranger
+        if self.member_check(peer_id):
+            return limits.streams.inbound_streams
+        now = trio.current_time()
+        bucket = self._stranger_streams.get(peer_id)
+        if bucket is None:
+            bucket = self._stranger_streams[peer_id] = TokenBucket(
+                limits.stranger_streams_burst, limits.stranger_streams_per_s, now
+            )
+        return limits.streams_per_stranger if bucket.take(now) else 0
 
     async def _serve(self, stream: Stream) -> None:
         """Negotiate an inbound stream and run its handler. Raises nothing but cancellation."""
@@ -405,12 +437,3 @@ def _is_broken_stream(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_broken_stream(part) for part in error.exceptions)
     return isinstance(error, (trio.BrokenResourceError, trio.ClosedResourceError, EOFError, FeddError))
-
-
-def _door(address: Address) -> str:
-    """What counts as one address at the door: an IPv4 address, or the /56 of an IPv6 one."""
-    if address.transport == "memory":
-        return "memory"
-    if address.transport == "ip6":
-        return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(address.host)), 56), strict=False))
-    return address.host
