@@ -33,7 +33,12 @@ PROTOCOL: Final = "/yamux/1.0.0"
 FAIR_QUANTUM_BYTES: Final = 16 * 1024
 """What one of several busy streams sends before it is the next one's turn."""
 
-SHORTEST_RTT_S: Final = 0.002
+URGENT_BYTES: Final = 4096
+"""A stream that posts no more than this goes before the busy ones: a heartbeat or a command does not wait
+behind bulk data (as new flows do in RFC 8290, section 4.2). All that do so together have at most half of a
+pull while others wait, so that many small messages do not starve them."""
+
+SHORTEST_RTT_S: Final = 0.01
 """For growing windows no round trip is shorter: below it, it is not the wire but the scheduling of two
 processes that decides when a window comes back."""
 
@@ -63,9 +68,11 @@ class Session:
         self._inbound = 0
         self._unacknowledged = 0
         self._extra = 0
+        self._buffered = 0  # unread, of the streams in `streams`
         self._control: list[bytes] = []
         self._grants: list[YamuxStream] = []
         self._ready: deque[YamuxStream] = deque()
+        self._urgent: deque[YamuxStream] = deque()
         self._header = bytearray()  # the part of a frame's header that has arrived
         self._remaining = 0  # of the current frame's payload
         self._current: YamuxStream | None = None  # whose payload it is; None: to be skipped
@@ -94,6 +101,7 @@ class Session:
             raise ValueError(f"stream {stream.id} takes no bytes now")
         if len(data):
             stream.out = data
+            stream.small = len(data) <= URGENT_BYTES
             self._enqueue(stream)
 
     def finish(self, stream: YamuxStream) -> None:
@@ -146,6 +154,8 @@ class Session:
             data = bytes(memoryview(chunk)[offset : offset + max_bytes])
             stream.offset = offset + max_bytes
         stream.buffered_bytes -= len(data)
+        if not stream.dead and self.streams.get(stream.id) is stream:
+            self._buffered -= len(data)
         stream.credit += len(data)
         if stream.credit * 2 >= stream.target and not (stream.eof or stream.dead):
             self._grant(stream, now)
@@ -164,7 +174,7 @@ class Session:
     @property
     def has_output(self) -> bool:
         """Whether `pull` would give anything."""
-        return bool(self._control or self._ready or self._grants)
+        return bool(self._control or self._ready or self._urgent or self._grants)
 
     def data_to_send(self) -> bytes:
         """Everything that can leave now, as one piece."""
@@ -174,7 +184,7 @@ class Session:
         return b"".join(pieces)
 
     def pull(self, limit: int) -> tuple[list[bytes | memoryview], list[YamuxStream]]:
-        """Take the next frames, control frames first, with up to `limit` bytes of payload.
+        """Take the next frames with up to `limit` bytes of payload: control, small streams, busy ones.
 
         Gives the pieces in order (headers, and views of posted memory) and the streams of which
         the last posted byte is among them: copy the pieces out before the memory is used again.
@@ -192,6 +202,8 @@ class Session:
                 stream.grant = 0
             self._grants.clear()
         ready = self._ready
+        if self._urgent:
+            limit -= self._pull_urgent(limit // 2 if ready else limit, pieces, finished)
         share = limit if len(ready) < 2 else max(FAIR_QUANTUM_BYTES, limit // len(ready))
         while ready and limit > 0:
             stream = ready.popleft()
@@ -200,6 +212,19 @@ class Session:
                 limit -= self._pull_stream(stream, min(share, limit), pieces, finished)
                 self._enqueue(stream)
         return pieces, finished
+
+    def _pull_urgent(
+        self, limit: int, pieces: list[bytes | memoryview], finished: list[YamuxStream]
+    ) -> int:
+        """Let each small stream send once, as far as `limit` goes; give how many bytes they took."""
+        urgent, left = self._urgent, limit
+        while urgent and left > 0:
+            stream = urgent.popleft()
+            stream.queued = False
+            if not stream.dead:
+                left -= self._pull_stream(stream, min(URGENT_BYTES, left), pieces, finished)
+                self._enqueue(stream)
+        return limit - left
 
     def _pull_stream(
         self,
@@ -248,7 +273,7 @@ class Session:
     def _enqueue(self, stream: YamuxStream) -> None:
         if not stream.queued and not stream.dead and stream.ready():
             stream.queued = True
-            self._ready.append(stream)
+            (self._urgent if stream.small or stream.out is None else self._ready).append(stream)
 
     def _queue_control(self, frame: bytes) -> None:
         if len(self._control) < self.limits.control_frames:
@@ -372,6 +397,11 @@ class Session:
             self._refuse(stream)
             return
         size = len(payload)
+        if self._buffered + size > self.limits.buffered_bytes:
+            self.reset(stream)
+            events.append(Event(EventKind.RESET, stream))
+            return
+        self._buffered += size
         last = stream.chunks[-1] if stream.chunks else None
         if last is not None and size < _COALESCE_BYTES and len(last) < _COALESCED_BYTES:
             if not isinstance(last, bytearray):
@@ -426,6 +456,8 @@ class Session:
             stream.reset_after_fin = True
 
     def _drop_buffer(self, stream: YamuxStream) -> None:
+        if self.streams.get(stream.id) is stream:
+            self._buffered -= stream.buffered_bytes
         stream.chunks.clear()
         stream.offset = stream.buffered_bytes = 0
 
@@ -436,6 +468,7 @@ class Session:
 
     def _forget(self, stream: YamuxStream) -> None:
         del self.streams[stream.id]
+        self._buffered -= stream.buffered_bytes
         self._abandoned.pop(stream.id, None)
         self._extra -= stream.target - INITIAL_WINDOW_BYTES
         if (stream.id & 1) != self._initiator:
@@ -452,4 +485,5 @@ class Session:
         self._control.clear()
         self._grants.clear()
         self._ready.clear()
+        self._urgent.clear()
         return streams

@@ -255,9 +255,9 @@ def test_no_round_trip_is_too_short_for_a_window_to_grow() -> None:
     session, stream = server_with_stream()
     session.rtt_s = 0.000_05  # loopback: the reader's process is scheduled less often than that
     fill_and_read(session, stream, 10.0)
-    fill_and_read(session, stream, 10.007)
+    fill_and_read(session, stream, 10.03)
     assert stream.target == 2 * INITIAL_WINDOW_BYTES
-    fill_and_read(session, stream, 10.017)
+    fill_and_read(session, stream, 10.08)
     assert stream.target == 2 * INITIAL_WINDOW_BYTES
 
 
