@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -89,6 +90,7 @@ class WorkerProcess:
             raise PluginFailed(f"a worker process cannot be started: {error.strerror}") from error
         except BaseException:
             ours.close()
+            shutil.rmtree(scratch, ignore_errors=True)
             raise
         finally:
             theirs.close()
@@ -135,10 +137,8 @@ class WorkerProcess:
                 answers.append(frame)
 
         self.send(header)
-        await self._read(take, lambda: bool(answers))
+        await self._listen(take, lambda: bool(answers))
         if not answers:
-            with trio.move_on_after(_EXIT_GRACE_S):
-                await self._process.wait()
             await self.aclose()
             raise PluginFailed(f"its worker process {self._how_it_ended()} at once", hint=self.last_line)
         return answers[0].header
@@ -149,36 +149,50 @@ class WorkerProcess:
         Raises ProtocolError, as `on_frame` may, when the worker sends what it may not. The worker is dead and
         its scratch directory gone when this returns, raises or is cancelled.
         """
-        failure: FeddError | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_when_possible)
-                nursery.start_soon(self._keep_what_it_prints)
-                try:
-                    await self._read(on_frame)
-                except FeddError as error:
-                    failure = error
-                else:
-                    with trio.move_on_after(_EXIT_GRACE_S):
-                        await self._process.wait()
-                nursery.cancel_scope.cancel()
+            await self._listen(on_frame)
         finally:
             await self.aclose()
-        if failure is not None:
-            raise failure
         return self._how_it_ended()
 
     async def aclose(self) -> None:
         """Kill the worker and remove its traces. Harmless when repeated."""
+        if self._closed:
+            return
         self._closed = True
         self._unsent.clear()
-        self.kill()
+        # Also when it has ended by itself: what it had started is still in its group, which keeps its number.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):  # at once: it was killed
             await self._process.wait()
-        self._pipe.close()
-        if self._process.stderr is not None:
-            await self._process.stderr.aclose()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+            self._pipe.close()
+            if self._process.stderr is not None:
+                await self._process.stderr.aclose()
+            # A plugin may have left a million files: the event loop does not wait for their end.
+            await trio.to_thread.run_sync(partial(shutil.rmtree, self._scratch, ignore_errors=True))
+
+    async def _listen(
+        self, on_frame: Callable[[Frame], None], enough: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Hand over frames until `enough` or the worker's end; and keep what it prints, or it would block.
+
+        Raises the FeddError that `on_frame` raises, or ProtocolError.
+        """
+        failure: FeddError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_when_possible)
+            nursery.start_soon(self._keep_what_it_prints)
+            try:
+                await self._read(on_frame, enough)
+                if not enough():
+                    with trio.move_on_after(_EXIT_GRACE_S):
+                        await self._process.wait()
+            except FeddError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     def _write(self) -> None:
         """Write until all is written or the pipe is full."""
@@ -205,9 +219,7 @@ class WorkerProcess:
                 await trio.lowlevel.wait_writable(self._pipe.fileno())
                 self._write()
 
-    async def _read(
-        self, on_frame: Callable[[Frame], None], enough: Callable[[], bool] = lambda: False
-    ) -> None:
+    async def _read(self, on_frame: Callable[[Frame], None], enough: Callable[[], bool]) -> None:
         buffer = bytearray(_READ_BYTES)
         view = memoryview(buffer)
         while not enough():

@@ -101,8 +101,9 @@ def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[s
 def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: float) -> None:
     """Describe and end, whatever happens, without unwinding into the parent's code."""
     try:
-        cpu_s = int(deadline_s) + 1  # a backstop should the parent be killed meanwhile
+        cpu_s = int(deadline_s) + 1  # backstops should the parent be killed meanwhile
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        signal.alarm(cpu_s)  # for one that only sleeps
         said = json.dumps(describe(point)).encode()
         if len(said) > MAX_PLUGIN_BYTES:
             error = f"its description has {len(said)} bytes, more than {MAX_PLUGIN_BYTES}"

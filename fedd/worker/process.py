@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -264,13 +265,24 @@ def end_with_the_daemon(descriptor: int) -> None:
     """End this process when the daemon is gone, even if a plugin never comes back to the event loop."""
 
     def watch() -> None:
-        poll = select.poll()
-        poll.register(descriptor, 0)  # without flags only a hang-up is reported
-        poll.poll()
+        _daemon_is_gone(descriptor, wait=True)
         time.sleep(ORPHAN_GRACE_S)
+        _end_group()
         os._exit(1)
 
     threading.Thread(target=watch, name="daemon-watch", daemon=True).start()
+
+
+def _daemon_is_gone(descriptor: int, *, wait: bool) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)  # without flags only a hang-up is reported
+    return bool(poll.poll(None if wait else 0))
+
+
+def _end_group() -> None:
+    """End this process and what a plugin started in it, as the daemon would have done."""
+    if os.getpgrp() == os.getpid():  # the daemon made it the leader of a group of its own
+        os.killpg(0, signal.SIGKILL)
 
 
 def run(descriptor: int) -> None:
@@ -279,3 +291,5 @@ def run(descriptor: int) -> None:
     sock.set_inheritable(False)
     end_with_the_daemon(descriptor)
     trio.run(serve, sock)
+    if _daemon_is_gone(descriptor, wait=False):
+        _end_group()

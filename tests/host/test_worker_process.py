@@ -100,6 +100,17 @@ async def test_cancelling_kills_it_and_its_children(tmp_path: Path) -> None:
             await trio.sleep(0.01)
 
 
+async def test_what_it_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    worker = await spawn(
+        tmp_path, "import subprocess; c = subprocess.Popen(['sleep', '60']); say({'child': c.pid})"
+    )
+    frames: list[Frame] = []
+    with trio.fail_after(20):
+        assert await worker.run(frames.append) == "ended with status 0"
+        while alive(frames[0].header["child"]):  # noqa: ASYNC110 - no event tells of another's child
+            await trio.sleep(0.01)
+
+
 def alive(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
     try:
@@ -122,9 +133,19 @@ async def test_ask_before_run(tmp_path: Path) -> None:
 
 
 async def test_ask_a_worker_that_dies(tmp_path: Path) -> None:
-    worker = await spawn(tmp_path, "sys.exit(5)")
-    with trio.fail_after(20), pytest.raises(PluginFailed, match="status 5 at once"):
+    worker = await spawn(tmp_path, "sys.stderr.write('no such library\\n'); sys.stderr.flush(); sys.exit(5)")
+    with trio.fail_after(20), pytest.raises(PluginFailed, match="status 5 at once") as caught:
         await worker.ask({"kind": "check"})
+    assert caught.value.hint == "no such library"
+    assert not (tmp_path / "scratch").exists()
+
+
+async def test_a_worker_that_prints_much_while_it_is_asked(tmp_path: Path) -> None:
+    worker = await spawn(tmp_path, "sys.stderr.write('noise' * 100_000); say({'kind': 'checked'}); hear()")
+    with trio.fail_after(20):
+        assert await worker.ask({"kind": "check"}) == {"kind": "checked"}
+        await worker.aclose()
+        await worker.aclose()
 
 
 async def test_inherits_descriptors_and_nothing_of_our_environment(

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,29 @@ def test_even_one_that_burns_its_processor(spawn: Callable[[], Worker]) -> None:
     worker.complete(worker.next("exchange"))
     worker.sock.close()
     worker.end(status=1)
+
+
+@pytest.mark.parametrize("end", ["process.end_with_the_daemon(fd); time.sleep(60)", "process.run(fd)"])
+def test_without_a_daemon_its_children_end_too(end: str) -> None:
+    ours, theirs = socket.socketpair()
+    program = (
+        "import subprocess, sys, time; from fedd.worker import process; process.ORPHAN_GRACE_S = 0.1\n"
+        "fd = int(sys.argv[1]); subprocess.Popen(['sleep', '60'])\n"
+        f"print('ready', flush=True); {end}"
+    )
+    command = [sys.executable, "-c", program, str(theirs.fileno())]
+    with (
+        theirs,
+        subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, start_new_session=True
+        ) as worker,
+    ):
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        theirs.close()
+        ours.close()
+        worker.communicate(timeout=30)  # to the end of the pipe, which the child holds open as well
+        assert worker.returncode == -signal.SIGKILL
 
 
 def test_a_daemon_that_breaks_the_protocol_ends_the_run(spawn: Callable[[], Worker]) -> None:
