@@ -95,6 +95,23 @@ async def test_we_dial_it(kind: str) -> None:
         assert (result.upload_bytes, result.download_bytes) == (BULK_BYTES, BULK_BYTES)
 
 
+async def test_streams_of_one_link_do_not_disturb_each_other(kind: str) -> None:
+    async with foreign_peer(kind, "listen") as peer, running_swarm() as swarm:
+        (address,) = (await peer.said("listening", START_S))["addresses"]
+        connection = await swarm.dial([address])
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(perf.measure, swarm, connection.peer_id, 2_000_000, 2_000_000)
+            cut = await swarm.open_stream(connection.peer_id, perf.PROTOCOL)
+            await cut.send_all(bytes(300_000))
+            cut.reset()
+            assert len(await ping.ping(swarm, connection.peer_id, 10)) == 10
+        assert swarm.connections[connection.peer_id] is connection
+        await swarm.disconnect(connection.peer_id)
+        await swarm.dial([address])
+        assert (await identify.identify(swarm, connection.peer_id)).agent == AGENTS[kind]
+
+
 async def test_a_foreign_peer_with_another_key_is_refused(kind: str) -> None:
     from fedd.api.errors import Denied
 
