@@ -176,6 +176,11 @@ class Session:
         """Whether `pull` would give anything."""
         return bool(self._control or self._ready or self._urgent or self._grants)
 
+    @property
+    def has_bulk(self) -> bool:
+        """Whether more waits than what goes first."""
+        return bool(self._ready)
+
     def data_to_send(self) -> bytes:
         """Everything that can leave now, as one piece."""
         pieces: list[bytes | memoryview] = []
@@ -213,17 +218,17 @@ class Session:
                 self._enqueue(stream)
         return pieces, finished
 
-    def _pull_urgent(
-        self, limit: int, pieces: list[bytes | memoryview], finished: list[YamuxStream]
-    ) -> int:
+    def _pull_urgent(self, limit: int, pieces: list[bytes | memoryview], finished: list[YamuxStream]) -> int:
         """Let each small stream send once, as far as `limit` goes; give how many bytes they took."""
         urgent, left = self._urgent, limit
         while urgent and left > 0:
             stream = urgent.popleft()
             stream.queued = False
-            if not stream.dead:
+            if stream.dead:
+                continue
+            if stream.small or stream.out is None:  # else it was opened, and then much was posted
                 left -= self._pull_stream(stream, min(URGENT_BYTES, left), pieces, finished)
-                self._enqueue(stream)
+            self._enqueue(stream)
         return limit - left
 
     def _pull_stream(

@@ -30,6 +30,9 @@ class YamuxLimits:
     """To what one stream's receive window may grow: 1 GB/s at 4 ms."""
     extra_window_bytes: int = 16 * 1024 * 1024
     """What all windows of a session together may grow above their initial size."""
+    buffered_bytes: int = 32 * 1024 * 1024
+    """What all streams together may hold unread; the stream whose bytes come beyond it is reset. Streams
+    that are read stay far below: this is 8 of the largest windows, or 128 initial ones."""
 
 
 class EventKind(enum.Enum):
@@ -80,6 +83,7 @@ class YamuxStream:
         "refused",
         "reset_after_fin",
         "send_window",
+        "small",
         "target",
         "user",
     )
@@ -100,6 +104,7 @@ class YamuxStream:
         self.chunks: deque[bytes | bytearray] = deque()
         self.offset = 0  # into the first chunk
         self.out: memoryview | None = None
+        self.small = True  # what it has to send is little; until bytes are posted, a header at most
         self.queued = self.fin_wanted = self.refused = self.reset_after_fin = False
         self.receive_window = self.target = INITIAL_WINDOW_BYTES
         self.credit = 0  # read, not yet granted again

@@ -26,6 +26,7 @@ from fedd.net.buffers import (
     MIN_QUANTUM_BYTES,
     SLOW_WRITE_S,
     SMALL_BYTES,
+    STAY_SLOW_S,
     BufferPool,
     seal,
 )
@@ -47,6 +48,8 @@ RETIRE_S: Final = 10.0
 
 CLOSE_S: Final = 1.0
 """How long a closing connection waits for the kernel to take what was sent last."""
+
+_NOTHING: Final = memoryview(b"")  # pending while the link is full and nothing is encrypted
 
 OPENING_ATTEMPTS: Final = 3
 """js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
@@ -100,6 +103,7 @@ class Connection:
         self._pending: memoryview | None = None  # encrypted, not yet taken by the kernel
         self._pending_buffer: memoryview | None = None  # borrowed, `_pending` is a part of it
         self._pending_since = 0.0
+        self._slow_until = 0.0
         self._nursery: trio.Nursery | None = None
         self._ping_sent_at: float | None = None
         self._pongs = trio.Event()
@@ -167,6 +171,10 @@ class Connection:
                     )
         stream.unread(dialer.trailing)
         stream.protocol = protocol
+
+    def set_limits(self, limits: YamuxLimits) -> None:
+        """Let the peer take more, or less, from now on: it has proven to be a member."""
+        self._session.limits = limits
 
     async def aclose(self) -> None:
         """End the connection: its streams break here, the peer reads what was sent, then the end."""
@@ -387,6 +395,11 @@ class Connection:
 
     def _write_batch(self) -> bool:
         """Encrypt and write one quantum; False when the socket is full and a part is pending."""
+        if self._quantum == MIN_QUANTUM_BYTES and self._session.has_bulk and self.wire.is_full():
+            # encrypted now, it would be ahead of a heartbeat that comes before there is room
+            self._pending = _NOTHING
+            self._pending_since = trio.current_time()
+            return False
         pieces, finished = self._session.pull(self._quantum)
         size = sum(map(len, pieces))
         if size <= MIN_QUANTUM_BYTES + SMALL_BYTES:
@@ -406,7 +419,7 @@ class Connection:
             self._pending_since = trio.current_time()
             return False
         self._release_pending()
-        if size >= self._quantum and self._quantum < MAX_QUANTUM_BYTES:
+        if MAX_QUANTUM_BYTES > self._quantum <= size and trio.current_time() >= self._slow_until:
             self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
         return True
 
@@ -424,7 +437,7 @@ class Connection:
                 if self._pending is None:  # the connection ended meanwhile
                     return
                 try:
-                    sent = self.wire.send(self._pending)
+                    sent = self.wire.send(self._pending) if self._pending else 0
                 except BlockingIOError:
                     continue
                 self.bytes_out += sent
@@ -432,9 +445,11 @@ class Connection:
                     self._pending = self._pending[sent:]
                     continue
                 self._release_pending()
-                if trio.current_time() - self._pending_since > SLOW_WRITE_S:
+                now = trio.current_time()
+                if now - self._pending_since > SLOW_WRITE_S:
                     self._quantum = MIN_QUANTUM_BYTES
-                else:
+                    self._slow_until = now + STAY_SLOW_S
+                elif now >= self._slow_until:
                     self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
                 while self._session.has_output and self._write_batch():
                     self._idle.set()

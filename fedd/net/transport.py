@@ -115,6 +115,9 @@ class Wire(Protocol):
     recv_into: Callable[[memoryview], int]
     """Fill with what is there and say how much, 0 at the end; BlockingIOError when nothing is."""
 
+    def is_full(self) -> bool:
+        """Whether so much is unsent that nothing but what is urgent should be added."""
+
     async def wait_readable(self) -> None:
         """Return when `recv_into` has something to say."""
 
@@ -238,6 +241,10 @@ class MemoryWire:
         if count:
             pipe.touch()
         return count
+
+    def is_full(self) -> bool:
+        """Whether `wait_writable` would wait."""
+        return self._outgoing.size >= MEMORY_PIPE_BYTES
 
     async def wait_readable(self) -> None:
         """Wait for bytes that have had the time to arrive, the end, or a cut."""

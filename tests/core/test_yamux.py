@@ -507,6 +507,68 @@ def test_busy_streams_take_turns_and_control_frames_go_first() -> None:
     assert set(order) == {3, 5, 7}
 
 
+def sent_by(pieces: list[bytes | memoryview]) -> list[tuple[int, int]]:
+    """The payloads in `pieces`, as (stream number, bytes), in order."""
+    return [(part[2], part[3]) for part in frames(b"".join(pieces)) if part[0] == DATA]
+
+
+def test_a_small_message_goes_before_bulk_data() -> None:
+    session = Session(initiator=True)
+    bulk = [session.open() for _ in range(3)]
+    for stream in bulk:
+        post(session, stream, bytes(200_000))
+    session.pull(16 * 1024)  # all are in the midst of it
+    assert session.has_bulk
+    heartbeat = session.open()
+    post(session, heartbeat, bytes(100))
+    session.ping(1)
+    pieces, finished = session.pull(16 * 1024)
+    assert frames(b"".join(pieces))[0][0] == PING
+    assert sent_by(pieces)[0] == (heartbeat.id, 100)
+    assert finished == [heartbeat]
+    for _ in range(5):  # again and again, with no visit of the others' in between
+        post(session, heartbeat, bytes(4096))
+        assert sent_by(session.pull(16 * 1024)[0])[0] == (heartbeat.id, 4096)
+
+
+def test_small_messages_do_not_starve_bulk_data() -> None:
+    session = Session(initiator=True)
+    bulk = session.open()
+    post(session, bulk, bytes(200_000))
+    session.pull(16 * 1024)
+    many = [session.open() for _ in range(20)]
+    taken = dict.fromkeys([bulk.id, *(stream.id for stream in many)], 0)
+    for _ in range(10):
+        for stream in many:
+            if stream.out is None:
+                post(session, stream, bytes(4096))
+        for number, size in sent_by(session.pull(16 * 1024)[0]):
+            taken[number] += size
+    assert taken[bulk.id] == 10 * 8 * 1024
+    assert {taken[stream.id] for stream in many} == {4096}  # each in its turn
+    session.reset(many[0])  # while it waits for its turn
+    assert many[0].id not in dict(sent_by(session.pull(1 << 20)[0]))
+
+
+def test_busy_streams_have_equal_turns_whatever_they_post() -> None:
+    session = Session(initiator=True)
+    sizes = [5_000, 20_000, 64_000, 250_000]
+    streams = [session.open() for _ in sizes]
+    for stream in streams:
+        stream.send_window = 1 << 30
+    taken = dict.fromkeys((stream.id for stream in streams), 0)
+    for _ in range(2000):
+        for stream, size in zip(streams, sizes, strict=True):
+            if stream.out is None:
+                post(session, stream, bytes(size))
+        for number, size in sent_by(session.pull(16 * 1024)[0]):
+            taken[number] += size
+    busy = [taken[stream.id] for stream in streams[1:]]
+    assert max(busy) < 2 * min(busy)  # a block of 20,000 is one turn and the rest, which is one as well
+    assert busy[2] < 1.15 * busy[1]
+    assert taken[streams[0].id] >= 5_000 * 400  # one of its blocks in each round
+
+
 def test_bulk_is_handed_out_without_copying() -> None:
     session, stream = client_with_stream()
     payload = bytearray(100_000)
