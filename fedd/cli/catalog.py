@@ -80,7 +80,7 @@ def do_set(client: Client, options: Namespace, out: Output) -> int:
 def parse_value(text: str) -> Any:
     """The JSON value `text`; a bare word is a string. Raises InvalidParameter on anything in between."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise InvalidParameter("the value is nested too deeply", field="value") from error
     except ValueError as error:
@@ -91,6 +91,13 @@ def parse_value(text: str) -> Any:
             hint='write a number, a "string" or a [list], quoted for the shell',
             field="value",
         ) from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large for a number of 64 bits")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

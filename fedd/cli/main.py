@@ -54,9 +54,11 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     options, rest = parser.parse_known_args(arguments)
     if options.command == "run":
         # argparse takes positionals in one go, yet people write `run consensus --input temp tolerance=1e-6`.
-        options.parameters += [word for word in rest if "=" in word and not word.startswith("-")]
+        late = [word for word in rest if "=" in word and not word.startswith("-")]
+        options.parameters = [*options.parameters, *late]
         rest = [word for word in rest if "=" not in word or word.startswith("-")]
     if rest:
+        parser.prog = f"fedctl {options.command}"  # whose help says what it understands
         parser.error(f"{options.command} does not understand {' '.join(rest)}")
     return options
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
-from fedd.cli.show import Output, count_bytes, number, seconds, short, value_text
+from fedd.cli.show import Output, count_bytes, escape, number, seconds, short, value_text
 from fedd.control.client import Client, path_of
 
 RUN_ID_CHARS = 12
@@ -22,7 +22,7 @@ def do_run(client: Client, options: Namespace, out: Output) -> int:
         raise KeyboardInterrupt("interrupted before the run began; its proposal is withdrawn") from interrupt
     run_id = started["run_id"]
     for item in started.get("declined", ()):
-        sys.stderr.write(f"fedctl: {short(item['peer_id'])} declined: {item['reason']}\n")
+        sys.stderr.write(f"fedctl: {short(item['peer_id'])} declined: {escape(item['reason'])}\n")
     if options.detach:
         if out.as_json:
             out.document({"run_id": run_id})
@@ -198,7 +198,7 @@ def _verdict(run_id: str, result: Mapping[str, Any]) -> int:
         return 0
     reason = failure(result) or "no reason given"
     state = result.get("state", "unknown")
-    sys.stderr.write(f"fedctl: run {run_id[:RUN_ID_CHARS]} is {state}: {reason}\n")
+    sys.stderr.write(f"fedctl: run {run_id[:RUN_ID_CHARS]} {state}: {escape(reason)}\n")
     return 1
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, cast
 import h11
 
 from fedd.api import errors as api_errors
-from fedd.api.errors import FeddError, TimedOut, Unhealthy
+from fedd.api.errors import FeddError, InvalidParameter, TimedOut, Unhealthy
 from fedd.control.requests import encode_segment
 from fedd.paths import socket_address
 
@@ -43,7 +43,13 @@ class NoDaemon(FeddError):
 
 
 def path_of(*segments: str) -> str:
-    """A path of the API from its segments, percent-encoded: `path_of("runs", run_id, "watch")`."""
+    """A path of the API from its segments, percent-encoded: `path_of("runs", run_id, "watch")`.
+
+    Raises InvalidParameter for a segment that is empty, `.`, `..` or no text.
+    """
+    for segment in segments:
+        if segment in ("", ".", ".."):
+            raise InvalidParameter(f"{segment!r} is no name", hint=f"see `fedctl {segments[0]} --help`")
     return "/v1/" + "/".join(encode_segment(segment) for segment in segments)
 
 
@@ -126,10 +132,10 @@ class Client:
         raise Unhealthy("the daemon broke the stream off", hint="is it still running? see its log")
 
     def _exchange(self, method: str, path: str, body: Any, query: Mapping[str, str] | None) -> h11.Response:
+        content = b"" if body is None else _encode(body)
         sock = self._connected()
         if query:
             path += "?" + "&".join(f"{encode_segment(k)}={encode_segment(v)}" for k, v in query.items())
-        content = b"" if body is None else json.dumps(body, allow_nan=False).encode()
         headers = [("Host", "fedd"), ("Accept", "application/json"), ("Content-Length", str(len(content)))]
         if content:
             headers.append(("Content-Type", "application/json"))
@@ -221,6 +227,15 @@ class Client:
             return json.loads(data)
         except ValueError as error:
             raise FeddError(f"what answers at {self._path} does not reply in JSON") from error
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError as error:  # an infinity or a NaN, such as the value of 1e999
+        raise InvalidParameter(
+            "a number in the request is not finite", hint="write one between -1.8e308 and 1.8e308"
+        ) from error
 
 
 def _no_daemon(path: str, error: OSError) -> FeddError:

@@ -28,6 +28,8 @@ def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
 
     Raises UnknownRoute, MethodNotAllowed, or InvalidParameter when the path has a NUL, `..` or bad escapes.
     """
+    if path in ("", "/"):
+        raise UnknownRoute(f"there is no route {path!r}", hint="routes begin with /v1/, such as /v1/status")
     segments = [decode_segment(segment) for segment in path.split("/")[1:]] if path.startswith("/") else []
     if any(segment in ("", ".", "..") or "\x00" in segment for segment in segments):
         raise InvalidParameter(f"the path {path!r} has an empty, dotted or unprintable part", field="path")
@@ -80,10 +82,14 @@ def decode_segment(text: str) -> str:
 
 
 def encode_segment(text: str) -> str:
-    """Percent-encode what may not stand in one segment of a path."""
+    """Percent-encode what may not stand in one segment of a path. Raises InvalidParameter on no UTF-8."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:  # bytes of the command line that are no UTF-8
+        raise InvalidParameter(f"{text!r} is not UTF-8") from error
     return "".join(
         chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-_.~") else f"%{byte:02X}"
-        for byte in text.encode("utf-8")
+        for byte in data
     )
 
 
@@ -126,14 +132,14 @@ def _check_value(field: Field, value: Any) -> Any:
     good = False
     wanted = field.type
     if field.type == "text":
-        good, wanted = isinstance(value, str) and 0 < len(value) <= 65_536, "a text"
+        good, wanted = isinstance(value, str) and 0 < len(value) <= 65_536, "a text of 1 to 65536 characters"
     elif field.type == "integer":
         good = isinstance(value, int) and not isinstance(value, bool) and field.low <= value <= field.high
-        wanted = f"a whole number from {field.low:.0f} to {field.high:.0f}"
+        wanted = f"a whole number from {int(field.low)} to {int(field.high)}"
     elif field.type == "seconds":
         good = isinstance(value, int | float) and not isinstance(value, bool)
         good = good and math.isfinite(value) and field.low <= value <= field.high
-        wanted = f"a number of seconds from {field.low:g} to {field.high:g}"
+        wanted = f"a number of seconds from {field.low:g} to {field.high:.10g}"
         value = float(value) if good else value
     elif field.type == "texts":
         good = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
@@ -147,8 +153,17 @@ def _check_value(field: Field, value: Any) -> Any:
     if not good:
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InvalidParameter(f"{field.name} is {shown}, not {wanted}", hint=field.help, field=field.name)
+        raise InvalidParameter(
+            f"{field.name} is {shown}, not {wanted}",
+            hint=f"{field.name} means: {_lower(field.help)}",
+            field=field.name,
+        )
     return value
+
+
+def _lower(sentence: str) -> str:
+    """A sentence of the table as the end of another."""
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
 def _shape(fields: tuple[Field, ...]) -> str:

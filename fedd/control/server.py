@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -167,7 +168,9 @@ def _check_request(method: str, target: str, body: bytes, uid: int, request_id: 
 
 def _parse_body(body: bytes) -> Any:
     try:
-        return json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(
+            body, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidParameter(
             f"the request's body is no JSON: {error}", hint="send a JSON object"
@@ -181,6 +184,13 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {name!r} is given twice")
         found[name] = value
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number of 64 bits")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -110,14 +110,14 @@ def test_a_failed_run_is_exit_one_with_result_and_reason(started: Any) -> None:
     started.answer("GET", WATCH, [failed])
     code, out, err = started("--json", "run", "consensus")
     assert (code, json.loads(out)["error"]) == (1, "no sensor; plug it in")
-    assert err == "fedctl: run 3f9a3f9a3f9a is failed: no sensor; plug it in\n"
+    assert err == "fedctl: run 3f9a3f9a3f9a failed: no sensor; plug it in\n"
     assert "reason        no sensor; plug it in" in started("run", "consensus")[1]
     started.answer("GET", WATCH, [{**RESULT, "state": "stopped", "degraded": True, "kind": "result"}])
     code, out, err = started("run", "consensus")
     assert (code, "degraded" in out, err) == (
         1,
         True,
-        "fedctl: run 3f9a3f9a3f9a is stopped: no reason given\n",
+        "fedctl: run 3f9a3f9a3f9a stopped: no reason given\n",
     )
 
 

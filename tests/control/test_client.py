@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedd.api import errors
-from fedd.api.errors import Denied, FeddError, NotFound, TimedOut, Unhealthy
+from fedd.api.errors import Denied, FeddError, InvalidParameter, NotFound, TimedOut, Unhealthy
 from fedd.control.client import Client, NoDaemon, path_of
 from fedd.control.schema import ERRORS
 
@@ -114,6 +114,16 @@ def test_after_a_stream_the_client_connects_anew(tmp_path: Path) -> None:
     (tmp_path / "fedd.sock").unlink()
     with daemon(tmp_path, reply(1)) as (path, _):
         assert client.request("GET", "/v1/status") == 1
+
+
+def test_what_http_cannot_carry_is_wrong_usage(tmp_path: Path) -> None:
+    with Client(str(tmp_path / "fedd.sock")) as client:
+        for value in (float("inf"), float("nan"), [1e999]):
+            with pytest.raises(InvalidParameter, match="not finite"):
+                client.request("PUT", "/v1/inputs/x", {"value": value})
+    for segment in ("", ".", ".."):
+        with pytest.raises(InvalidParameter, match="is no name"):
+            path_of("runs", segment)
 
 
 def test_nobody_at_the_socket(tmp_path: Path) -> None:

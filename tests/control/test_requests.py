@@ -92,6 +92,24 @@ def test_a_path_with_tricks_is_refused(path: str) -> None:
         match("GET", path)
 
 
+def test_the_root_is_told_where_routes_begin() -> None:
+    for path in ("", "/"):
+        with pytest.raises(NotFound) as caught:
+            match("GET", path)
+        assert "/v1/status" in caught.value.hint
+
+
+def test_what_is_no_text_has_no_place_in_a_path() -> None:
+    with pytest.raises(InvalidParameter, match="not UTF-8"):
+        encode_segment("\udcff")
+
+
+def test_a_refused_number_is_told_its_exact_bounds_and_its_meaning() -> None:
+    with pytest.raises(InvalidParameter, match="from 0 to 9223372036854775807") as caught:
+        check_body(route("run"), {"algorithm": "consensus", "seed": -1})
+    assert caught.value.hint == "seed means: of everything random in the run"
+
+
 def test_bad_escapes_are_refused() -> None:
     for text in ("%zz", "%f", "%ff"):
         with pytest.raises(InvalidParameter):

@@ -167,6 +167,7 @@ async def test_what_is_no_http_gets_a_4xx_and_the_door(
         (head("POST", "/v1/runs", b"1" * 5000), 400, "no JSON"),
         (head("POST", "/v1/runs", b'{"algorithm": "a", "algorithm": "b"}'), 400, "twice"),
         (head("POST", "/v1/runs", b'{"algorithm": "a", "pace_s": NaN}'), 400, "NaN"),
+        (head("PUT", "/v1/inputs/x", b'{"value": [-1e999]}'), 400, "-1e999 is too large"),
         (head("POST", "/v1/runs", b"[]"), 400, "no JSON object"),
         (head("POST", "/v1/runs", b'{"algoritm": "a"}'), 400, "algoritm"),
         (head("GET", "/v1/events?since=1&since=2"), 400, "twice"),
