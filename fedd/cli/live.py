@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -36,6 +36,14 @@ def follow(
                 picture.add(item)
                 live.update(picture.draw())
     return result
+
+
+def redraw(pictures: Iterable[Sequence[str]], console: Console | None = None) -> None:
+    """Draw each list of lines over the last, cut to the terminal; the last one stays."""
+    with Live(console=console or Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        for lines in pictures:
+            drawn = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+            live.update(drawn, refresh=True)
 
 
 class Picture:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
-from fedd.cli.show import Output, count_bytes, seconds, short
+from fedd.cli.show import Output, count_bytes, seconds, short, table_lines
 from fedd.control.client import Client, path_of
 from fedd.control.requests import match
+
+MEMBER_HEADINGS = ("NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS")
+
+WATCH_S = 1.0
+"""As often as members are heard of."""
+
+# What makes a list of members another one; the rest changes with every heartbeat.
+_LASTING = ("peer_id", "name", "state", "addresses", "link", "version", "reason")
 
 
 def do_status(client: Client, options: Namespace, out: Output) -> int:
@@ -37,28 +47,56 @@ def do_status(client: Client, options: Namespace, out: Output) -> int:
 
 
 def do_members(client: Client, options: Namespace, out: Output) -> int:
-    """Everyone known."""
+    """Everyone known, once or until interrupted."""
+    if options.watch:
+        return _watch_members(client, out)
     members = client.request("GET", "/v1/members")
     if out.as_json:
         out.document(members)
-        return 0
-    out.table(
-        ("NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS"),
-        [
-            (
-                member["name"],
-                short(member["peer_id"]),
-                member["state"],
-                member["link"],
-                "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
-                seconds(member["last_heard_s"]),
-                member["version"] or "-",
-                _bare(member["addresses"]),
-            )
-            for member in members
-        ],
-    )
+    else:
+        out.table(MEMBER_HEADINGS, [_member_row(member) for member in members])
     return 0
+
+
+def _watch_members(client: Client, out: Output) -> int:
+    """Look every second: on a terminal redraw, elsewhere print the list whenever it has changed."""
+    if out.live:
+        from fedd.cli.live import redraw  # here, because it loads rich
+
+        redraw(_member_tables(client))
+    seen = None
+    while True:
+        members = client.request("GET", "/v1/members")
+        lasting = [[member.get(key) for key in _LASTING] for member in members]
+        if lasting != seen:
+            if out.as_json:
+                out.item(members)
+            else:
+                if seen is not None:
+                    out.line()
+                out.table(MEMBER_HEADINGS, [_member_row(member) for member in members])
+            seen = lasting
+        time.sleep(WATCH_S)
+
+
+def _member_tables(client: Client) -> Iterator[list[str]]:
+    while True:
+        members = client.request("GET", "/v1/members")
+        yield table_lines(MEMBER_HEADINGS, [_member_row(member) for member in members])
+        time.sleep(WATCH_S)
+
+
+def _member_row(member: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        member["name"],
+        short(member["peer_id"]),
+        member["state"],
+        member["link"],
+        "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
+        seconds(member["last_heard_s"]),
+        member["version"] or "-",
+        _bare(member["addresses"]),
+    )
 
 
 def do_connect(client: Client, options: Namespace, out: Output) -> int:

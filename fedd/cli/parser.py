@@ -57,7 +57,15 @@ COMMANDS: tuple[Command, ...] = (
         "list everyone known, this node included",
         """
   fedctl members
+  fedctl members --watch
   fedctl members --json | jq -r '.[] | select(.state == "dead") | .name'""",
+        (
+            _arg(
+                "--watch",
+                help="go on and show every change; with --json the whole list a line",
+                action="store_true",
+            ),
+        ),
     ),
     Command(
         "init",
@@ -179,10 +187,14 @@ COMMANDS: tuple[Command, ...] = (
   RUN=$(fedctl run consensus --input temp --detach)""",
         (
             _arg("algorithm", help="see `fedctl algorithms`", metavar="ALGORITHM"),
-            _arg("parameters", help="parameters of the algorithm", metavar="key=value", nargs="*"),
+            _arg(
+                "parameters", help="parameters of the algorithm", metavar="key=value", nargs="*", default=[]
+            ),
             _arg("--input", help="the input that each member reads", metavar="NAME"),
             _arg("--topology", help="complete, ring or random-regular:K (default: by size)", metavar="T"),
-            _arg("--members", help="who takes part (default: everyone alive)", metavar="A,B"),
+            _arg(
+                "--members", help="who takes part besides this node (default: everyone alive)", metavar="A,B"
+            ),
             _arg("--quorum", help="how many must take part and stay (default: a majority)", metavar="N|P%"),
             _arg(
                 "--contract",

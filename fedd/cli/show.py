@@ -45,10 +45,18 @@ class Output:
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table with aligned columns."""
-        lines = [headings, *([escape(cell) for cell in row] for row in rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-        for line in lines:
-            self.line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        for line in table_lines(headings, rows):
+            self.line(line)
+
+
+def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table with aligned columns."""
+    lines = [headings, *([escape(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
 
 
 def escape(text: str) -> str:

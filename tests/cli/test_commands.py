@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fedd.api.errors import InvalidParameter, NotFound
 from fedd.cli.catalog import parse_value
 from fedd.cli.federation import parse_duration, read_token
+from fedd.cli.live import redraw
 from fedd.cli.show import count_bytes, escape, number, seconds, value_text
 
 A = "12D3KooWCQdKCjTSiHZLAbwdsqb1SrPiU1fMFVSz4D3kSVmWvjGy"
@@ -77,6 +79,56 @@ def test_members(fedctl: Any) -> None:
     assert a.split() == ["a", A[:16], "alive", "self", "-", "-", "0.1.0", "/ip4/127.0.0.1/tcp/1", "(+1)"]
     assert b.split() == ["b\\x1b[2J", B[:16], "dead", "indirect", "0.25", "ms", "5.25", "s", "-", "-"]
     assert heading.index("STATE") == a.index("alive") == b.index("dead")
+
+
+class Seconds:
+    """Stands for `time`: each pause gives the next answer, after the last one comes Ctrl-C."""
+
+    def __init__(self, fedctl: Any, answers: list[Any]) -> None:
+        self._fedctl = fedctl
+        self._answers = answers
+
+    def sleep(self, pause_s: float) -> None:
+        assert pause_s == 1.0
+        if not self._answers:
+            raise KeyboardInterrupt
+        self._fedctl.answer("GET", "/v1/members", self._answers.pop(0))
+
+
+def test_watching_members_prints_them_when_something_lasting_has_changed(
+    fedctl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = [MEMBERS[0], MEMBERS[1] | {"last_heard_s": 6.25, "rtt_ms": 1.0}]
+    alive = [MEMBERS[0], MEMBERS[1] | {"state": "alive"}]
+    for arguments in (["members", "--watch"], ["--json", "members", "--watch"]):
+        fedctl.answer("GET", "/v1/members", MEMBERS)
+        monkeypatch.setattr("fedd.cli.node.time", Seconds(fedctl, [heard, alive]))
+        code, out, err = fedctl(*arguments)
+        assert (code, err) == (130, "fedctl: interrupted\n")
+        if "--json" in arguments:
+            assert [json.loads(line) for line in out.splitlines()] == [MEMBERS, alive]
+        else:
+            first, second = out.split("\n\n")
+            assert " dead " in first
+            assert " alive " in second.splitlines()[2]
+
+
+def test_watching_members_on_a_terminal_redraws(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+    fedctl.answer("GET", "/v1/members", MEMBERS)
+    monkeypatch.setattr("fedd.cli.node.time", Seconds(fedctl, [MEMBERS[:1]]))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("fedd.cli.live.redraw", drawn.extend)
+    assert fedctl("members", "--watch")[0] == 130
+    assert fedctl.asked("GET") == [("/v1/members", None)] * 2
+
+
+def test_a_redrawn_table_is_cut_to_the_terminal() -> None:
+    console = Console(file=io.StringIO(), width=20, force_terminal=True)
+    redraw([["NAME"], ["a" * 30, "b"]], console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "a" * 19 + "…" in text
+    assert "a" * 20 not in text
 
 
 def test_links(fedctl: Any) -> None:
