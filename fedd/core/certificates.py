@@ -171,7 +171,9 @@ def _open(sealed: bytes) -> Certificate:
 
 def _check_fields(federation: str, name: Any, roles: tuple[Any, ...], serial: Any) -> None:
     _check_federation(federation)
-    if not (type(name) is str and 0 < len(name) <= MAX_NAME_CHARS and name.isprintable()):
+    if not (
+        type(name) is str and 0 < len(name.strip()) <= len(name) <= MAX_NAME_CHARS and name.isprintable()
+    ):
         raise InvalidParameter(
             f"a federation's name has 1 to {MAX_NAME_CHARS} printable characters", field="name"
         )

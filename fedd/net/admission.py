@@ -49,6 +49,8 @@ logger = logging.getLogger("fedd.net.admission")
 
 JOIN_PROTOCOL: Final = "/fedd/join/1.0.0"
 FEDERATION_FILE: Final = "federation"
+# What is in that file after leaving; an empty file is a damaged one.
+_LEFT: Final = b"left\n"
 ADMITTED_FILE: Final = "admitted"
 ROOT_KEY_FILE: Final = "root-{}.key"
 
@@ -121,7 +123,7 @@ class Admission:
             FeddError: what is stored is damaged or not this node's.
         """
         data = self._store.read(FEDERATION_FILE)
-        if not data:
+        if data is None or data == _LEFT:
             return None
         try:
             content = codec.decode(data)
@@ -229,7 +231,7 @@ class Admission:
         async with self._changing:
             if self.federation is None:
                 raise Conflict("this node is in no federation")
-            self._store.write(FEDERATION_FILE, b"")
+            self._store.write(FEDERATION_FILE, _LEFT)
             self._open.clear()
             await self._presence.leave()
 

@@ -153,6 +153,7 @@ GOOD = {
         ({"name": ""}, "name"),
         ({"name": "x" * 65}, "name"),
         ({"name": "a\nb"}, "name"),
+        ({"name": "  "}, "name"),
         ({"name": 5}, "name"),
         ({"roles": "member"}, "not a list"),
         ({"roles": []}, "roles"),

@@ -38,8 +38,9 @@ async def test_init_makes_the_founder_an_admin_and_only_once(autojump_clock: Moc
 
 async def test_a_bad_name_changes_nothing(autojump_clock: MockClock) -> None:
     async with nodes(1) as (node,):
-        with pytest.raises(InvalidParameter):
-            node.admission.init("")
+        for name in ("", "   ", "a\x1bb"):
+            with pytest.raises(InvalidParameter):
+                node.admission.init(name)
         assert node.presence.federation is None
         assert node.store.files == {}
 
@@ -223,9 +224,10 @@ async def test_membership_survives_a_restart_and_ends_with_leave(autojump_clock:
 
 async def test_a_damaged_membership_file_is_said(autojump_clock: MockClock) -> None:
     async with nodes(1) as (node,):
-        node.store.files["federation"] = b"damaged"
-        with pytest.raises(FeddError, match="membership"):
-            node.admission.restore()
+        for content in (b"damaged", b""):
+            node.store.files["federation"] = content
+            with pytest.raises(FeddError, match="membership"):
+                node.admission.restore()
 
 
 async def test_a_node_that_listens_nowhere_cannot_invite(autojump_clock: MockClock) -> None:
