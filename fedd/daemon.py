@@ -309,7 +309,8 @@ class Daemon:
             state=change.new,
             reason=change.reason or None,
         )
-        logger.info("%s (%s): %s -> %s %s", name, change.peer_id, change.old, change.new, change.reason)
+        why = f": {change.reason}" if change.reason else ""
+        logger.info("%s (%s) is %s%s", name or "a member", change.peer_id, change.new, why)
 
 
 async def listen(swarm: Swarm, addresses: Sequence[str], state: StateDirectory) -> None:
