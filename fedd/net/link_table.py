@@ -173,6 +173,7 @@ class LinkTable:
             link.stream.reset()
             raise
         else:
+            self._swarm.vouch(link.peer_id)
             return True
         link.stream.reset()
         return False
