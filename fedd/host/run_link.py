@@ -29,6 +29,9 @@ LAST_RETRY_S = 2.0
 
 OPEN_TIMEOUT_S = 10.0
 
+_AT_ONCE_BYTES = 32 * 1024
+"""Up to here a message is sent by whoever has it, without waking the link's task: larger ones take turns."""
+
 _STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, FeddError, EOFError)
 
 
@@ -76,9 +79,23 @@ class RunLink:
         """Send to the neighbour now, in order; without a stream the next one's backlog will have it."""
         if self._stream is None:
             return
+        if not (self._busy or self._queue) and self._send_at_once(self._stream, buffers):
+            return
         self._queue += buffers
         if not self._busy:
             self._news.set()
+
+    def _send_at_once(self, stream: Stream, buffers: Sequence[Payload]) -> bool:
+        size = sum(map(len, buffers))
+        if size > _AT_ONCE_BYTES:
+            return False
+        try:
+            sent = stream.try_send(b"".join(buffers))
+        except _STREAM_ERRORS:  # the link's task meets the same error, and renews the stream
+            return False
+        if sent:
+            self.bytes_out += size
+        return sent
 
     def renew(self) -> None:
         """There is a new connection: use it at once, and no older one any more."""
@@ -172,6 +189,7 @@ class RunLink:
                 await stream.send_all(data)
             self._busy = False
             if self.settled or self._renewed:
+                await stream.send_all(b"")  # what was sent at once may still wait for the socket
                 return
             self._news = trio.Event()
             await self._news.wait()

@@ -78,6 +78,14 @@ class Stream(trio.abc.HalfCloseableStream):
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
         core = self._core
+        if core.out is not None:  # left to the socket by `try_send`, whole in either case
+            self._sending = True
+            try:
+                while core.out is not None:
+                    await self._wait_to_write()
+            finally:
+                self._sending = False
+            self._check_sendable()
         self._session.post(core, view)
         self.connection.flush()
         if core.out is None:
@@ -94,6 +102,20 @@ class Stream(trio.abc.HalfCloseableStream):
                 self._sending = False
         if core.dead or self._closed:
             self._check_sendable()
+
+    def try_send(self, data: bytes) -> bool:
+        """Send all of `data` at once, or nothing of it: False when it would have to wait.
+
+        It waits for the peer's window and for what was sent before, not for the socket. Small messages get
+        away without a pass of the scheduler. Errors as `send_all`.
+        """
+        self._check_sendable()
+        core = self._core
+        if self._sending or core.out is not None or len(data) > core.send_window:
+            return False
+        self._session.post(core, memoryview(data))
+        self.connection.flush()
+        return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the peer's window has room."""

@@ -221,3 +221,40 @@ async def test_a_stream_says_what_it_is() -> None:
         assert a.closed
         assert a.broken
         a.reset()
+
+
+async def test_try_send_sends_all_or_nothing() -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        assert a.try_send(b"small")
+        assert await b.receive_exactly(5) == b"small"
+        window = a._core.send_window
+        assert not a.try_send(bytes(window + 1))
+        assert a.try_send(bytes(window))
+        assert not a.try_send(b"x")
+        with trio.fail_after(5):
+            assert await b.receive_exactly(window) == bytes(window)
+            await a.send_all(b"after")
+            assert await b.receive_exactly(5) == b"after"
+        await a.send_eof()
+        with pytest.raises(trio.ClosedResourceError):
+            a.try_send(b"late")
+        b.reset()
+        with pytest.raises(trio.ClosedResourceError):
+            b.try_send(b"late")
+
+
+async def test_send_all_waits_for_what_try_send_left_to_a_full_socket() -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        connection = a.connection
+        connection._pending = memoryview(b"the socket takes no more")
+        assert a.try_send(b"first")
+        assert not a.try_send(b"refused")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.send_all, b"second")
+            await trio.testing.wait_all_tasks_blocked()
+            connection._pending = None
+            connection.flush()
+            with trio.fail_after(5):
+                assert await b.receive_exactly(11) == b"firstsecond"
