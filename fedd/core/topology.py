@@ -17,8 +17,13 @@ from fedd.api.types import PeerId
 _MAX_MEMBERS = 4096
 """Four times the largest federation that membership was simulated with."""
 
-_MAX_TRIES = 1000
-"""Pairings begun before giving up. At K = 2, the least likely to be connected, about sqrt(n) are needed."""
+_MAX_POINTS = 20_000
+"""Members times neighbours of a random graph. Every member derives it before the run: 0.1 s a pairing, on the
+loop that also answers heartbeats, whoever sent the manifest."""
+
+_MAX_PAIRED = 1 << 19
+"""Points of all pairings together before giving up: 3 s at the worst. At K = 2, the least likely to connect,
+about sqrt(n) pairings are needed, which 1000 members have four times over."""
 
 _COMPLETE_UP_TO = 5
 """The default graph is complete up to here: four links a node cost nothing."""
@@ -194,15 +199,22 @@ def _random_regular(name: str, argument: str, members: tuple[PeerId, ...], seed:
             hint="use random-regular:2 or more",
             field="topology",
         )
+    if degree * count > _MAX_POINTS:
+        raise InvalidParameter(
+            f"{name} of {count} members has {degree * count // 2} edges, too many to draw at random",
+            hint=f"use up to random-regular:{_MAX_POINTS // count}, or complete",
+            field="topology",
+        )
     draw = _integers(f"{name}\n{count}\n{seed}")
-    for _ in range(_MAX_TRIES):
+    tries = _MAX_PAIRED // (degree * count)
+    for _ in range(tries):
         pairs = _pairing(count, degree, draw)
         if pairs is not None:
             graph = Graph(members, frozenset((members[low], members[high]) for low, high in pairs))
             if graph.is_connected():
                 return graph
     raise InvalidParameter(
-        f"no connected graph {name} of {count} members in {_MAX_TRIES} tries",
+        f"no connected graph {name} of {count} members in {tries} tries",
         hint="use another seed or more neighbours",
         field="topology",
     )

@@ -39,6 +39,9 @@ MAX_CONSTANTS = 1000
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 """What a command may print: the size of the largest table that the worker would parse in some seconds."""
 
+MAX_SCALAR_BYTES = 4096
+"""A number or text that a command prints alone; a larger output is a table, a list or an object."""
+
 COMMAND_TIMEOUT_S = 30.0
 """A sensor answers in seconds; meanwhile the whole run waits for this node."""
 
@@ -250,12 +253,19 @@ def _memory_file(name: str, content: bytes) -> int:
 
 
 def _guess(output: bytes) -> str:
-    """How a command's output is to be parsed: JSON when it is JSON, else a table."""
-    try:
-        json.loads(output)
-    except ValueError:
-        return "npy" if output.startswith(b"\x93NUMPY") else "csv"
-    return "json"
+    """How a command's output is to be parsed, from its beginning: the worker reads it, this loop must not."""
+    start = output[:64].lstrip()
+    if start.startswith((b"{", b"[")):
+        return "json"
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if len(output) <= MAX_SCALAR_BYTES:
+        try:
+            json.loads(output)
+        except ValueError:
+            return "csv"
+        return "json"
+    return "csv"
 
 
 async def _run_command(name: str, command: tuple[str, ...]) -> bytes:

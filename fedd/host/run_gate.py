@@ -74,8 +74,12 @@ class RunGate:
                 f"{self._limits.runs} runs are in progress here already",
                 hint="wait for one to end, stop one, or raise runs in [limits]",
             )
-        self._accepted[proposal.digest] = _Accepted(proposal, self._clock() + self._limits.acceptance_s)
+        self.renew(proposal)
         return accept(self._key, proposal)
+
+    def renew(self, proposal: Proposal) -> None:
+        """The acceptance counts from now. The initiator's own must outlast what it did since (its input)."""
+        self._accepted[proposal.digest] = _Accepted(proposal, self._clock() + self._limits.acceptance_s)
 
     def admit(self, manifest: Manifest) -> None:
         """Take the manifest of a run that this node accepted. Raises Denied or Conflict when it did not."""

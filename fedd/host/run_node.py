@@ -62,7 +62,8 @@ class RunNode:
         self._stop_statement: bytes | None = None
         self._news: list[tuple[PeerId, str]] = []
         self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
-        self._ended = trio.Event()
+        self.ended = trio.Event()
+        """Set once the story has an ending; the neighbours may not know it yet."""
         self._worker_gone = False
         self._over = trio.Event()
 
@@ -89,7 +90,7 @@ class RunNode:
     async def _watch(self) -> None:
         limits = self._around.limits
         tick_s = min(_TICK_S, limits.edge_timeout_s / 4, limits.stall_timeout_s / 4)
-        while not self._ended.is_set():
+        while not self.ended.is_set():
             before = self._clock()
             await trio.sleep(tick_s)
             paused_s = self._clock() - before - tick_s
@@ -278,7 +279,7 @@ class RunNode:
         story.bytes_out = sum(link.bytes_out for link in self.links.values())
         self._worker.end("" if ending.state == "finished" else ending.code)
         self._tell_all(self.end_frame())
-        self._ended.set()
+        self.ended.set()
         self._around.on_change(self.story)
         self.on_settled()
 
@@ -290,7 +291,7 @@ class RunNode:
     def on_settled(self) -> None:
         """A link needs nothing more, or the worker is gone: is the run over here?"""
         settled = all(link.settled for link in self.links.values())
-        if settled and self._ended.is_set() and self._worker_gone:
+        if settled and self.ended.is_set() and self._worker_gone:
             self._over.set()
 
     # ---- streams -------------------------------------------------------------------------

@@ -58,32 +58,23 @@ class LinkPins:
 
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
-        self._runs: Counter[PeerId] = Counter()
-        self._not_ours: set[PeerId] = set()
+        self._held: Counter[PeerId] = Counter()
 
     def hold(self, peer: PeerId) -> None:
         """One more run needs this link."""
-        self._runs[peer] += 1
-        if self._runs[peer] > 1:
-            return
-        if self._presence.is_pinned(peer):
-            self._not_ours.add(peer)  # the operator's: not to be given up by us
-            return
         try:
             self._presence.pin(peer)
         except Conflict as error:
             log.warning("no link is held with %s: %s", peer, error.detail)
+        else:
+            self._held[peer] += 1
 
     def release(self, peer: PeerId) -> None:
         """One run less needs this link."""
-        self._runs[peer] -= 1
-        if self._runs[peer] > 0:
-            return
-        del self._runs[peer]
-        if peer in self._not_ours:
-            self._not_ours.discard(peer)
-        else:
+        if self._held[peer]:
+            self._held[peer] -= 1
             self._presence.unpin(peer)
+        self._held += Counter()  # drops the zeros
 
 
 def printable_name(presence: Presence, peer: PeerId) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class RunWorkers:
     """Spawns workers, each in a scratch directory of its own below `scratch`."""
 
     def __init__(self, scratch: str, inputs: Inputs, command: Sequence[str] | None = None) -> None:
+        shutil.rmtree(scratch, ignore_errors=True)  # what the workers of a killed daemon left
         self._scratch = scratch
         self._inputs = inputs
         self._command = command

@@ -150,6 +150,7 @@ class Runs:
             await seat.check(proposal)
             asked = others
             answers = await self._proposer.ask_all(proposal, others)
+            self._gate.renew(proposal)
             manifest = issue(
                 self._key,
                 proposal,
@@ -284,18 +285,25 @@ class Runs:
         for peer in node.links:
             self._pins.hold(peer)
         try:
-            await node.run(get_worker)
-        except Exception:  # a mistake of ours in one run must not end the daemon and its other runs
-            log.exception("run %s failed here", node.manifest.run_id)
-            node.leave(PluginFailed("an internal error, see the log of this daemon"))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_result, node)
+                try:
+                    await node.run(get_worker)
+                except Exception:  # a mistake of ours in one run must not end the daemon and its other runs
+                    log.exception("run %s failed here", node.manifest.run_id)
+                    node.leave(PluginFailed("an internal error, see the log of this daemon"))
         finally:
             for peer in node.links:
                 self._pins.release(peer)
             self._desk.retire(node)
-            if node.story.ending is not None:
-                await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
             del self._nodes[node.manifest.run_id]
             self._watchers.unpark_all()
+
+    async def _keep_result(self, node: RunNode) -> None:
+        """Store the result as soon as there is one: the last confirmation may come minutes later."""
+        await node.ended.wait()
+        with trio.CancelScope(shield=True):  # a shutdown waits for this one file
+            await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
 
     async def _open_run_stream(self, peer: PeerId) -> Stream:
         return await self._swarm.open_stream(peer, RUN_PROTOCOL)

@@ -107,6 +107,15 @@ def test_gives_up_after_many_tries(monkeypatch: pytest.MonkeyPatch) -> None:
         build("random-regular:2", MEMBERS[:5], 0)
 
 
+def test_a_graph_that_costs_seconds_is_refused() -> None:
+    many = [f"m{index:04d}" for index in range(640)]
+    with pytest.raises(InvalidParameter, match="too many to draw") as caught:
+        build("random-regular:320", many, 0)
+    assert "random-regular:31" in caught.value.hint
+    with pytest.raises(InvalidParameter, match="no connected graph"):
+        build("random-regular:138", many[:140], 0)  # nearly complete: pairings get stuck
+
+
 def test_default_topology() -> None:
     assert [default_topology(n) for n in (1, 5, 6, 30)] == ["complete", "complete"] + ["random-regular:4"] * 2
 

@@ -123,6 +123,10 @@ async def test_an_unknown_ending(tmp_path: Path) -> None:
     ("program", "kind", "content"),
     [
         ("print('[1, 2]')", "json", b"[1, 2]\n"),
+        ("print('20.5')", "json", b"20.5\n"),
+        ("print('1.5,2'); print('1,2')", "csv", b"1.5,2\n1,2\n"),
+        ("print(' {' + ' ' * 5000 + '}')", "json", b" {" + b" " * 5000 + b"}\n"),
+        ("print('1\\n' * 3000)", "csv", b"1\n" * 3000 + b"\n"),
         ("print('a,b'); print('1,2')", "csv", b"a,b\n1,2\n"),
         ("import sys; sys.stdout.buffer.write(b'\\x93NUMPY1')", "npy", b"\x93NUMPY1"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -389,3 +390,38 @@ async def test_without_a_federation_there_are_no_runs(autojump_clock: MockClock)
         error = await start_error(nodes[0])
         assert isinstance(error, Conflict)
         assert "fedctl init" in error.hint
+
+
+async def test_an_initiators_slow_input_does_not_cost_it_its_own_word(autojump_clock: MockClock) -> None:
+    async with world(2, RunLimits(acceptance_s=30.0)) as nodes:
+        prepare = nodes[0].workers.prepare
+
+        async def slow(proposal: Any) -> Any:
+            await trio.sleep(29)
+            return await prepare(proposal)
+
+        async def late(proposal: Any, *args: Any) -> Any:
+            await trio.sleep(4)
+            return await consider(proposal, *args)
+
+        consider = nodes[1].runs._gate.consider
+        nodes[0].workers.prepare = slow  # type: ignore[method-assign]
+        nodes[1].runs._gate.consider = late  # type: ignore[method-assign]
+        started = await nodes[0].runs.start(request())
+        assert len(started["members"]) == 2
+        assert (await nodes[0].result(started["run_id"]))["state"] == "finished"
+
+
+async def test_a_result_is_stored_at_once_and_a_shutdown_does_not_cost_it(autojump_clock: MockClock) -> None:
+    async with world(3) as nodes:
+        for node in nodes:
+            node.workers.script = rounds_of(3)
+        started = await nodes[0].runs.start(request(topology="complete", pace_s=1.0))
+        await until(lambda: nodes[0].round_of(started["run_id"]) == 2)
+        for wire in nodes[2].links:
+            wire.hold()  # it will not confirm anything for a while
+        await nodes[0].runs.leave_all("the daemon is shutting down")
+        assert started["run_id"] in nodes[0].runs._nodes
+        nodes[0].kill()
+        (stored,) = [data for name, data in nodes[0].store.files.items() if started["run_id"] in name]
+        assert json.loads(stored)["error"] == "the daemon is shutting down"

@@ -27,6 +27,14 @@ def proposal(**more: Any) -> Proposal:
     return Proposal(**{**fields, **more})
 
 
+def test_what_a_killed_daemons_workers_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "scratch" / "17-1"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    RunWorkers(str(tmp_path / "scratch"), Inputs({}, Store()))
+    assert not left.exists()
+
+
 async def test_a_run_alone_from_check_to_result(tmp_path: Path) -> None:
     table = tmp_path / "x.csv"
     table.write_text("4\n")
