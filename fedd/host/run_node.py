@@ -40,6 +40,10 @@ _TICK_S = 0.5
 
 _PAUSE_S = 1.0
 
+_MAX_INBOUND = 8
+"""Streams of one neighbour at a time: one, and those on connections that it has lost and we have not noticed.
+Each may hold one message of the largest size."""
+
 
 class RunNode:
     """This node's part in one run, from its manifest to the last confirmation."""
@@ -316,6 +320,8 @@ class RunNode:
         link = self.links.get(peer)
         if link is None:
             raise ProtocolError(f"{peer} is no neighbour in the run {self.manifest.run_id}")
+        if link.inbound >= _MAX_INBOUND:
+            raise ProtocolError(f"{peer} has {link.inbound} streams open for the run {self.manifest.run_id}")
         link.inbound += 1
         try:
             await serve(stream, early, self, self.manifest.max_payload_bytes)

@@ -22,6 +22,7 @@ from fedd.api.errors import (
     InvalidParameter,
     NotConnected,
     ProtocolError,
+    TimedOut,
     Unhealthy,
 )
 from fedd.api.types import PeerId
@@ -219,7 +220,13 @@ class Admission:
                 ) from error
             self._enter(identity)
         self._presence.hint(inviter, token.addresses)
-        await self._presence.wait_linked(inviter, max(0.0, start + deadline_s - self._clock()))
+        try:
+            await self._presence.wait_linked(inviter, max(0.0, start + deadline_s - self._clock()))
+        except TimedOut as error:
+            raise TimedOut(
+                f"this node is a member of {identity.name} now, but {error.detail}",
+                hint="it goes on trying by itself, see `fedctl members`; there is no need to join again",
+            ) from error
         return identity
 
     async def leave(self) -> None:
@@ -242,9 +249,12 @@ class Admission:
             with trio.fail_after(deadline_s):
                 await self._swarm.dial(token.addresses, inviter)
                 stream = await self._swarm.open_stream(inviter, JOIN_PROTOCOL)
-                await _send(stream, {"federation": token.federation, "secret": token.secret})
-                answer = await _receive(stream)
-                await stream.aclose()
+                try:
+                    await _send(stream, {"federation": token.federation, "secret": token.secret})
+                    answer = await _receive(stream)
+                    await stream.aclose()
+                finally:
+                    stream.reset()  # does nothing to a stream that was closed
         except (trio.TooSlowError, trio.BrokenResourceError, EOFError) as error:
             raise NotConnected(
                 f"{inviter}, who gave the token, did not answer", hint="is its daemon running and reachable?"

@@ -122,9 +122,20 @@ class Dialling:
 
 
 def _check(me: PeerId, addresses: Sequence[str], peer_id: PeerId | None) -> tuple[PeerId, list[Address]]:
-    """Give whom to dial and where; raise what is wrong with the request."""
-    """Give whom to dial and where; raise what is wrong with the request."""
-    parsed = [parse_multiaddr(text) for text in addresses]
+    """Give whom to dial and where; raise what is wrong with the request.
+
+    Addresses that fedd cannot dial are passed over while there is one that it can: a peer of a later version
+    may listen in ways not known here.
+    """
+    parsed: list[Address] = []
+    unusable: list[InvalidParameter] = []
+    for text in addresses:
+        try:
+            parsed.append(parse_multiaddr(text))
+        except InvalidParameter as error:
+            unusable.append(error)
+    if unusable and not parsed:
+        raise unusable[0]
     if not parsed:
         raise NotConnected(f"no address of {peer_id or 'the peer'} is known", hint="name one")
     for address in parsed:

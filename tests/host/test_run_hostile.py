@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+import trio
 from host.worlds import Node, request, rounds_of, until, world
 from trio.testing import MockClock
 
@@ -65,6 +66,22 @@ async def test_statements_of_others_runs_and_strangers_change_nothing(autojump_c
         for frame in forged:
             stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
             await stream.send_all(encode_preamble(sealed_of(nodes[1], run_id)) + frame)
+        for node in nodes:
+            result = await node.result(run_id)
+            assert (result["state"], result["dropped"]) == ("finished", [])
+
+
+async def test_one_neighbour_has_few_streams_to_fill(autojump_clock: MockClock) -> None:
+    async with world(3) as nodes:
+        run_id = await begin(nodes, pace_s=1.0, topology="complete")
+        await until(lambda: nodes[0].round_of(run_id) >= 1)
+        # the first half of a message of the largest size, on each
+        half = struct.pack("!BIBI", Kind.ROUND, 1, 0, 16 * 1024 * 1024) + bytes(1000)
+        for _ in range(40):
+            stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+            await stream.send_all(encode_preamble(sealed_of(nodes[1], run_id)) + half)
+        await trio.sleep(0.1)
+        assert nodes[0].runs._nodes[run_id].links[nodes[1].id].inbound == 8
         for node in nodes:
             result = await node.result(run_id)
             assert (result["state"], result["dropped"]) == ("finished", [])

@@ -5,10 +5,19 @@ import trio
 from net.federations import all_alive, form, nodes, until
 from trio.testing import MockClock
 
-from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, ProtocolError
+from fedd.api.errors import (
+    Conflict,
+    Denied,
+    FeddError,
+    InvalidParameter,
+    NotConnected,
+    ProtocolError,
+    TimedOut,
+)
 from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token, verify_chain
 from fedd.net.admission import JOIN_PROTOCOL
+from fedd.net.stream import Stream
 
 
 async def test_three_real_daemons_by_one_token_over_tcp() -> None:
@@ -179,6 +188,38 @@ async def test_an_inviter_that_does_not_answer_is_given_up(autojump_clock: MockC
         with pytest.raises(FeddError):
             await b.admission.join(token, deadline_s=4.0)
         assert trio.current_time() - start <= 4.5
+
+
+async def test_an_inviter_that_answers_nonsense_costs_no_stream(autojump_clock: MockClock) -> None:
+    async with nodes(2) as (a, b):
+        a.admission.init("plant7")
+        token = a.admission.invite().token
+
+        async def rude(stream: Stream) -> None:
+            await stream.send_all(b"\xff\xff")
+            await trio.sleep(60)
+
+        a.swarm._services.pop(JOIN_PROTOCOL)
+        a.swarm.handle(JOIN_PROTOCOL, rude, "anyone")
+        with pytest.raises(FeddError):
+            await b.admission.join(token)
+        await trio.sleep(1)
+        assert not b.swarm.connections[a.id].streams
+
+
+async def test_a_member_whose_link_is_late_is_told_that_it_is_a_member(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(2) as (a, b):
+        a.admission.init("plant7")
+
+        async def late(peer: str, deadline_s: float) -> None:
+            raise TimedOut("there was no link")
+
+        monkeypatch.setattr(b.presence, "wait_linked", late)
+        with pytest.raises(TimedOut, match="a member of plant7 now, but there was no link"):
+            await b.admission.join(a.admission.invite().token)
+        await until(lambda: all_alive([a, b]), 10.0)
 
 
 async def test_a_slow_or_rude_stranger_costs_a_seat_for_five_seconds(autojump_clock: MockClock) -> None:

@@ -95,6 +95,13 @@ async def test_addresses_that_cannot_be_right_are_refused() -> None:
             await a.listen(b.addresses[0])
 
 
+async def test_addresses_of_a_kind_not_known_here_are_passed_over(autojump_clock: Clock) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        await a.dial(["/ip4/192.0.2.1/udp/4001/quic-v1", *b.addresses], b.peer_id)
+        assert b.peer_id in a.connections
+
+
 async def test_the_address_that_answers_is_used(autojump_clock: Clock) -> None:
     async with running() as links:
         a, b = links.swarms
