@@ -458,6 +458,26 @@ def test_streams_beyond_the_limit_are_reset_and_the_others_live() -> None:
     assert len(session.streams) == 3
 
 
+def test_what_all_streams_hold_unread_is_bounded() -> None:
+    session = Session(initiator=False, limits=YamuxLimits(buffered_bytes=100))
+    first = session.receive_data(data(SYN, 1, bytes(60)))[0].stream
+    second = session.receive_data(data(SYN, 3, bytes(40)))[0].stream
+    assert first is not None
+    assert second is not None
+    assert kinds(session.receive_data(data(0, 3, b"x"))) == [EventKind.RESET]
+    assert second.dead
+    assert session.failure is None
+    assert session.read(second, None, 0.0) == b""  # what is dropped is not held
+    assert kinds(session.receive_data(data(SYN, 5, bytes(40)))) == [EventKind.OPENED, EventKind.READABLE]
+    assert read_all(session, first) == bytes(60)
+    assert kinds(session.receive_data(data(0, 1, bytes(60)))) == [EventKind.READABLE]
+    session.receive_data(frame(WINDOW, RST, 1, 0))
+    assert read_all(session, first) == bytes(60)  # of a dead stream: counted no more
+    assert kinds(session.receive_data(data(SYN, 7, bytes(60)))) == [EventKind.OPENED, EventKind.READABLE]
+    session.reset(session.streams[7])
+    assert kinds(session.receive_data(data(SYN, 9, bytes(61)))) == [EventKind.OPENED, EventKind.RESET]
+
+
 def test_opening_waits_for_acknowledgements() -> None:
     session = Session(initiator=True, limits=YamuxLimits(unacknowledged_streams=2))
     first = session.open()

@@ -214,16 +214,56 @@ async def test_a_socket_without_descriptors_left_says_so() -> None:
     listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
 
     class Full:
-        async def accept(self) -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
+        def fileno(self) -> int:
+            return real.fileno()
 
-        def close(self) -> None:
-            real.close()
+        def accept(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
 
     real, listener._socket = listener._socket, Full()
     with pytest.raises(Unhealthy, match="Too many open files") as caught:
         await listener.accept()
     assert "LimitNOFILE" in caught.value.hint
+    real.close()
+
+
+async def test_a_closed_listener_says_so_whether_or_not_one_waits() -> None:
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        listener.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+    listener.close()
+
+
+async def test_accepting_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "ACCEPTS_AT_ONCE", 2)
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    to = ("127.0.0.1", listener.addresses[0].port)
+    diallers = [socket.create_connection(to) for _ in range(8)]
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in diallers:
+            (await listener.accept()).close()
+        assert turns
+        nursery.cancel_scope.cancel()
+    for dialler in diallers:
+        dialler.close()
     listener.close()
 
 
