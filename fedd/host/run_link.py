@@ -127,6 +127,8 @@ class RunLink:
         """Keep a stream to the neighbour until settled. Never raises FeddError."""
         retry_s = FIRST_RETRY_S
         while not self.settled:
+            # Here, so that each new connection is tried at once, and only once: opening may fail at once, too.
+            self._renewed = False
             try:
                 with trio.fail_after(OPEN_TIMEOUT_S):
                     stream = await self._owner.open_stream(self.peer)
@@ -152,7 +154,6 @@ class RunLink:
 
     async def _use(self, stream: Stream) -> None:
         """Send over this stream until settled, renewed or broken."""
-        self._renewed = False
         self._queue.clear()
         self._queue += self._owner.backlog(self.peer)
         self._stream = stream
