@@ -127,7 +127,7 @@ class RunLink:
         """Keep a stream to the neighbour until settled. Never raises FeddError."""
         retry_s = FIRST_RETRY_S
         while not self.settled:
-            # Here, so that each new connection is tried at once, and only once: opening may fail at once, too.
+            # Here, so that each new connection is tried at once, and only once: opening may fail as fast.
             self._renewed = False
             try:
                 with trio.fail_after(OPEN_TIMEOUT_S):
