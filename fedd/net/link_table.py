@@ -67,13 +67,15 @@ class LinkTable:
 
     async def dial(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Link with `peer`; the outcome is told by `up` or `dial_failed`."""
+        worked = False
         try:
             await self._swarm.dial(addresses, peer)
+            worked = await self.open(peer)
         except FeddError as error:
             logger.debug("cannot dial %s: %s", peer, error)
-            self._events.dial_failed(peer)
-            return
-        if not await self.open(peer):
+        except Exception:  # a mistake of ours: without an outcome the peer would never be dialled again
+            logger.exception("dialling %s failed", peer)
+        if not worked:
             self._events.dial_failed(peer)
 
     async def open(self, peer: PeerId, *, anew: bool = False) -> bool:

@@ -314,6 +314,24 @@ async def test_a_mistake_of_ours_costs_one_link_and_an_observers_nothing(
         assert "an observer of members failed" in caplog.text
 
 
+async def test_a_mistake_of_ours_in_a_dial_is_a_failed_dial(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(2) as members:
+        await form(members)
+        members[1].kill()
+        await trio.sleep(5)
+        with monkeypatch.context() as patch:
+            patch.setattr(members[0].swarm._dialling, "dial", lambda *_: 1 / 0)
+            await until(lambda: "dialling" in caplog.text, 30.0)
+        members[1].listen = "/memory/2"
+        async with trio.open_nursery() as lives:
+            members[1].store.files.pop("members", None)  # so that the other has to dial
+            await members[1].start(lives)
+            await until(lambda: all_alive(members), 30.0)
+            lives.cancel_scope.cancel()
+
+
 async def test_an_epoch_that_cannot_be_stored_is_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
