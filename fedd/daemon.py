@@ -30,11 +30,12 @@ from fedd.host.runs import Runs
 from fedd.logs import set_up as set_up_logs
 from fedd.net.admission import Admission
 from fedd.net.connection import Connection
+from fedd.net.doors import SwarmLimits
 from fedd.net.events import EventLog
-from fedd.net.identify import serve_identify
+from fedd.net.identify_push import Identifier
 from fedd.net.ping import serve_ping
 from fedd.net.presence import Presence
-from fedd.net.swarm import Swarm, SwarmLimits
+from fedd.net.swarm import Swarm
 from fedd.net.transport import parse_multiaddr
 from fedd.notify import Notifier
 from fedd.paths import credential, take_service_manager
@@ -135,7 +136,7 @@ class Daemon:
             agent=f"fedd/{__version__}",
         )
         serve_ping(self.swarm)
-        serve_identify(self.swarm)
+        self.identifier = Identifier(self.swarm)
         metered = config.presence_profile == "metered"
         self.presence = Presence(
             self.swarm,
@@ -177,8 +178,10 @@ class Daemon:
             inputs=self.inputs,
             runs=self.runs,
             events=self.events,
+            identifier=self.identifier,
         )
         self.server = ControlServer(self.service.operations())
+        self.service.tell_bounds(self.server.bounds)
         self.swarm.subscribe(self._link_changed)
         self.presence.subscribe(self._member_changed)
         self.presence.subscribe_notices(lambda what: self._note(what))
@@ -194,6 +197,7 @@ class Daemon:
             # First of all: a signal that comes right after READY must find its receiver.
             await nursery.start(self._receive_signals)
             await nursery.start(self.swarm.run)
+            await nursery.start(self.identifier.run)
             await listen(self.swarm, self.config.listen, self._state)
             await nursery.start(self.presence.run)
             self.admission.restore()
@@ -309,6 +313,7 @@ class Daemon:
             state=change.new,
             reason=change.reason or None,
         )
+        self.identifier.refresh()  # a member may speak more protocols than a stranger
         why = f": {change.reason}" if change.reason else ""
         logger.info("%s (%s) is %s%s", name or "a member", change.peer_id, change.new, why)
 

@@ -115,6 +115,23 @@ COMMANDS: tuple[Command, ...] = (
         detail="The others see this node as left, not as dead. Coming back takes a new token.",
     ),
     Command(
+        "links",
+        "links",
+        "list this node's links: age, round trip, bytes and rates, streams, windows",
+        """
+  fedctl links
+  fedctl links --json | jq '.[] | {name, rtt_ms, streams}'""",
+        detail="Takes half a second, in which the rates are measured.",
+    ),
+    Command(
+        "limits",
+        "links",
+        "list every bound of the daemon: in use, at most, how often reached",
+        """
+  fedctl limits
+  fedctl limits --json | jq '.[] | select(.reached > 0)'""",
+    ),
+    Command(
         "connect",
         "node",
         "link to a peer and keep the link",

@@ -106,7 +106,8 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/status",
         "This node.",
-        "{peer_id, name, version, federation, addresses[], uptime_s, rss_bytes, "
+        "{peer_id, name, version, federation, addresses[], observed_addresses{address: peers}, uptime_s, "
+        "rss_bytes, "
         "members{alive, suspect, dead, left}, runs_active, plugins[]}",
     ),
     Route(
@@ -227,6 +228,23 @@ ROUTES: tuple[Route, ...] = (
         "{federation}",
         errors=("conflict",),
         changes=True,
+    ),
+    Route(
+        "links",
+        "GET",
+        "/v1/links",
+        "Every link of this node; takes half a second, in which the rates are measured.",
+        "[{peer_id, name, member, address, direction, age_s, rtt_ms, bytes_in, bytes_out, bytes_in_per_s, "
+        "bytes_out_per_s, streams{protocol: number}, windows{receive_bytes, send_bytes, largest_bytes, "
+        "extra_bytes, buffered_bytes, blocked_streams}, limits_reached{name: number}, agent, protocols[], "
+        "observed_address, retired}]",
+    ),
+    Route(
+        "limits",
+        "GET",
+        "/v1/limits",
+        "Every bound of this daemon: how much of it is in use, and how often it was reached since the start.",
+        "[{name, present, maximum, reached, help}]",
     ),
     Route(
         "connect",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from fedd.net.bounds import Bound
+
 IDLE, STREAMING, BUSY = range(3)
 """What a connection does: wait for a request, follow a stream, have a request worked on."""
 
@@ -29,9 +31,15 @@ class Seats:
         self._total = total
         self._open = total - reserved
         self._seats: set[Seat] = set()
+        self._crowded = 0
 
     def __len__(self) -> int:
         return len(self._seats)
+
+    def bounds(self) -> list[Bound]:
+        """How many clients are connected, and how many may be; beyond it the idle have to go."""
+        help = "connections to the control socket"
+        return [Bound("control_connections", len(self._seats), self._total, self._crowded, help)]
 
     def take(self, owner: bool, now: float) -> Seat | None:
         """A seat for a new connection, None when all that it could have are busy."""
@@ -43,6 +51,7 @@ class Seats:
         else:
             rivals = None
         if rivals is not None:
+            self._crowded += 1
             evictable = [seat for seat in rivals if seat.state != BUSY]
             if not evictable:
                 return None

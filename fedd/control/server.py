@@ -23,6 +23,7 @@ from fedd.control.listener import ControlSocket, caller_uid
 from fedd.control.requests import check_body, check_query, decode_segment, match
 from fedd.control.schema import Route, error_document
 from fedd.control.seats import BUSY, IDLE, STREAMING, Seat, Seats
+from fedd.net.bounds import Bound
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -67,6 +68,10 @@ class ControlServer:
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self._accept, listeners)
             task_status.started()
+
+    def bounds(self) -> list[Bound]:
+        """The seats of this socket."""
+        return self._seats.bounds()
 
     async def wait_idle(self) -> None:
         """Return when no request is being worked on and no stream is open."""

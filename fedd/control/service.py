@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import trio
@@ -19,7 +20,10 @@ from fedd.host.plugins import PluginRegistry
 from fedd.host.run_proposer import RunRequest
 from fedd.host.runs import Runs
 from fedd.net.admission import Admission
+from fedd.net.bounds import Bound, swarm_bounds
 from fedd.net.events import EventLog
+from fedd.net.identify_push import Identifier
+from fedd.net.links import LinkView, view_links
 from fedd.net.ping import ping
 from fedd.net.presence import MemberView, Presence
 from fedd.net.swarm import Swarm
@@ -45,6 +49,7 @@ class Service:
         inputs: Inputs,
         runs: Runs,
         events: EventLog,
+        identifier: Identifier,
     ) -> None:
         self._name = name
         self._swarm = swarm
@@ -54,6 +59,15 @@ class Service:
         self._inputs = inputs
         self._runs = runs
         self._events = events
+        self._identifier = identifier
+        self._bounds: list[Callable[[], list[Bound]]] = [
+            lambda: swarm_bounds(swarm),
+            presence.bounds,
+            admission.bounds,
+            runs.bounds,
+            inputs.bounds,
+            events.bounds,
+        ]
         self._started_at = trio.current_time()
 
     def operations(self) -> dict[str, Operation]:
@@ -75,6 +89,8 @@ class Service:
             "invite": self.invite,
             "join": self.join,
             "leave": self.leave,
+            "links": self.links,
+            "limits": self.limits,
             "connect": self.connect,
             "disconnect": self.disconnect,
             "ping": self.ping,
@@ -98,6 +114,7 @@ class Service:
             "federation": federation.name if federation else None,
             "federation_id": federation.id if federation else None,
             "addresses": list(self._swarm.addresses),
+            "observed_addresses": self._identifier.observed(),
             "uptime_s": round(trio.current_time() - self._started_at, 3),
             "rss_bytes": resident_bytes(),
             "members": self.count_states(),
@@ -129,6 +146,49 @@ class Service:
                 }
             ]
         return [_member(view) for view in views]
+
+    async def links(self, request: Request) -> list[dict[str, Any]]:
+        """Every link, with rates over half a second."""
+        return [self._link(view) for view in await view_links(self._swarm)]
+
+    def _link(self, view: LinkView) -> dict[str, Any]:
+        usage = view.usage
+        said = self._identifier.known(view.peer_id)
+        return {
+            "peer_id": view.peer_id,
+            "name": self._presence.name_of(view.peer_id),
+            "member": self._presence.is_member(view.peer_id),
+            "address": view.address,
+            "direction": view.direction,
+            "age_s": round(view.age_s, 3),
+            "rtt_ms": None if view.rtt_s is None else round(view.rtt_s * 1000, 3),
+            "bytes_in": view.bytes_in,
+            "bytes_out": view.bytes_out,
+            "bytes_in_per_s": round(view.rate_in, 1),
+            "bytes_out_per_s": round(view.rate_out, 1),
+            "streams": view.streams,
+            "windows": {
+                "receive_bytes": usage.receive_window,
+                "send_bytes": usage.send_window,
+                "largest_bytes": usage.largest_window,
+                "extra_bytes": usage.extra_window,
+                "buffered_bytes": usage.buffered,
+                "blocked_streams": usage.blocked_streams,
+            },
+            "limits_reached": usage.reached,
+            "agent": said.agent if said else None,
+            "protocols": list(said.protocols) if said else [],
+            "observed_address": said.observed_address if said else None,
+            "retired": view.retired,
+        }
+
+    async def limits(self, request: Request) -> list[dict[str, Any]]:
+        """Every bound of the daemon."""
+        return [asdict(bound) for room in self._bounds for bound in room()]
+
+    def tell_bounds(self, room: Callable[[], list[Bound]]) -> None:
+        """Another room has bounds to show."""
+        self._bounds.append(room)
 
     async def connect(self, request: Request) -> dict[str, Any]:
         """Dial, and hold the link from now on."""

@@ -28,6 +28,8 @@ class Database:
         self._forgotten: dict[PeerId, Stamp] = {}
         self.records: dict[PeerId, Record] = {}
         self.edges = TwoSidedEdges()
+        self.refused = 0
+        """How many records of new owners found no room."""
 
     @property
     def digest(self) -> bytes:
@@ -50,7 +52,10 @@ class Database:
 
         Asked before the signature, so nothing is charged: forged rows must not use up their victim's bucket.
         """
-        return self._tokens(peer, now) >= 1 and (peer in self.records or len(self.records) < MAX_RECORDS)
+        if peer not in self.records and len(self.records) >= MAX_RECORDS:
+            self.refused += 1
+            return False
+        return self._tokens(peer, now) >= 1
 
     def charge(self, peer: PeerId, now: float) -> None:
         """A verified version by this owner was taken."""

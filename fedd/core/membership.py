@@ -133,6 +133,11 @@ class Membership:
         """Hash of all that is held: two nodes with equal digests hold the same."""
         return self._database.digest
 
+    @property
+    def refused_records(self) -> int:
+        """How many records of new owners found no room."""
+        return self._database.refused
+
     def state_of(self, peer: PeerId) -> State | None:
         """The verdict on `peer`; this node itself is alive until it has left."""
         if peer == self.me:

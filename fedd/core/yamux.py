@@ -23,11 +23,12 @@ from fedd.core.yamux_stream import (
     SYN,
     Event,
     EventKind,
+    SessionUsage,
     YamuxLimits,
     YamuxStream,
 )
 
-__all__ = ["PROTOCOL", "Event", "EventKind", "Session", "YamuxLimits", "YamuxStream"]
+__all__ = ["PROTOCOL", "Event", "EventKind", "Session", "SessionUsage", "YamuxLimits", "YamuxStream"]
 
 PROTOCOL: Final = "/yamux/1.0.0"
 FAIR_QUANTUM_BYTES: Final = 16 * 1024
@@ -60,6 +61,8 @@ class Session:
         self.rtt_s: float | None = None
         """The round trip time, told by the user; windows grow only once it is known."""
         self.peer_gone_away = False
+        self.reached: dict[str, int] = {}
+        """How often which limit was reached."""
         self.failure: ProtocolError | None = None
         """What the peer did wrong. Events that `receive_data` gave up to then are valid."""
         self._initiator = initiator
@@ -83,6 +86,7 @@ class Session:
     def open(self) -> YamuxStream:
         """Open a stream; Unhealthy when too many wait for their acknowledgement."""
         if self._unacknowledged >= self.limits.unacknowledged_streams:
+            self._reach("unacknowledged_streams")
             raise Unhealthy(
                 f"{self._unacknowledged} streams wait for the peer to acknowledge them",
                 hint="the peer is overloaded or stuck; try again later",
@@ -124,6 +128,7 @@ class Session:
         if self.streams.get(stream.id) is stream:
             self._abandoned[stream.id] = stream
             if len(self._abandoned) > self.limits.abandoned_streams:
+                self._reach("abandoned_streams")
                 self._refuse(next(iter(self._abandoned.values())))
         if unread and not stream.eof:
             self._refuse(stream)
@@ -160,6 +165,27 @@ class Session:
         if stream.credit * 2 >= stream.target and not (stream.eof or stream.dead):
             self._grant(stream, now)
         return data
+
+    def _reach(self, limit: str) -> None:
+        self.reached[limit] = self.reached.get(limit, 0) + 1
+
+    def usage(self) -> SessionUsage:
+        """What is in use now; counted when asked for, so that nothing is counted while bytes move."""
+        streams = self.streams.values()
+        return SessionUsage(
+            inbound_streams=self._inbound,
+            outbound_streams=len(streams) - self._inbound,
+            unacknowledged_streams=self._unacknowledged,
+            abandoned_streams=len(self._abandoned),
+            control_frames=len(self._control),
+            receive_window=sum(stream.receive_window for stream in streams),
+            send_window=sum(stream.send_window for stream in streams),
+            blocked_streams=sum(stream.out is not None and not stream.send_window for stream in streams),
+            buffered=sum(stream.buffered_bytes for stream in streams),
+            largest_window=max((stream.target for stream in streams), default=0),
+            extra_window=self._extra,
+            reached=dict(self.reached),
+        )
 
     def ping(self, value: int) -> None:
         """Ask for a PONG with this value (32 bits)."""
@@ -284,6 +310,7 @@ class Session:
         if len(self._control) < self.limits.control_frames:
             self._control.append(frame)
         elif self.failure is None:
+            self._reach("control_frames")
             self.failure = ProtocolError("the peer provokes control frames faster than it reads them")
 
     # ---- bytes in ----------------------------------------------------------------------
@@ -362,6 +389,7 @@ class Session:
         if known is not None or not stream_id or (stream_id & 1) == self._initiator:
             raise ProtocolError(f"the peer may not open stream {stream_id}")
         if self._inbound >= self.limits.inbound_streams:
+            self._reach("inbound_streams")
             self._queue_control(_HEADER.pack(0, _WINDOW, RST, stream_id, 0))
             return None
         stream = self.streams[stream_id] = YamuxStream(stream_id, ACK)
@@ -403,6 +431,7 @@ class Session:
             return
         size = len(payload)
         if self._buffered + size > self.limits.buffered_bytes:
+            self._reach("buffered_bytes")
             self.reset(stream)
             events.append(Event(EventKind.RESET, stream))
             return
@@ -439,11 +468,15 @@ class Session:
             rtt is not None
             and now - stream.granted_at < 4 * max(rtt, SHORTEST_RTT_S)
             and stream.target * 2 <= self.limits.max_window_bytes
-            and self._extra + stream.target <= self.limits.extra_window_bytes
         ):
-            self._extra += stream.target
-            grant += stream.target
-            stream.target *= 2
+            if self._extra + stream.target <= self.limits.extra_window_bytes:
+                self._extra += stream.target
+                grant += stream.target
+                stream.target *= 2
+                if stream.target * 2 > self.limits.max_window_bytes:
+                    self._reach("max_window_bytes")
+            else:
+                self._reach("extra_window_bytes")
         stream.granted_at = now
         stream.credit = 0
         stream.receive_window += grant

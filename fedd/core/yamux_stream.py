@@ -35,6 +35,30 @@ class YamuxLimits:
     that are read stay far below: this is 8 of the largest windows, or 128 initial ones."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionUsage:
+    """What a session holds now. Bytes unless the name says otherwise."""
+
+    inbound_streams: int
+    outbound_streams: int
+    unacknowledged_streams: int
+    abandoned_streams: int
+    control_frames: int
+    receive_window: int
+    """What the peer may send in all, if nothing is read meanwhile."""
+    send_window: int
+    """What the peer takes now, of all streams together."""
+    blocked_streams: int
+    """Streams that have bytes to send and no window."""
+    buffered: int
+    """Received and not yet read."""
+    largest_window: int
+    extra_window: int
+    """What the receive windows have grown by, together."""
+    reached: dict[str, int]
+    """How often which of `YamuxLimits` was reached."""
+
+
 class EventKind(enum.Enum):
     """What happened to a stream or the session."""
 

@@ -24,6 +24,7 @@ import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, NotFound, TimedOut
 from fedd.core import codec
+from fedd.net.bounds import Bound
 
 log = logging.getLogger("fedd.host")
 
@@ -102,10 +103,15 @@ class Inputs:
         self._configured = dict(configured)
         self._state = state
         self._constants = self._load()
+        self._refused = 0
 
     def reload(self, configured: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace what the configuration file said."""
         self._configured = dict(configured)
+
+    def bounds(self) -> list[Bound]:
+        """How many constants are set, and how many may be."""
+        return [Bound("constants", len(self._constants), MAX_CONSTANTS, self._refused, "made by `set`")]
 
     def list(self) -> list[dict[str, Any]]:
         """[{name, kind: value/file/command, source, value? / path? / command?}], sorted by name."""
@@ -136,6 +142,7 @@ class Inputs:
             )
         constants = {**self._constants, name: value}
         if len(constants) > MAX_CONSTANTS:
+            self._refused += 1
             raise InvalidParameter(f"{MAX_CONSTANTS} constants are set already", field="input")
         self._state.write(_STATE_NAME, json.dumps(constants, sort_keys=True).encode())
         self._constants = constants

@@ -50,6 +50,8 @@ class Results:
             if match:
                 self._files[match[2]] = name
         self._summaries: dict[str, dict[str, Any]] = {}
+        self.removed = 0
+        """How many results gave way to newer ones since the start."""
         self._next = 1 + max((int(name[5:14]) for name in self._files.values()), default=0)
         self._prune()
 
@@ -103,6 +105,7 @@ class Results:
     def _prune(self) -> None:
         for run_id in list(self._files)[: -self._limit]:
             self._summaries.pop(run_id, None)
+            self.removed += 1
             try:
                 self._state.remove(self._files.pop(run_id))
             except FeddError as error:

@@ -47,6 +47,8 @@ class RunGate:
         self._active = active
         self._clock = clock
         self._accepted: dict[bytes, _Accepted] = {}
+        self.refused = 0
+        """How many runs were declined for being too many."""
 
     async def consider(self, proposal: Proposal, federation: str, initiator_name: str) -> bytes:
         """This node's signed acceptance. Raises the FeddError that is its reason to decline."""
@@ -69,13 +71,19 @@ class RunGate:
             self.policy.check_input(proposal.input, proposal.algorithm)
             self._inputs.check(proposal.input)
         self._forget_the_old()
-        if self._active() + len(self._accepted) >= self._limits.runs:
+        if self.occupied >= self._limits.runs:
+            self.refused += 1
             raise Unhealthy(
                 f"{self._limits.runs} runs are in progress here already",
                 hint="wait for one to end, stop one, or raise runs in [limits]",
             )
         self.renew(proposal)
         return accept(self._key, proposal)
+
+    @property
+    def occupied(self) -> int:
+        """Runs in progress, and those accepted that are to begin."""
+        return self._active() + len(self._accepted)
 
     def renew(self, proposal: Proposal) -> None:
         """The acceptance counts from now. The initiator's own must outlast what it did since (its input)."""

@@ -42,6 +42,7 @@ from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_nam
 from fedd.host.run_result import Story
 from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
+from fedd.net.bounds import Bound
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -176,6 +177,22 @@ class Runs:
         live = [node.story.summary(now) for node in self._nodes.values()]
         ended = [kept for kept in self._results.summaries() if kept["run_id"] not in self._nodes]
         return ended + live
+
+    def bounds(self) -> list[Bound]:
+        """Runs here and results kept, and how many may be. Beyond it the oldest results go."""
+        runs, results = self._limits.runs, self._limits.results
+        return [
+            Bound(
+                "runs", self._gate.occupied, runs, self._gate.refused, "runs in progress; [limits] max_runs"
+            ),
+            Bound(
+                "results",
+                len(self._results.ids()),
+                results,
+                self._results.removed,
+                "kept; [limits] max_results",
+            ),
+        ]
 
     @property
     def active(self) -> int:

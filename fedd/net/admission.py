@@ -41,6 +41,7 @@ from fedd.core.certificates import (
     secret_matches,
 )
 from fedd.core.identity import PrivateKey, parse_peer_id, peer_id_to_bytes
+from fedd.net.bounds import Bound
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.presence import Presence
 from fedd.net.stream import Stream
@@ -108,6 +109,7 @@ class Admission:
         self._clock = clock
         self._random_bytes = random_bytes
         self._open: list[_Open] = []
+        self._refused_invitations = 0
         self._seats = trio.CapacityLimiter(SEATS)
         self._changing = trio.Lock()
         swarm.handle(JOIN_PROTOCOL, self._serve, access="anyone")
@@ -188,6 +190,7 @@ class Admission:
         now = self._clock()
         self._open = [invitation for invitation in self._open if invitation.expires_at > now]
         if len(self._open) >= MAX_INVITATIONS:
+            self._refused_invitations += 1
             raise Unhealthy(
                 f"{MAX_INVITATIONS} tokens are open", hint="wait until some expire, or use one many times"
             )
@@ -195,6 +198,13 @@ class Admission:
         token = InviteToken(federation.id, tuple(addresses), secret)
         self._open.append(_Open(secret_hash(secret), uses, now + expires_s))
         return Invitation(token.encode(), uses, expires_s)
+
+    def bounds(self) -> list[Bound]:
+        """How many invitations are open, and how many may be."""
+        now = self._clock()
+        live = sum(invitation.expires_at > now for invitation in self._open)
+        help = "tokens that are neither used up nor expired"
+        return [Bound("invitations", live, MAX_INVITATIONS, self._refused_invitations, help)]
 
     async def join(self, token_text: str, deadline_s: float = 20.0) -> FederationIdentity:
         """Join by a token; returns when this node is a member and linked.

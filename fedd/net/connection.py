@@ -20,7 +20,7 @@ from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused, Tim
 from fedd.api.types import PeerId
 from fedd.core.multistream import Dialer, Rejected
 from fedd.core.noise import NoiseTransport
-from fedd.core.yamux import Event, EventKind, Session, YamuxLimits, YamuxStream
+from fedd.core.yamux import Event, EventKind, Session, SessionUsage, YamuxLimits, YamuxStream
 from fedd.net.buffers import (
     MAX_QUANTUM_BYTES,
     MIN_QUANTUM_BYTES,
@@ -123,6 +123,10 @@ class Connection:
     def streams(self) -> list[Stream]:
         """The open streams, those in negotiation included."""
         return [core.user for core in self._session.streams.values()]
+
+    def usage(self) -> SessionUsage:
+        """What its streams and windows hold now, and which limits were reached how often."""
+        return self._session.usage()
 
     # ---- opening and closing -------------------------------------------------------------
 
@@ -367,6 +371,8 @@ class Connection:
     def _opened(self, core: YamuxStream) -> None:
         stream = Stream(self, self._session, core)
         if self._nursery is None or self._inbound >= self._hooks.inbound_quota(self.peer_id):
+            reached = self._session.reached
+            reached["inbound_quota"] = reached.get("inbound_quota", 0) + 1
             stream.reset()
             return
         self._inbound += 1

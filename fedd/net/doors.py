@@ -166,6 +166,17 @@ class Doors:
         self._remember(prefix, entry)
         return Visit(prefix, entry)
 
+    def busiest(self, now: float) -> tuple[int, float, float]:
+        """How near the limits are: handshakes under way from the prefix with most, handshakes begun of
+        those that a second has, and failures held against the prefix with most.
+        """
+        entries = self._prefixes.values()
+        failures = self._limits.failures_burst - min(
+            (entry.allowance.level(now) for entry in entries), default=float(self._limits.failures_burst)
+        )
+        begun = max(1.0, self._limits.handshakes_per_s) - self._all.level(now)
+        return max((entry.pending for entry in entries), default=0), begun, failures
+
     def _remember(self, prefix: str, entry: _Prefix) -> None:
         self._prefixes[prefix] = entry
         self._prefixes.move_to_end(prefix)

@@ -13,6 +13,8 @@ from typing import Any
 
 import trio
 
+from fedd.net.bounds import Bound
+
 Event = dict[str, Any]
 
 KINDS = ("member", "link", "run", "input", "federation", "plugin", "node")
@@ -61,6 +63,11 @@ class EventLog:
         with a `lagged` item.
         """
         return Subscription(self, self._seq if since is None else since)
+
+    def bounds(self) -> list[Bound]:
+        """How many events are kept, and how many may be; beyond it the oldest go."""
+        kept, most = len(self._events), self._events.maxlen or 0
+        return [Bound("events", kept, most, self._seq - kept, "events kept for `fedctl events --since`")]
 
     def close(self) -> None:
         """End every subscription once it has delivered what is there."""

@@ -17,6 +17,7 @@ from fedd.api.types import PeerId
 from fedd.core.identity import PublicKey
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
 from fedd.core.varint import decode_uvarint, encode_uvarint
+from fedd.net.connection import Connection
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 from fedd.net.transport import multiaddr_from_bytes, multiaddr_to_bytes, parse_multiaddr
@@ -48,22 +49,22 @@ def serve_identify(swarm: Swarm) -> None:
     """Tell everybody who asks."""
 
     async def tell(stream: Stream) -> None:
-        message = encode_identification(swarm, stream)
+        message = encode_for(swarm, stream.connection)
         await stream.send_all(encode_uvarint(len(message)) + message)
 
     swarm.handle(PROTOCOL, tell, "anyone")
 
 
-def encode_identification(swarm: Swarm, stream: Stream) -> bytes:
-    """Give the message about this node for the peer of `stream`: protocols that it may speak only."""
+def encode_for(swarm: Swarm, connection: Connection) -> bytes:
+    """Give the message about this node for a peer: only protocols that it may speak, and where it is seen."""
     fields: list[tuple[int, int | bytes]] = [(_KEY, swarm.key.public_key.to_protobuf())]
     for address in swarm.addresses[:MAX_ADDRESSES]:
         plain = replace(parse_multiaddr(address), peer_id=None)  # the specification has them without /p2p
         fields.append((_LISTEN_ADDRESS, multiaddr_to_bytes(plain)))
-    for protocol in swarm.protocols_for(stream.peer_id)[:MAX_PROTOCOLS]:
+    for protocol in swarm.protocols_for(connection.peer_id)[:MAX_PROTOCOLS]:
         fields.append((_PROTOCOL, protocol.encode()))
     fields += [
-        (_OBSERVED, multiaddr_to_bytes(stream.connection.wire.remote_address)),
+        (_OBSERVED, multiaddr_to_bytes(connection.wire.remote_address)),
         (_VERSION, PROTOCOL_VERSION.encode()),
         (_AGENT, swarm.agent.encode()),
     ]
@@ -107,7 +108,7 @@ async def identify(swarm: Swarm, peer_id: PeerId, deadline_s: float = 10.0) -> I
     stream = await swarm.open_stream(peer_id, PROTOCOL, deadline_s)
     try:
         with trio.fail_after(deadline_s):
-            data = await _receive_message(stream)
+            data = await receive_message(stream)
         await stream.aclose()
     except trio.TooSlowError:
         raise TimedOut(f"{peer_id} did not identify itself in {deadline_s:g} s") from None
@@ -118,7 +119,7 @@ async def identify(swarm: Swarm, peer_id: PeerId, deadline_s: float = 10.0) -> I
     return decode_identification(data, peer_id)
 
 
-async def _receive_message(stream: Stream) -> bytes:
+async def receive_message(stream: Stream) -> bytes:
     """Read the length and the message behind it."""
     data = b""
     while len(data) <= MAX_MESSAGE_BYTES:

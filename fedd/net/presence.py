@@ -18,6 +18,7 @@ import trio
 from fedd.api.errors import Conflict, Denied, FeddError, TimedOut
 from fedd.api.types import PeerId
 from fedd.core.certificates import verify_chain
+from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
@@ -25,6 +26,7 @@ from fedd.core.overlay import MAX_PINS
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange, State
+from fedd.net.bounds import Bound
 from fedd.net.connection import Connection
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.known_members import KnownMembers, raise_epoch
@@ -117,6 +119,7 @@ class Presence:
         )
         self._pins: dict[PeerId, tuple[str, ...]] = {}
         self._pin_counts: Counter[PeerId] = Counter()
+        self._refused_pins = 0
         self._observers: list[Callable[[MemberChange], None]] = []
         self._notice_observers: list[Callable[[str], None]] = []
         self._waiting: list[Dial] = []
@@ -203,6 +206,15 @@ class Presence:
     def is_linked(self, peer: PeerId) -> bool:
         """Whether there is a live link with `peer`."""
         return self._core is not None and self._core.link_of(peer) is not None
+
+    def bounds(self) -> list[Bound]:
+        """What is known and held here, and the most of it."""
+        core = self._core
+        known, refused = (len(core.records), core.refused_records) if core is not None else (0, 0)
+        return [
+            Bound("members", known, MAX_RECORDS, refused, "records of members, those dead or left included"),
+            Bound("pins", len(self._pins), MAX_PINS, self._refused_pins, "links that runs or `connect` hold"),
+        ]
 
     def subscribe(self, callback: Callable[[MemberChange], None]) -> None:
         """Call back, synchronously, at every change of a member's state."""
@@ -291,6 +303,7 @@ class Presence:
         if peer == self._key.peer_id:
             raise Conflict("a node has no link with itself")
         if peer not in self._pins and len(self._pins) >= MAX_PINS:
+            self._refused_pins += 1
             raise Conflict(f"{MAX_PINS} links are pinned", hint="`fedctl disconnect` one of them")
         self._pin_counts[peer] += 1
         self._pins[peer] = tuple(addresses) or self._pins.get(peer, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -77,6 +78,10 @@ class Swarm:
         self.limits = limits if limits is not None else SwarmLimits()
         self.member_check: Callable[[PeerId], bool] = lambda peer_id: False
         """Who may use protocols for members; nobody until somebody sets it."""
+        self.reached: Counter[str] = Counter()
+        """How often which limit of this swarm, or of a connection that has ended, was reached."""
+        self.identity_changed: Callable[[], None] = lambda: None
+        """Called when this node listens at another address or serves another protocol."""
         self._memory = network
         self._tcp = TcpNetwork()
         self._services: dict[str, _Service] = {}
@@ -113,6 +118,11 @@ class Swarm:
         """The connection in use to each connected peer."""
         return MappingProxyType(self._connections)
 
+    @property
+    def all_connections(self) -> frozenset[Connection]:
+        """Every open connection, those given up and not yet closed as well."""
+        return frozenset(self._all)
+
     def protocols_for(self, peer_id: PeerId) -> list[str]:
         """The protocols that this peer may speak to us."""
         return [protocol for protocol in self._services if self._may_speak(peer_id, protocol)]
@@ -125,6 +135,7 @@ class Swarm:
         if protocol in self._services:
             raise Conflict(f"{protocol} is served already")
         self._services[protocol] = _Service(handler, access)
+        self.identity_changed()
 
     def subscribe(self, callback: LinkCallback) -> None:
         """Be called, synchronously, when a peer becomes connected ("up") or unconnected ("down").
@@ -179,7 +190,7 @@ class Swarm:
             if connection.direction == "out" or self.member_check(connection.peer_id):
                 connection.last_used = now
                 continue
-            if connection.streams:
+            if any(stream.protocol for stream in connection.streams):  # not one that nobody answers
                 connection.last_used = now
             if now - connection.last_used >= self.limits.stranger_idle_s:
                 log.info("%s is a stranger and idle: closing its connection", connection.peer_id)
@@ -205,6 +216,7 @@ class Swarm:
         listener = await self._network(address).listen(replace(address, peer_id=None))
         self._listeners.append(listener)
         nursery.start_soon(self._accept, listener)
+        self.identity_changed()
         return [str(replace(bound, peer_id=self.peer_id)) for bound in listener.addresses]
 
     def _network(self, address: Address) -> TcpNetwork | MemoryNetwork:
@@ -266,6 +278,7 @@ class Swarm:
             raise Denied("a connection from this node to itself")
         seats = self.limits.connections if self.member_check(peer_id) else self.limits.strangers
         if len(self._all) >= seats and peer_id not in self._connections:
+            self.reached["connections" if seats == self.limits.connections else "strangers"] += 1
             raise Unhealthy(
                 f"no seat for {peer_id}: {len(self._all)} connections are open",
                 hint="disconnect some, or raise the limit of connections",
@@ -317,6 +330,7 @@ class Swarm:
     def _on_down(self, connection: Connection, reason: str) -> None:
         self._all.discard(connection)
         self._visits.pop(connection, None)
+        self.reached.update(connection.usage().reached)
         if all(other.peer_id != connection.peer_id for other in self._all):
             self._stranger_streams.pop(connection.peer_id, None)
         if self._connections.get(connection.peer_id) is not connection:

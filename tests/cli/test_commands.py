@@ -139,6 +139,58 @@ def test_links(fedctl: Any) -> None:
     assert both(fedctl, "disconnect", "b/") == ({"peer_id": B}, f"no longer linked to {B}\n")
 
 
+LINK = {
+    "peer_id": B,
+    "name": "b",
+    "member": True,
+    "address": f"/ip4/127.0.0.1/tcp/1/p2p/{B}",
+    "direction": "out",
+    "age_s": 300.0,
+    "rtt_ms": 0.25,
+    "bytes_in": 2048,
+    "bytes_out": 10,
+    "bytes_in_per_s": 100.0,
+    "bytes_out_per_s": 0.0,
+    "streams": {"/fedd/presence/1.0.0": 1, "": 2, "odd": 1},
+    "windows": {"buffered_bytes": 1024},
+    "limits_reached": {"inbound_streams": 3},
+    "agent": "fedd/0.1.0",
+    "protocols": [],
+    "observed_address": None,
+    "retired": False,
+}
+
+
+def test_listing_links(fedctl: Any) -> None:
+    stranger = {**LINK, "name": "", "member": False, "rtt_ms": None, "streams": {}, "limits_reached": {}}
+    fedctl.answer("GET", "/v1/links", [LINK, stranger, {**stranger, "member": True}])
+    document, text = both(fedctl, "links")
+    assert document[0] == LINK
+    heading, first, second, third = text.splitlines()
+    assert heading.split()[:5] == ["NAME", "PEER", "DIR", "AGE", "RTT"]
+    assert first.startswith(f"b         {B[:16]}  out  5 min  0.25 ms  2.0 KiB (100 B/s)  10 B (0 B/s)")
+    assert "presence 1, opening 2, odd 1" in first
+    assert first.split()[-3:] == ["inbound_streams", "3", "/ip4/127.0.0.1/tcp/1"]
+    assert second.startswith("stranger  ")
+    assert third.startswith("-  ")
+    fedctl.answer("GET", "/v1/links", [])
+    assert both(fedctl, "links") == ([], "no links - see `fedctl connect` and `fedctl join`\n")
+
+
+def test_limits(fedctl: Any) -> None:
+    limits = [
+        {"name": "connections", "present": 3, "maximum": 128, "reached": 0, "help": "open"},
+        {"name": "link.buffered_bytes", "present": 1.5, "maximum": 33554432, "reached": 2, "help": "unread"},
+    ]
+    fedctl.answer("GET", "/v1/limits", limits)
+    document, text = both(fedctl, "limits")
+    assert document == limits
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["connections", "3", "128", "-", "open"],
+        ["link.buffered_bytes", "1.5", "33554432", "2", "x", "unread"],
+    ]
+
+
 def test_ping(fedctl: Any) -> None:
     fedctl.answer("POST", "/v1/ping", {"peer_id": B, "rtt_ms": [0.5, 1.0]})
     document, text = both(fedctl, "ping", "b", "-c", "2")

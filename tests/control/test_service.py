@@ -9,8 +9,12 @@ from fedd.control import service as service_module
 from fedd.control.schema import ROUTES
 from fedd.control.server import Request
 from fedd.control.service import Service, resident_bytes
+from fedd.core.yamux import Session
 from fedd.net.admission import Invitation
+from fedd.net.bounds import Bound
 from fedd.net.events import EventLog
+from fedd.net.identify import Identification
+from fedd.net.links import LinkView
 from fedd.net.presence import MemberView
 
 ME = "12D3KooWAme1111111"
@@ -26,6 +30,14 @@ def view(peer: str, name: str, state: str = "alive", link: str = "direct") -> Me
 TOKEN = {"token": "t", "deadline_s": 20.0}
 
 
+SAID = Identification(B, "fedd/0.1.0", "ipfs/0.1.0", ("/ipfs/id/1.0.0",), (), "/ip4/5.6.7.8/tcp/9")
+
+
+def bound(name: str) -> Any:
+    """A room's `bounds` with one bound of that name."""
+    return lambda: [Bound(name, 1, 10, 0, "of the test")]
+
+
 class House:
     """The rooms below the service, as far as it asks them."""
 
@@ -34,6 +46,9 @@ class House:
         self.calls: list[Any] = []
         self.events = EventLog()
         federation = SimpleNamespace(name="plant7", id="f00")
+        self.identifier = SimpleNamespace(
+            known=lambda peer: SAID if peer == B else None, observed=lambda: {"/ip4/5.6.7.8": 2}
+        )
         self.swarm = SimpleNamespace(
             peer_id=ME,
             addresses=["/ip4/1.2.3.4/tcp/9"],
@@ -43,6 +58,8 @@ class House:
         self.presence = SimpleNamespace(
             federation=federation,
             members=lambda: self.views,
+            is_member=lambda peer: peer == B,
+            bounds=bound("pins"),
             name_of=lambda peer: {v.peer_id: v.name for v in self.views}.get(peer, ""),
             pin=lambda *a: self.calls.append(("pin", *a)),
             unpin=lambda *a: self.calls.append(("unpin", *a)),
@@ -52,6 +69,7 @@ class House:
             init=lambda name: SimpleNamespace(name=name, id="f00"),
             invite=lambda uses, expires_s: Invitation("fedd1-x", uses, expires_s),
             join=self.note("join", federation),
+            bounds=bound("invitations"),
             leave=self.note("leave"),
         )
         plugin = SimpleNamespace(name="p", error=None, describe=lambda: {"name": "p"})
@@ -63,9 +81,12 @@ class House:
             algorithms=lambda: [algorithm],
             algorithm=lambda name: algorithm,
         )
-        self.inputs = SimpleNamespace(list=list, set=lambda *a: self.calls.append(("set", *a)))
+        self.inputs = SimpleNamespace(
+            bounds=bound("constants"), list=list, set=lambda *a: self.calls.append(("set", *a))
+        )
         self.runs = SimpleNamespace(
             active=1,
+            bounds=bound("runs"),
             start=self.note("start", {"run_id": "r"}),
             summaries=lambda: [{"run_id": "r"}],
             get=self.get_run,
@@ -106,6 +127,7 @@ async def ask(house: House) -> Any:
         inputs=house.inputs,
         runs=house.runs,
         events=house.events,
+        identifier=house.identifier,
     )
 
     async def call(operation: str, path: Any = None, query: Any = None, **body: Any) -> Any:
@@ -129,8 +151,48 @@ async def test_status_has_the_keys_that_scripts_know(ask: Any, house: House) -> 
     assert (status["federation"], status["runs_active"], status["plugins"]) == ("plant7", 1, ["p"])
     assert status["rss_bytes"] == pytest.approx(resident_bytes(), rel=0.2)
     assert status["rss_bytes"] > 2**20
+    assert status["observed_addresses"] == {"/ip4/5.6.7.8": 2}
     house.presence.federation = None
     assert (await ask("status"))["federation"] is None
+
+
+async def test_links_are_told_with_what_peers_say(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = Session(initiator=True).usage()
+    views = [
+        LinkView(peer, "/ip4/1.2.3.4/tcp/1", "out", 9.0, rtt_s, 10, 20, 1.04, 2.0, {"/p": 1}, usage, False)
+        for peer, rtt_s in ((B, 0.0012345), ("QmStranger", None))
+    ]
+
+    async def view_links(swarm: Any) -> list[LinkView]:
+        return views
+
+    monkeypatch.setattr(service_module, "view_links", view_links)
+    member, stranger = await ask("links")
+    assert (member["name"], member["member"], member["rtt_ms"]) == ("b", True, 1.234)
+    assert (member["bytes_in_per_s"], member["streams"]) == (1.0, {"/p": 1})
+    assert (member["agent"], member["protocols"]) == ("fedd/0.1.0", ["/ipfs/id/1.0.0"])
+    assert member["observed_address"] == "/ip4/5.6.7.8/tcp/9"
+    assert set(member["windows"].values()) == {0}
+    assert member["limits_reached"] == {}
+    assert (stranger["name"], stranger["member"], stranger["rtt_ms"]) == ("", False, None)
+    assert (stranger["agent"], stranger["protocols"], stranger["observed_address"]) == (None, [], None)
+
+
+async def test_limits_of_every_room_are_told(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "swarm_bounds", lambda swarm: bound("connections")())
+    ask.service.tell_bounds(bound("control_connections"))
+    limits = {limit.pop("name"): limit for limit in await ask("limits")}
+    assert set(limits) == {
+        "connections",
+        "pins",
+        "invitations",
+        "runs",
+        "constants",
+        "events",
+        "control_connections",
+    }
+    assert limits["pins"] == {"present": 1, "maximum": 10, "reached": 0, "help": "of the test"}
+    assert limits["events"]["maximum"] == 4096
 
 
 async def test_members_are_told_in_milliseconds(ask: Any, house: House) -> None:

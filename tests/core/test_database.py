@@ -29,6 +29,7 @@ def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
         full.merge(Record(f"p{index}", 1, 1), 0.0)
     assert not full.admits("newcomer", 0.0)
     assert full.admits("p0", 0.0)
+    assert full.refused == 1
 
 
 def test_only_what_was_verified_is_charged_to_its_owner() -> None:

@@ -589,6 +589,67 @@ def test_busy_streams_have_equal_turns_whatever_they_post() -> None:
     assert taken[streams[0].id] >= 5_000 * 400  # one of its blocks in each round
 
 
+def test_what_is_in_use_and_which_limits_were_reached() -> None:
+    limits = YamuxLimits(
+        inbound_streams=1,
+        unacknowledged_streams=2,
+        control_frames=3,
+        abandoned_streams=0,
+        max_window_bytes=512 * 1024,
+        extra_window_bytes=256 * 1024,
+    )
+    client, server = Session(initiator=True), Session(initiator=False, limits=limits)
+    usage = server.usage()
+    assert (usage.inbound_streams, usage.largest_window, usage.reached) == (0, 0, {})
+    server.rtt_s = 1.0
+    first = client.open()
+    post(client, first, bytes(300_000))
+    server.receive_data(client.data_to_send())
+    post(client, client.open(), b"refused")
+    server.receive_data(client.data_to_send())
+    core = server.streams[first.id]
+    core.granted_at = 0.0  # the first grant follows within 4 round trips
+    usage = server.usage()
+    assert (usage.inbound_streams, usage.outbound_streams, usage.buffered) == (1, 0, 256 * 1024)
+    assert (usage.receive_window, usage.largest_window) == (0, 256 * 1024)
+    assert usage.reached == {"inbound_streams": 1}
+    assert client.usage().blocked_streams == 1
+    assert client.usage().unacknowledged_streams == 2
+    while server.read(core, None, 0.1):  # the window grows as far as it may
+        pass
+    usage = server.usage()
+    assert (usage.extra_window, usage.largest_window) == (256 * 1024, 512 * 1024)
+    for _ in range(2):
+        server.open()
+    with pytest.raises(Unhealthy):
+        server.open()
+    server.abandon(core)
+    for number in range(4):
+        server.ping(number)
+    assert server.usage().control_frames == 3
+    assert server.usage().reached == {
+        "inbound_streams": 1,
+        "max_window_bytes": 1,
+        "unacknowledged_streams": 1,
+        "abandoned_streams": 1,
+        "control_frames": 1,
+    }
+
+
+def test_a_window_that_may_not_grow_because_others_have_is_counted() -> None:
+    limits = YamuxLimits(extra_window_bytes=100)
+    client, server = Session(initiator=True), Session(initiator=False, limits=limits)
+    stream = client.open()
+    post(client, stream, bytes(200_000))
+    server.rtt_s = 1.0
+    server.receive_data(client.data_to_send())
+    server.streams[stream.id].granted_at = 0.0
+    while server.read(server.streams[stream.id], None, 0.1):
+        pass
+    assert server.usage().reached == {"extra_window_bytes": 1}
+    assert server.usage().largest_window == 256 * 1024
+
+
 def test_bulk_is_handed_out_without_copying() -> None:
     session, stream = client_with_stream()
     payload = bytearray(100_000)
