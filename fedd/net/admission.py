@@ -203,7 +203,7 @@ class Admission:
         """How many invitations are open, and how many may be."""
         now = self._clock()
         live = sum(invitation.expires_at > now for invitation in self._open)
-        help = "tokens that are neither used up nor expired"
+        help = "tokens that have not expired"
         return [Bound("invitations", live, MAX_INVITATIONS, self._refused_invitations, help)]
 
     async def join(self, token_text: str, deadline_s: float = 20.0) -> FederationIdentity:

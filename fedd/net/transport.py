@@ -19,7 +19,8 @@ import trio
 
 from fedd.api.errors import Conflict, InvalidParameter, NotConnected
 from fedd.api.types import PeerId
-from fedd.core.identity import parse_peer_id
+from fedd.core.identity import parse_peer_id, peer_id_to_bytes
+from fedd.core.varint import encode_uvarint
 
 MEMORY_PIPE_BYTES: Final = 64 * 1024
 """What an in-memory wire holds in each direction, about what a socket's buffer does."""
@@ -28,6 +29,12 @@ _COMMON: Final = re.compile(
     r"/(?:(ip4|ip6|dns|dns4|dns6)/([0-9A-Za-z.:_-]{1,253})/tcp/([0-9]{1,5})|(memory)/([0-9]{1,9}))"
     r"(?:/(?:p2p|ipfs)/([0-9A-Za-z]{1,128}))?/?"
 )
+_TCP: Final = 6
+_P2P: Final = 421
+_MEMORY: Final = 777
+_CODES: Final = {"ip4": 4, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55}
+_IP_BYTES: Final = {"ip4": 4, "ip6": 16}
+_IP_BY_CODE: Final = {b"\x04": "ip4", b"\x29": "ip6"}
 _EXAMPLE: Final = "an address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
 
 
@@ -89,14 +96,29 @@ def _why_not(text: str) -> str:
 
 
 def multiaddr_to_bytes(address: Address) -> bytes:
-    """Give the binary form, as identify sends it."""
-    from multiaddr import Multiaddr
-
-    return bytes(Multiaddr(str(address)).to_bytes())
+    """Give the binary form, as identify sends it (github.com/multiformats/multiaddr)."""
+    end = b""
+    if address.peer_id is not None:
+        peer = peer_id_to_bytes(address.peer_id)
+        end = encode_uvarint(_P2P) + encode_uvarint(len(peer)) + peer
+    if address.transport == "memory":
+        return encode_uvarint(_MEMORY) + address.port.to_bytes(8, "big") + end
+    if address.transport in _IP_BYTES:
+        host = ipaddress.ip_address(address.host).packed
+    else:
+        host = encode_uvarint(len(address.host)) + address.host.encode()
+    code = encode_uvarint(_CODES[address.transport])
+    return code + host + encode_uvarint(_TCP) + address.port.to_bytes(2, "big") + end
 
 
 def multiaddr_from_bytes(data: bytes) -> str:
     """Give the text of a binary multiaddress; raise InvalidParameter when it is none."""
+    if data[:1] in _IP_BY_CODE:  # /ip4/.../tcp/... and /ip6, without the package
+        transport = _IP_BY_CODE[data[:1]]
+        host, rest = data[1 : 1 + _IP_BYTES[transport]], data[1 + _IP_BYTES[transport] :]
+        if len(rest) == 3 and rest[0] == _TCP:
+            port = int.from_bytes(rest[1:], "big")
+            return f"/{transport}/{ipaddress.ip_address(host)}/tcp/{port}"
     from multiaddr import Multiaddr
 
     try:

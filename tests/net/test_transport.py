@@ -8,6 +8,7 @@ import socket
 import pytest
 import trio
 import trio.testing
+from multiaddr import Multiaddr
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
 from fedd.core.identity import PrivateKey
@@ -73,6 +74,18 @@ def test_binary_addresses() -> None:
     address = parse_multiaddr(f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}")
     assert multiaddr_from_bytes(multiaddr_to_bytes(address)) == str(address)
     assert multiaddr_to_bytes(parse_multiaddr("/ip4/1.2.3.4/tcp/80")) == bytes([4, 1, 2, 3, 4, 6, 0, 80])
+    for text in (
+        "/memory/5",
+        "/ip6/2001:db8::1/tcp/65535",
+        "/ip6/::ffff:1.2.3.4/tcp/1",
+        "/dns/example.org/tcp/2",
+        "/dns4/localhost/tcp/3",
+        f"/dns6/a.b/tcp/4/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}",
+    ):
+        binary = multiaddr_to_bytes(parse_multiaddr(text))
+        assert binary == Multiaddr(text).to_bytes()
+        assert parse_multiaddr(multiaddr_from_bytes(binary)) == parse_multiaddr(text)
     with pytest.raises(InvalidParameter, match="not a binary multiaddress"):
         multiaddr_from_bytes(b"\xff\xff\xff")
 
