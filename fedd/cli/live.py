@@ -43,7 +43,8 @@ def redraw(pictures: Iterable[Sequence[str]], console: Console | None = None) ->
     with Live(console=console or Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         for lines in pictures:
             drawn = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
-            live.update(drawn, refresh=True)
+            # The cursor rests on an empty line, where the ^C that a terminal echoes cannot wrap.
+            live.update(Group(drawn, Text()), refresh=True)
 
 
 class Picture:
