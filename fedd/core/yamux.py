@@ -71,6 +71,7 @@ class Session:
         self._inbound = 0
         self._unacknowledged = 0
         self._extra = 0
+        self._aborted = 0  # opened and reset by the peer since something left
         self._buffered = 0  # unread, of the streams in `streams`
         self._control: list[bytes] = []
         self._grants: list[YamuxStream] = []
@@ -222,6 +223,7 @@ class Session:
         """
         pieces: list[bytes | memoryview] = []
         finished: list[YamuxStream] = []
+        self._aborted = 0
         if self._control:
             pieces.extend(self._control)
             self._control.clear()
@@ -378,12 +380,22 @@ class Session:
         if flags & RST:
             self._current = None
             self._kill(stream)
+            if stream.due == ACK:
+                self._count_aborted()
             events.append(Event(EventKind.RESET, stream))
         elif flags & FIN:
             if self._remaining:  # the end comes after this frame's payload
                 self._current_ends = True
             else:
                 self._end(stream, events)
+
+    def _count_aborted(self) -> None:
+        """A stream was reset before it could be acknowledged. Honest peers rarely do so; many at once are
+        the cheapest way to make this end work, and none of them counts as open (CVE-2023-44487).
+        """
+        self._aborted += 1
+        if self._aborted > 2 * self.limits.inbound_streams:
+            raise ProtocolError("the peer opens streams only to reset them")
 
     def _accept(self, stream_id: int, known: YamuxStream | None, events: list[Event]) -> YamuxStream | None:
         if known is not None or not stream_id or (stream_id & 1) == self._initiator:
@@ -503,6 +515,17 @@ class Session:
         stream.dead = True
         stream.out = None
         self._forget(stream)
+        waiting = len(self._urgent) + len(self._ready) + len(self._grants)
+        if waiting > 64 + 2 * len(self.streams):
+            self._drop_dead()
+
+    def _drop_dead(self) -> None:
+        """Forget the dead that wait to send: a peer that reads nothing could pile them up without end."""
+        for queue in (self._urgent, self._ready):
+            alive = [stream for stream in queue if not stream.dead]
+            queue.clear()
+            queue.extend(alive)
+        self._grants = [stream for stream in self._grants if not stream.dead]
 
     def _forget(self, stream: YamuxStream) -> None:
         del self.streams[stream.id]

@@ -30,6 +30,7 @@ from fedd.net.buffers import (
     BufferPool,
     seal,
 )
+from fedd.net.doors import TokenBucket
 from fedd.net.stream import Stream
 from fedd.net.tcp import broken_reason
 from fedd.net.transport import Wire
@@ -53,6 +54,24 @@ _NOTHING: Final = memoryview(b"")  # pending while the link is full and nothing 
 
 OPENING_ATTEMPTS: Final = 3
 """js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
+
+
+MAX_REFUSED_STREAMS: Final = 16_384
+REFUSED_STREAMS_PER_S: Final = 64.0
+"""A peer that opens more streams beyond its quota, or resets so many as it opens them, is not served: one
+stream refused costs 5 us."""
+
+
+class _Nobody:
+    """Stands for the user of a stream that was refused; events of it may still be on their way."""
+
+    def wake(self) -> None:
+        """Wake nobody."""
+
+    wake_reader = wake_writer = wake
+
+
+_NOBODY: Final = _Nobody()
 
 
 @dataclass(slots=True)
@@ -108,6 +127,7 @@ class Connection:
         self._ping_sent_at: float | None = None
         self._pongs = trio.Event()
         self._inbound = 0
+        self._refusals = TokenBucket(MAX_REFUSED_STREAMS, REFUSED_STREAMS_PER_S, self.opened_at)
         self._idle = trio.Event()
 
     def __repr__(self) -> str:
@@ -118,6 +138,12 @@ class Connection:
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return self.close_reason is not None
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether streams can be opened: it is open, and neither end has given it up."""
+        unusable = self._nursery is None or self.closed or self.retired or self._session.peer_gone_away
+        return not unusable
 
     @property
     def streams(self) -> list[Stream]:
@@ -137,7 +163,7 @@ class Connection:
         being given up, TimedOut when no answer comes.
         """
         for attempt in range(OPENING_ATTEMPTS):
-            if self._nursery is None or self.closed or self.retired or self._session.peer_gone_away:
+            if not self.takes_streams:
                 raise NotConnected(
                     f"the connection to {self.peer_id} takes no new streams", hint="dial it anew"
                 )
@@ -369,12 +395,15 @@ class Connection:
             self._idle.set()
 
     def _opened(self, core: YamuxStream) -> None:
-        stream = Stream(self, self._session, core)
-        if self._nursery is None or self._inbound >= self._hooks.inbound_quota(self.peer_id):
+        if core.dead or self._nursery is None or self._inbound >= self._hooks.inbound_quota(self.peer_id):
+            core.user = _NOBODY  # no stream for it: of a hundred thousand, collecting the garbage takes long
             reached = self._session.reached
             reached["inbound_quota"] = reached.get("inbound_quota", 0) + 1
-            stream.reset()
+            self._session.reset(core)
+            if not self._refusals.take(trio.current_time()):
+                raise ProtocolError("the peer opens streams without end, far beyond what it may")
             return
+        stream = Stream(self, self._session, core)
         self._inbound += 1
         self._nursery.start_soon(self._serve, stream)
 

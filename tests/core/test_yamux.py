@@ -478,6 +478,38 @@ def test_what_all_streams_hold_unread_is_bounded() -> None:
     assert kinds(session.receive_data(data(SYN, 9, bytes(61)))) == [EventKind.OPENED, EventKind.RESET]
 
 
+def test_streams_reset_as_they_are_opened_leave_nothing_behind() -> None:
+    session, kept = server_with_stream(YamuxLimits(inbound_streams=10_000))
+    post(session, kept, b"waits")
+    for number in range(3, 20_001, 2):
+        session.receive_data(frame(WINDOW, SYN, number, 0) + frame(WINDOW, RST, number, 0))
+    assert len(session._ready) + len(session._urgent) < 70
+    for number in range(20_001, 20_401, 2):
+        stream = session.receive_data(data(SYN, number, bytes(200_000)))[0].stream
+        assert stream is not None
+        session.read(stream, None, 0.0)
+        session.receive_data(frame(WINDOW, RST, number, 0))
+    assert len(session._grants) < 70
+    assert frames(session.data_to_send()) == [(DATA, 0, 1, 5, b"waits")]
+
+
+def test_a_peer_that_opens_streams_only_to_reset_them_is_cut_off() -> None:
+    session = Session(initiator=False, limits=YamuxLimits(inbound_streams=10))
+
+    def abort(count: int, first: int) -> None:
+        for number in range(first, first + 2 * count, 2):
+            session.receive_data(data(SYN, number, b"x") + frame(WINDOW, RST, number, 0))
+
+    abort(20, 1)
+    assert session.failure is None
+    session.data_to_send()
+    abort(20, 101)
+    assert session.failure is None
+    abort(1, 201)
+    assert session.failure is not None
+    assert "only to reset them" in session.failure.detail
+
+
 def test_opening_waits_for_acknowledgements() -> None:
     session = Session(initiator=True, limits=YamuxLimits(unacknowledged_streams=2))
     first = session.open()

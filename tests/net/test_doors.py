@@ -8,6 +8,7 @@ import trio.testing
 from net.links import KEYS, running
 
 from fedd.api.errors import FeddError
+from fedd.net import connection as connection_module
 from fedd.net import doors as doors_module
 from fedd.net.doors import DoorLimits, Doors, TokenBucket, Visit, prefix_of
 from fedd.net.swarm import SwarmLimits
@@ -214,3 +215,26 @@ async def test_a_strangers_streams_are_rationed(autojump_clock: Clock) -> None:
         await a.disconnect(b.peer_id)
         await trio.sleep(1)
         assert not b._stranger_streams  # nothing is kept of who has gone
+
+
+async def test_whoever_opens_streams_without_end_is_not_served(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_REFUSED_STREAMS", 10)
+    async with running(2, members=False, limits=SwarmLimits(streams_per_stranger=2)) as links:
+        a, b = links.swarms
+        b.handle("/quiet/1", lambda stream: trio.sleep_forever(), "anyone")
+        connection = await a.dial(b.addresses)
+        kept = await a.open_stream(b.peer_id, "/quiet/1")
+        for _ in range(11):
+            connection._session.open().user = connection_module._NOBODY
+        connection.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not kept.broken
+        await trio.sleep(0.001)
+        connection._session.open().user = connection_module._NOBODY
+        connection._session.open().user = connection_module._NOBODY
+        connection.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not b.connections
+        assert "without end" in links.changes[1][-1][2]
