@@ -11,7 +11,7 @@ import trio
 from fedd.api.errors import Conflict, Denied, FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import Manifest, Proposal, open_manifest, open_stop, state_end
+from fedd.core.manifest import Manifest, Proposal, open_manifest, open_stop, read_proposal, state_end
 from fedd.host.run_control import read_message, write_message
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
@@ -78,7 +78,9 @@ class RunDesk:
         if kind == "propose":
             return await self._answer_proposal(peer, Proposal.decode(document))
         if kind == "manifest":
-            self._adopt(open_manifest(document))
+            proposal, run_id = read_proposal(document)
+            if run_id not in self._nodes:
+                self._take_part(proposal, document)
         elif kind == "withdraw":
             self._gate.withdraw(document, peer)
         else:
@@ -86,6 +88,11 @@ class RunDesk:
             if run_id in self._nodes:
                 self._nodes[run_id].on_stop(document)
         return {"kind": "ok"}
+
+    def _take_part(self, proposal: Proposal, sealed: bytes) -> RunNode:
+        """Begin a run that this node accepted: only then are all its members' signatures verified."""
+        self._gate.check_expected(proposal.digest)
+        return self._adopt(open_manifest(sealed))
 
     async def _answer_proposal(self, peer: PeerId, proposal: Proposal) -> dict[str, Any]:
         federation = self._presence.federation
@@ -111,10 +118,10 @@ class RunDesk:
         farewell = self._retired.get(hashlib.sha256(sealed).digest())
         if farewell is None:
             node = next((node for node in self._nodes.values() if node.manifest.sealed == sealed), None)
+            proposal, run_id = read_proposal(sealed)
             try:
-                node = node or self._adopt(open_manifest(sealed))
+                node = node or self._take_part(proposal, sealed)
             except (Denied, Conflict) as error:
-                run_id = open_manifest(sealed).run_id
                 statement = state_end(self._key, run_id, 0, f"left: {error.detail}")
                 farewell = encode_frame(Kind.END, 0, statement.sealed)
             else:

@@ -77,8 +77,19 @@ class RunGate:
                 f"{self._limits.runs} runs are in progress here already",
                 hint="wait for one to end, stop one, or raise runs in [limits]",
             )
+        self._check_share(proposal.initiator)
         self.renew(proposal)
         return accept(self._key, proposal)
+
+    def _check_share(self, initiator: PeerId) -> None:
+        """One member's proposals, begun or not, leave places for the others'."""
+        waiting = sum(kept.proposal.initiator == initiator for kept in self._accepted.values())
+        if initiator != self._key.peer_id and waiting >= max(1, self._limits.runs // 2):
+            self.refused += 1
+            raise Unhealthy(
+                f"{waiting} proposals of yours wait here for their manifests",
+                hint=f"each is forgotten after {self._limits.acceptance_s:g} s",
+            )
 
     @property
     def occupied(self) -> int:
@@ -89,15 +100,20 @@ class RunGate:
         """The acceptance counts from now. The initiator's own must outlast what it did since (its input)."""
         self._accepted[proposal.digest] = _Accepted(proposal, self._clock() + self._limits.acceptance_s)
 
+    def check_expected(self, digest: bytes) -> None:
+        """Raise Conflict unless this node has accepted the proposal and waits for its manifest."""
+        self._forget_the_old()
+        if digest not in self._accepted:
+            raise Conflict("this node's acceptance is over: it was restarted, or the manifest came too late")
+
     def admit(self, manifest: Manifest) -> None:
         """Take the manifest of a run that this node accepted. Raises Denied or Conflict when it did not."""
-        self._forget_the_old()
+        self.check_expected(manifest.proposal.digest)
         if self._key.peer_id not in manifest.members:
             raise Denied("this node is no member of that run")
         if manifest.max_payload_bytes > self._limits.payload_bytes:
             raise Denied(f"messages of {manifest.max_payload_bytes} bytes are more than this node takes")
-        if self._accepted.pop(manifest.proposal.digest, None) is None:
-            raise Conflict("this node's acceptance is over: it was restarted, or the manifest came too late")
+        del self._accepted[manifest.proposal.digest]
 
     def withdraw(self, digest: bytes, initiator: PeerId) -> None:
         """The initiator does not go on with a proposal."""

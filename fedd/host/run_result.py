@@ -19,6 +19,9 @@ Metric = bool | int | float | str
 MAX_LISTED_ELEMENTS = 1000
 """Larger arrays are named by shape, dtype and hash: they belong into a file, not into a terminal."""
 
+MAX_LISTED_CHARS = 65_536
+"""Longer texts are named by length and hash: hundreds of results are kept, and each may be shown."""
+
 MAX_METRICS = 64
 MAX_METRIC_CHARS = 256
 """What a worker reports is shown in a live table; a worker that reports more is cut, not believed."""
@@ -167,6 +170,8 @@ def plain(value: Any) -> Any:
             return plain(value.tolist())
         digest = hashlib.sha256(value.data).hexdigest()
         return {"shape": list(value.shape), "dtype": value.dtype, "sha256": digest}
+    if isinstance(value, str) and len(value) > MAX_LISTED_CHARS:
+        return {"chars": len(value), "sha256": hashlib.sha256(value.encode()).hexdigest()}
     if isinstance(value, bytes | memoryview):
         return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
     if isinstance(value, list | tuple):

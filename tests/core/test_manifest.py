@@ -17,6 +17,7 @@ from fedd.core.manifest import (
     open_manifest,
     open_stop,
     printable,
+    read_proposal,
     state_end,
     state_stop,
 )
@@ -87,6 +88,7 @@ def test_everybody_reads_the_same_manifest() -> None:
     offer = proposal()
     made = issue(ME, offer, acceptances(offer), {"peer": "no\x1b input " + "x" * 600}, 1000)
     assert made == open_manifest(made.sealed)
+    assert read_proposal(made.sealed) == (offer, made.run_id)
     assert made.members == tuple(sorted(key.peer_id for key in KEYS))
     assert made.topology == "random-regular:4"
     assert made.graph.degree(ME.peer_id) == 4

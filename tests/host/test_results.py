@@ -80,3 +80,5 @@ def test_values_as_json_holds_them() -> None:
     assert shown["c"]["bytes"] == 1
     assert shown["d"] == ["nan", [1, None]]
     assert shown["e"] == "inf"
+    assert plain("x" * 65_536) == "x" * 65_536
+    assert plain("x" * 65_537)["chars"] == 65_537

@@ -11,9 +11,10 @@ from host.worlds import Node, request, rounds_of, until, world
 from trio.testing import MockClock
 
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import state_end, state_stop
+from fedd.core.manifest import accept, issue, state_end, state_stop
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
-from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
+from fedd.host.run_limits import RunLimits
+from fedd.host.run_wire import FrameDecoder, Kind, encode_frame, encode_preamble, encode_round
 from fedd.host.runs import RUN_PROTOCOL
 
 STRANGER = PrivateKey.from_seed(b"s" * 32)
@@ -145,6 +146,37 @@ async def test_questions_that_nobody_can_answer(autojump_clock: MockClock) -> No
             await stream.send_eof()
         run_id = await begin(nodes, 2)
         assert (await nodes[0].result(run_id))["state"] == "finished"
+
+
+async def test_one_member_does_not_take_all_places(autojump_clock: MockClock) -> None:
+    async with world(3, RunLimits(runs=4)) as nodes:
+        peer = nodes[0].id
+
+        async def propose(node: Node) -> dict[str, Any]:
+            proposal = node.runs._proposer.draft(request())[0].encode()
+            return dict(await ask(node.swarm, peer, {"kind": "propose", "proposal": proposal}, 5.0))
+
+        answers = [await propose(nodes[1]) for _ in range(4)]
+        assert [answer["kind"] for answer in answers] == ["accepted", "accepted", "declined", "declined"]
+        assert "2 proposals of yours" in answers[2]["reason"]
+        assert (await propose(nodes[2]))["kind"] == "accepted"
+
+
+async def test_a_manifest_that_nobody_waits_for_costs_one_signature(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(2) as nodes:
+        offer = nodes[1].runs._proposer.draft(request())[0]
+        keys = [node.key for node in nodes]
+        made = issue(nodes[1].key, offer, {key.peer_id: accept(key, offer) for key in keys}, {}, 1000)
+        monkeypatch.setattr("fedd.host.run_desk.open_manifest", lambda sealed: pytest.fail("was opened"))
+        message = {"kind": "manifest", "manifest": made.sealed}
+        reply = await ask(nodes[1].swarm, nodes[0].id, message, 5.0)
+        assert (reply["kind"], reply["code"]) == ("error", "conflict")
+        stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
+        await stream.send_all(encode_preamble(made.sealed))
+        (frame,) = FrameDecoder(4096).receive_data(await stream.receive_some())
+        assert frame.kind == Kind.END
 
 
 async def test_an_answer_that_is_none(autojump_clock: MockClock) -> None:
