@@ -48,6 +48,9 @@ one made later means that the peer has lost the first, for example by a power cu
 PROBE_S: Final = 3.0
 """How long a peer that dials us has to answer on the connection that we had dialled shortly before."""
 
+SUCCESSOR_S: Final = 5.0
+"""How long an opener waits for the connection for which the peer has given up the present one."""
+
 ACCEPT_PAUSE_S: Final = 0.2
 """How long a listener rests when the machine is out of file descriptors."""
 
@@ -92,6 +95,7 @@ class Swarm:
         self._visits: dict[Connection, Visit] = {}  # strangers who came in, and may yet prove to be members
         self._stranger_streams: dict[PeerId, TokenBucket] = {}
         self._callbacks: list[LinkCallback] = []
+        self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._hooks = ConnectionHooks(
             serve=self._serve,
@@ -345,6 +349,8 @@ class Swarm:
 
     def _publish(self, kind: Literal["up", "down"], connection: Connection, reason: str) -> None:
         log.debug("link %s: %s %s", kind, connection, reason)
+        self._news.set()
+        self._news = trio.Event()
         for callback in self._callbacks:
             try:
                 callback(kind, connection, reason)
@@ -374,11 +380,27 @@ class Swarm:
         return connection
 
     async def open_stream(self, peer_id: PeerId, protocol: str, deadline_s: float = 10.0) -> Stream:
-        """Open a stream to a connected peer; NotConnected when there is no connection to it."""
-        connection = self._connections.get(peer_id)
-        if connection is None:
-            raise NotConnected(f"there is no connection to {peer_id}", hint="dial it first")
-        return await connection.open_stream(protocol, deadline_s)
+        """Open a stream to a connected peer; NotConnected when there is no connection to it.
+
+        While both ends agree which of two connections stays, the peer may have given up the one that is in
+        use here before the other has come: then this waits for that one.
+        """
+        started_at = trio.current_time()
+        while True:
+            connection = self._connections.get(peer_id)
+            if connection is None:
+                raise NotConnected(f"there is no connection to {peer_id}", hint="dial it first")
+            if not connection.takes_streams:
+                with trio.move_on_at(min(started_at + deadline_s, trio.current_time() + SUCCESSOR_S)):
+                    while self._connections.get(peer_id) is connection:
+                        await self._news.wait()
+            connection = self._connections.get(peer_id, connection)
+            try:
+                left_s = started_at + deadline_s - trio.current_time()
+                return await connection.open_stream(protocol, max(left_s, 0.0))
+            except NotConnected:  # nobody has used the stream yet, so it may be opened anew
+                if self._connections.get(peer_id, connection) is connection:
+                    raise
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """Close all connections to a peer; NotConnected when there is none."""

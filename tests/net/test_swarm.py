@@ -272,6 +272,36 @@ async def test_a_connection_given_up_is_used_again_by_nobody(autojump_clock: Clo
         assert here.close_reason == "closed"
 
 
+async def test_a_stream_waits_for_the_connection_that_takes_the_place_of_one_given_up(
+    autojump_clock: Clock,
+) -> None:
+    async with running() as links:
+        a, b = links.swarms
+        b.handle("/echo", echo)
+        given_up, mirror = await connected(links)
+        await stream_pair(links)  # keeps it open
+        mirror.retire()
+        await settle()
+        start = trio.current_time()
+        with pytest.raises(NotConnected, match="takes no new streams"):
+            await a.open_stream(b.peer_id, "/echo")
+        assert trio.current_time() - start == pytest.approx(5.0)
+        with pytest.raises(NotConnected, match="takes no new streams"):
+            await a.open_stream(b.peer_id, "/echo", deadline_s=2.0)
+        assert trio.current_time() - start == pytest.approx(7.0)
+
+        del a._connections[b.peer_id]
+        new = await a.dial(b.addresses)
+        a._connections[b.peer_id] = given_up  # as if the new one were still on its way
+
+        async def arrive() -> None:
+            await trio.sleep(2)
+            a._settle(new)
+
+        links.nursery.start_soon(arrive)
+        assert (await a.open_stream(b.peer_id, "/echo")).connection is new
+
+
 # ---- ends -----------------------------------------------------------------------------
 
 
