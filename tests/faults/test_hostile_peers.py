@@ -453,13 +453,15 @@ def test_row_11_unknown_protocols_and_downgrades() -> None:
             raw.close()
             assert answer.endswith(b"\x03na\n"), (protocol, answer)
             refused += 1
-        for words in (
+        others = (
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             b"SSH-2.0-x\r\n",
-        ):
-            raw = knock(swarm.endpoint)
+        )
+        foreign = [knock(swarm.endpoint) for _ in others]
+        for raw, words in zip(foreign, others, strict=True):
             raw.sendall(words)
+        for raw, words in zip(foreign, others, strict=True):  # some wait for more of it, but not for long
             assert seconds_until_closed(raw, 6.0) < 4.0, words
             raw.close()
             refused += 1

@@ -11,6 +11,7 @@ from fedd.api.errors import FeddError
 from fedd.net import connection as connection_module
 from fedd.net import doors as doors_module
 from fedd.net.doors import DoorLimits, Doors, TokenBucket, Visit, prefix_of
+from fedd.net.stream import Stream
 from fedd.net.swarm import SwarmLimits
 from fedd.net.transport import Address
 
@@ -217,13 +218,17 @@ async def test_a_strangers_streams_are_rationed(autojump_clock: Clock) -> None:
         assert not b._stranger_streams  # nothing is kept of who has gone
 
 
+async def quiet(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
 async def test_whoever_opens_streams_without_end_is_not_served(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "MAX_REFUSED_STREAMS", 10)
     async with running(2, members=False, limits=SwarmLimits(streams_per_stranger=2)) as links:
         a, b = links.swarms
-        b.handle("/quiet/1", lambda stream: trio.sleep_forever(), "anyone")
+        b.handle("/quiet/1", quiet, "anyone")
         connection = await a.dial(b.addresses)
         kept = await a.open_stream(b.peer_id, "/quiet/1")
         for _ in range(11):
