@@ -142,7 +142,10 @@ def _described(algorithm: type[Any]) -> dict[str, Any]:
         }
         for parameter in schema(algorithm)
     ]
-    lines = (algorithm.__doc__ or "").strip().splitlines()
+    doc = algorithm.__doc__ or ""
+    if doc.startswith(f"{algorithm.__name__}("):  # dataclass() writes a signature where there is no docstring
+        doc = ""
+    lines = doc.strip().splitlines()
     return {"name": algorithm.name, "doc": lines[0][:_MAX_DOC] if lines else "", "parameters": parameters}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ def test_what_a_good_plugin_looks_like(tmp_path: Path) -> None:
             ],
         }
     }
+
+
+def test_a_class_without_docstring_has_no_doc(tmp_path: Path) -> None:
+    silent, count = re.subn(r'    """Says what it hears\..*?"""\n', "", strangers.GOOD, flags=re.DOTALL)
+    assert count == 1
+    strangers.install(tmp_path, {"silent": "silent_plugin"}, {"silent_plugin": silent})
+    (algorithm,) = inspected(tmp_path)["silent"]["algorithms"]
+    assert algorithm["doc"] == ""
 
 
 REGISTER = "from fedd.api import hookimpl\n@hookimpl\ndef fedd_register_algorithms():\n    return "
