@@ -95,7 +95,7 @@ class Federation:
     detection_s: float = 3.0
     retransmit_s: float = 0.2
     quorum: int | None = None
-    max_payload_bytes: int = 64 * 1024 * 1024
+    max_payload_bytes: int = 16 * 1024 * 1024  # as a daemon's [limits] without configuration
     deadline_s: float = 86400.0
     graph: Graph = field(init=False, repr=False)
 

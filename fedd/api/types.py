@@ -18,5 +18,5 @@ Message: TypeAlias = Union[bool, int, float, str, bytes, "Array", list["Message"
 """What an algorithm may send, receive and return.
 
 Arrays are NumPy arrays of float16/32/64 or signed and unsigned integers; dtype and shape
-arrive unchanged. Integers are 64 bit.
+arrive unchanged, but for bools, which arrive as uint8. Integers are 64 bit.
 """
