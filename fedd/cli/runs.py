@@ -196,8 +196,9 @@ def _finish(client: Client, run_id: str, out: Output, result: Mapping[str, Any])
 def _verdict(run_id: str, result: Mapping[str, Any]) -> int:
     if result.get("state") == "finished":
         return 0
-    reason = failure(result) or "no reason given"
     state = result.get("state", "unknown")
+    ended = "a member ended it with `fedctl stop`" if state == "stopped" else "no reason given"
+    reason = failure(result) or ended
     sys.stderr.write(f"fedctl: run {run_id[:RUN_ID_CHARS]} {state}: {escape(reason)}\n")
     return 1
 

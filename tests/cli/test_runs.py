@@ -117,7 +117,7 @@ def test_a_failed_run_is_exit_one_with_result_and_reason(started: Any) -> None:
     assert (code, "degraded" in out, err) == (
         1,
         True,
-        "fedctl: run 3f9a3f9a3f9a stopped: no reason given\n",
+        "fedctl: run 3f9a3f9a3f9a stopped: a member ended it with `fedctl stop`\n",
     )
 
 
