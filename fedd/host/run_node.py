@@ -155,7 +155,8 @@ class RunNode:
             names = (
                 (self._around.name_of(peer), why) for peer, (_, why) in sorted(self.story.dropped.items())
             )
-            detail = f"{detail}: {', '.join(f'{name} ({why})' for name, why in names)}"
+            # The algorithm knows peer ids; people know names.
+            hint = f"out: {', '.join(f'{name} ({why})' for name, why in names)}"
         self._leave(Ending("failed", code, detail, hint))
 
     def on_worker_gone(self) -> None:
@@ -275,12 +276,21 @@ class RunNode:
             by = f"{self._around.name_of(signer)} stopped it"
             self._end(Ending("stopped", "stopped", by))
 
+    def result(self) -> dict[str, Any]:
+        """The story as it stands, with what it has cost so far."""
+        if self.story.ending is None:
+            self._take_stock()
+        return self.story.result()
+
+    def _take_stock(self) -> None:
+        self.story.wall_s = self._clock() - self.story.started_at
+        self.story.bytes_out = sum(link.bytes_out for link in self.links.values())
+
     def _end(self, ending: Ending) -> None:
         story = self.story
         story.ending = ending
         story.rounds = self._rounds.round
-        story.wall_s = self._clock() - story.started_at
-        story.bytes_out = sum(link.bytes_out for link in self.links.values())
+        self._take_stock()
         self._worker.end("" if ending.state == "finished" else ending.code)
         self._tell_all(self.end_frame())
         self.ended.set()

@@ -144,7 +144,7 @@ class Story:
             "seed": proposal.seed,
             "quorum": proposal.quorum,
         }
-        if ending.state == "failed":
+        if ending.state == "failed" or (ending.state == "stopped" and ending.detail):
             shown["error_code"] = ending.code
             shown["error"] = f"{ending.detail}; {ending.hint}" if ending.hint else ending.detail
         return shown

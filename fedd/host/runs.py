@@ -203,7 +203,7 @@ class Runs:
         """The run with this id, or the only one whose id begins so. Raises NotFound or InvalidParameter."""
         run_id = self._resolve(run_id)
         if run_id in self._nodes:
-            return self._nodes[run_id].story.result()
+            return self._nodes[run_id].result()
         result = self._results.get(run_id)
         if result is None:
             raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")

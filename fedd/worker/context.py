@@ -296,8 +296,8 @@ class Context:
     def _quorum_lost(self) -> QuorumLost:
         lost = ", ".join(f"{peer} ({reason})" for peer, reason in sorted(self._gone.items()))
         return QuorumLost(
-            f"{len(self._component())} of {len(self.members)} members are left, the quorum is {self.quorum}; "
-            f"out: {lost}"
+            f"{len(self._component())} of {len(self.members)} members are left, the quorum is {self.quorum}",
+            hint=f"out: {lost}",
         )
 
     def _decode(self, peer: PeerId, payload: Payload) -> Any:

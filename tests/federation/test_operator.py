@@ -83,7 +83,10 @@ def test_a_stop_from_another_member_is_said_where_the_run_is_followed() -> None:
     with federation(2) as fed:
         fed.set_inputs([1.0, 2.0])
         run_id = fed[0].ctl("run", "consensus", "--input", "x", "--pace", "30", "--detach").ok()["run_id"]
+        running = fed[0].ctl("show", run_id).ok()
+        assert running["state"] == "running"
+        assert running["wall_s"] > 0
         fed[1].ctl("stop", run_id).ok()
         watched = fed[0].ctl("watch", run_id)
         assert watched.code == 1
-        assert watched.err == f"fedctl: run {run_id[:12]} stopped: a member ended it with `fedctl stop`\n"
+        assert watched.err == f"fedctl: run {run_id[:12]} stopped: n1 stopped it\n"

@@ -186,7 +186,7 @@ async def test_quorum_lost_names_who_is_out(autojump_clock: MockClock) -> None:
         for result in await results(nodes[:2], started["run_id"]):
             assert result["state"] == "failed"
             assert result["error_code"] == "quorum_lost"
-            assert "n2 (dead)" in result["error"]
+            assert result["error"] == "2 of 3 members are left, the quorum is 3; out: n2 (dead)"
         await everything_is_over(nodes[:2])
 
 

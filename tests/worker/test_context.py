@@ -99,7 +99,7 @@ async def test_the_gone_and_the_cut_leave_the_neighbours_after_the_exchange() ->
 async def test_quorum_counts_the_members_of_my_component() -> None:
     ctx = context(Script(Round({}, gone={"p1": "dead", "p2": "left: it was tired"})), quorum=3)
     with pytest.raises(
-        QuorumLost, match=r"2 of 4 .* quorum is 3; out: p1 \(dead\), p2 \(left: it was tired\)"
+        QuorumLost, match=r"2 of 4 .* quorum is 3 \(out: p1 \(dead\), p2 \(left: it was tired\)\)"
     ):
         await ctx.exchange(None)
     graph = build("ring", ["p0", "p1", "p2", "p3"], 0)
