@@ -146,7 +146,7 @@ def test_row_1_ten_thousand_half_open_connections_from_one_address(fed: Federati
     )
     assert held <= 8
     assert grown <= 8 * 1024
-    assert joined_s < 1.0
+    assert joined_s < 1.0 * patience()
 
 
 def test_row_2_half_open_connections_from_256_addresses(fed: Federation) -> None:
@@ -172,7 +172,7 @@ def test_row_2_half_open_connections_from_256_addresses(fed: Federation) -> None
     )
     assert held <= 64
     assert grown <= 8 * 1024
-    assert back_s < 5.0
+    assert back_s < 5.0 * patience()
 
 
 def test_rows_3_and_4_slow_handshakes_and_silence_after_one(fed: Federation) -> None:
@@ -203,8 +203,8 @@ def test_rows_3_and_4_slow_handshakes_and_silence_after_one(fed: Federation) -> 
     eventually(lambda: sockets(victim.pid) <= held_before, 5, "both seats are free again")
     say(3, f"one byte a second: closed after {slow_s:.1f} s")
     say(4, f"a handshake, then silence: closed after {silent_s:.1f} s, seat free")
-    assert slow_s <= 11.0  # 10 s and a loaded machine
-    assert silent_s <= 20.0
+    assert slow_s <= 10.5 * patience()
+    assert silent_s <= 20.0 * patience()
 
 
 def test_row_10_reflection_and_self_dial(fed: Federation) -> None:
