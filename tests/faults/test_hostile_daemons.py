@@ -65,6 +65,11 @@ def member_ping_s(fed: Federation) -> float:
     return statistics.median(reply["rtt_ms"]) / 1000
 
 
+def patience() -> float:
+    """How much longer than on an idle machine things may take here, where others compute too."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Flood:
     """Opens connections from given addresses as fast as it can, and says nothing on them."""
 
