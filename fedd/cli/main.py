@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from argparse import Namespace
@@ -23,6 +24,9 @@ STARTING_S = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status of interface.md's table (argparse exits with 2 by itself)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A locale without the characters of a member's name is no reason to show nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = _parse(arguments)
         command = find_command(options.command)

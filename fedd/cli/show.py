@@ -52,11 +52,22 @@ class Output:
 def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table with aligned columns."""
     lines = [headings, *([escape(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    widths = [max(columns(line[column]) for line in lines) for column in range(len(headings))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(
+            cell + " " * (width - columns(cell)) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
         for line in lines
     ]
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes: wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width  # here, because hardly any name needs it
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def escape(text: str) -> str:

@@ -81,6 +81,17 @@ def test_members(fedctl: Any) -> None:
     assert heading.index("STATE") == a.index("alive") == b.index("dead")
 
 
+def test_wide_and_combining_characters_keep_the_columns(fedctl: Any) -> None:
+    names = ["\u65e5\u672c", "a\u0301", "abcdef"]
+    fedctl.answer("GET", "/v1/members", [MEMBERS[0] | {"name": name} for name in names])
+    lines = fedctl("members")[1].splitlines()[1:]
+    assert [line.partition(A[:16])[0] for line in lines] == [
+        "\u65e5\u672c    ",  # 4 + 2 + 2 columns
+        "a\u0301       ",
+        "abcdef  ",
+    ]
+
+
 class Seconds:
     """Stands for `time`: each pause gives the next answer, after the last one comes Ctrl-C."""
 

@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotFound, TimedOut, Unhealthy
+from fedd.cli import main as cli
 from fedd.cli.parser import COMMANDS, build_parser
 from fedd.control.client import NoDaemon
 from fedd.control.schema import ROUTES
@@ -134,6 +136,14 @@ def test_every_route_is_reached_by_a_command() -> None:
     reached = {command.name for command in COMMANDS}
     operations = {route.operation for route in ROUTES} - {"version", "algorithm"}
     assert operations <= reached
+
+
+def test_a_poor_locale_shows_what_it_can(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    fedctl.answer("GET", "/v1/inputs", [{"name": "\u65e5", "kind": "value", "value": 1}])
+    assert cli.main(["inputs"]) == 0
+    assert b"\\u65e5" in raw.getvalue()
 
 
 def test_a_closed_pipe_is_the_end() -> None:
