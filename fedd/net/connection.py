@@ -284,10 +284,13 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._send_ping()
-                self._hooks.on_up(self)
-                task_status.started()
-                await self._read_until_end()
+                try:
+                    self._send_ping()
+                    self._hooks.on_up(self)
+                    task_status.started()
+                    await self._read_until_end()
+                finally:  # cancelled or not: nobody may start a writer in a nursery that closes
+                    self.end("local")
                 # handlers may finish with what has arrived; what waits for the peer is broken anyway
                 nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
         finally:

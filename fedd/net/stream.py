@@ -20,7 +20,8 @@ class Stream(trio.abc.HalfCloseableStream):
     `send_all` returns when the bytes are encrypted and on their way to the kernel; a cancelled
     `send_all` has sent half a message, so it resets the stream. Errors are trio's:
     BrokenResourceError when the peer reset the stream or the connection ended (what arrived
-    before can still be read), ClosedResourceError after `aclose` or `reset` here.
+    before can still be read), ClosedResourceError after `aclose` or `reset` here. What each
+    operation does in each case is a table in docs/reference/streams.md, which the tests follow.
     """
 
     __slots__ = (
@@ -125,7 +126,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._sending = True
         try:
             await trio.lowlevel.checkpoint()
-            while self._core.send_window == 0 and not self._core.dead:
+            while self._core.send_window == 0 and not (self._core.dead or self._closed):
                 await self._wait_to_write()
         finally:
             self._sending = False
@@ -184,12 +185,16 @@ class Stream(trio.abc.HalfCloseableStream):
         """Give exactly `count` bytes.
 
         EOFError when the peer ended the stream before the first of them, ProtocolError when it
-        did so in their midst.
+        did so in their midst. Cancelled, it leaves what it had taken to the next call.
         """
         parts: list[bytes] = []
         missing = count
         while missing:
-            data = await self.receive_some(missing)
+            try:
+                data = await self.receive_some(missing)
+            except trio.Cancelled:
+                self.unread(b"".join(parts))
+                raise
             if not data:
                 if missing == count:
                     raise EOFError(f"{self.peer_id} ended the stream")

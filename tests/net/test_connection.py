@@ -256,3 +256,20 @@ async def test_many_small_messages_of_many_streams_share_noise_frames(
             assert len(await sink.receive_exactly(250_000)) == 250_000
             for _, there in pairs:
                 assert await there.receive_exactly(3000) == b"\x55" * 3000
+
+
+async def test_senders_cancelled_together_with_the_connection_fail_in_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for senders in range(1, 9):
+        async with running() as links:
+
+            async def send(stream: Stream) -> None:
+                while True:
+                    await stream.send_all(bytes(300_000))
+
+            for number in range(senders):
+                stream, _ = await stream_pair(links, f"/bulk/{number}")
+                links.nursery.start_soon(send, stream)
+            await trio.sleep(1)
+            links.nursery.cancel_scope.cancel()
