@@ -64,8 +64,11 @@ class Ledger(Protocol):
     async def agree(self, *, tolerance: float, iterations: int) -> Agreement:
         """Step until all survivors are known to agree within `tolerance`, or `iterations` steps were made.
 
-        All members of the run must call this in the same step with the same arguments. Afterwards
-        the run's result names the agreement's contributors and residual.
+        All members of the run must call this in the same step with the same arguments. A tolerance of
+        0 is never met: exactly `iterations` steps are made. Afterwards the run's result names the
+        agreement's contributors and residual.
+
+        Raises InvalidParameter for a negative tolerance or fewer than one iteration, and as `step`.
         """
         ...
 

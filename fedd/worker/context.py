@@ -335,9 +335,11 @@ class Books:
 
     async def agree(self, *, tolerance: float, iterations: int) -> Agreement:
         """Step until all survivors are known to agree, or `iterations` steps were made."""
-        if not tolerance > 0 or iterations < 1:
+        if not tolerance >= 0 or iterations < 1:
             raise InvalidParameter(
-                f"tolerance {tolerance} and iterations {iterations} must be positive", field="tolerance"
+                f"an agreement needs a tolerance of 0 or more and an iteration at least, not {tolerance} "
+                f"and {iterations}",
+                field="tolerance",
             )
         context, core = self._context, self._core
         known = context.members

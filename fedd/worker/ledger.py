@@ -116,7 +116,7 @@ class Window:
         """Decide: agreed if the origins are complete and their spread is within the relative tolerance."""
         closed = self._is_closed()
         spread = self.highest - self.lowest
-        within = bool((spread <= tolerance * self.magnitude).all())
+        within = tolerance > 0 and bool((spread <= tolerance * self.magnitude).all())
         return Verdict(closed and within, closed, self.origins, self.residual, self.lowest + spread / 2)
 
     def _is_closed(self) -> bool:

@@ -20,7 +20,8 @@ class AverageConsensus:
     """Every node ends at the mean of the inputs of those who stayed.
 
     Inputs are numbers or arrays of one shape; the result is float64. Stops when all survivors are known
-    to agree within `tolerance`, relative to the largest magnitude, and then all hold the same bits.
+    to agree within `tolerance`, relative to the largest magnitude, and then all hold the same bits; with
+    a tolerance of 0, after exactly `iterations`, and then each holds its own estimate.
 
     Source: P. Jesus, C. Baquero, P. S. Almeida, "Flow updating: fault-tolerant aggregation for dynamic
     networks", J. Parallel Distrib. Comput. (2015); weights: L. Xiao, S. Boyd, S. Lall, "A scheme for
@@ -30,13 +31,13 @@ class AverageConsensus:
     name: ClassVar[str] = "consensus"
     tolerance: float = field(
         default=1e-12,
-        metadata={"help": "largest difference between nodes, relative to the largest magnitude"},
+        metadata={"help": "largest difference between nodes, relative to the largest magnitude; 0: do not stop early"},
     )
     iterations: int = field(default=10000, metadata={"help": "end without agreement after this many"})
 
     def __post_init__(self) -> None:
-        if not 1e-15 <= self.tolerance <= 1:
-            raise ValueError(f"tolerance must be between 1e-15 and 1, not {self.tolerance:g}")
+        if self.tolerance != 0 and not 1e-15 <= self.tolerance <= 1:
+            raise ValueError(f"tolerance must be 0 or between 1e-15 and 1, not {self.tolerance:g}")
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations}")
 

@@ -64,6 +64,12 @@ def test_the_iteration_limit_ends_without_agreement_and_says_how_far() -> None:
         assert result.value == pytest.approx(11, abs=25 * result.residual)
 
 
+def test_a_tolerance_of_nothing_means_that_many_iterations() -> None:
+    equal = Federation(4, topology="complete").run(AverageConsensus(tolerance=0.0, iterations=50), [2.0] * 4)
+    for result in equal:
+        assert (result.rounds, result.agreed, result.value, result.residual) == (50, False, 2.0, 0.0)
+
+
 @pytest.mark.parametrize(("algorithm", "extreme"), [(Maximum(), np.maximum), (Minimum(), np.minimum)])
 @pytest.mark.parametrize("topology", ["ring", "complete"])
 def test_the_extremes_whoever_dies(algorithm: Maximum | Minimum, extreme: np.ufunc, topology: str) -> None:
@@ -120,7 +126,7 @@ def test_shapes_that_differ_are_told_with_both_shapes(algorithm: AverageConsensu
         assert "one shape" in result.error.hint
 
 
-@pytest.mark.parametrize("bad", [{"tolerance": 0.0}, {"tolerance": 2.0}, {"iterations": 0}])
+@pytest.mark.parametrize("bad", [{"tolerance": -1.0}, {"tolerance": 1e-16}, {"tolerance": 2.0}, {"iterations": 0}])
 def test_parameters_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         AverageConsensus(**bad)  # type: ignore[arg-type]

@@ -241,7 +241,7 @@ def test_without_agreement_the_dead_are_no_contributors() -> None:
     assert good(results) == [["node-00", "node-01", "node-02", "node-04"]] * 4
 
 
-@pytest.mark.parametrize(("tolerance", "iterations"), [(0.0, 5), (-1.0, 5), (float("nan"), 5), (0.1, 0)])
+@pytest.mark.parametrize(("tolerance", "iterations"), [(-1.0, 5), (-1e-9, 5), (float("nan"), 5), (0.1, 0)])
 def test_an_agreement_needs_a_tolerance_and_time(tolerance: float, iterations: int) -> None:
     async def work(ctx: RunContext) -> Message:
         return (await ctx.ledger(1.0).agree(tolerance=tolerance, iterations=iterations)).value
