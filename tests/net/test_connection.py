@@ -258,18 +258,16 @@ async def test_many_small_messages_of_many_streams_share_noise_frames(
                 assert await there.receive_exactly(3000) == b"\x55" * 3000
 
 
-async def test_senders_cancelled_together_with_the_connection_fail_in_nothing(
-    autojump_clock: trio.testing.MockClock,
+async def test_what_is_sent_while_the_connection_is_cancelled_starts_no_writer(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for senders in range(1, 9):
-        async with running() as links:
-
-            async def send(stream: Stream) -> None:
-                while True:
-                    await stream.send_all(bytes(300_000))
-
-            for number in range(senders):
-                stream, _ = await stream_pair(links, f"/bulk/{number}")
-                links.nursery.start_soon(send, stream)
-            await trio.sleep(1)
-            links.nursery.cancel_scope.cancel()
+    async with running() as links:
+        connection, _ = await connected(links)
+        assert connection._nursery is not None
+        monkeypatch.setattr(connection, "_write_batch", lambda: False)  # the socket is full
+        connection._nursery.cancel_scope.cancel()
+        while not connection.closed:
+            connection._session.ping(1)
+            connection.flush()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        assert connection.close_reason == "local"
