@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench import fairness
 
 BENCH = Path(__file__).parent
-sys.path.insert(0, str(BENCH))
-
-import fairness
 
 
 def test_a_target_that_is_missed_is_said() -> None:
