@@ -29,6 +29,9 @@ LAST_RETRY_S = 2.0
 
 OPEN_TIMEOUT_S = 10.0
 
+_MAX_ANSWERS = 64
+"""Answers that a neighbour has not taken. It asks for a few in a run's whole life."""
+
 _AT_ONCE_BYTES = 32 * 1024
 """Up to here a message is sent by whoever has it, without waking the link's task: larger ones take turns."""
 
@@ -209,24 +212,73 @@ class FrameTaker(Protocol):
 
 
 async def serve(stream: Stream, early: bytes, taker: FrameTaker, max_payload_bytes: int) -> None:
-    """Read a neighbour's frames until its stream ends. `early` are bytes that came with the preamble."""
-    peer = stream.peer_id
-    decoder = FrameDecoder(max_payload_bytes)
-    data = early
+    """Take a neighbour's frames until its stream ends. `early` are bytes that came with the preamble."""
+    inbox = _Inbox(stream, taker, max_payload_bytes)
     try:
-        while True:
-            taker.count_in(len(data))
-            for frame in decoder.receive_data(data):
-                answer = taker.on_frame(peer, frame)
-                if answer is not None:
-                    await stream.send_all(answer)
-            data = await stream.receive_some()
-            if not data:
-                await stream.aclose()
-                return
+        inbox.take(early)
+        stream.deliver_to(inbox.on_arrival)
+        inbox.on_arrival()
+        await inbox.answer_to_the_end()
+        await stream.aclose()
     except ProtocolError as error:
-        log.warning("%s broke the rules of a run: %s", peer, error.detail)
+        log.warning("%s broke the rules of a run: %s", stream.peer_id, error.detail)
         answer = encode_frame(Kind.CUT, 0, error.detail.encode()[:MAX_STATEMENT_BYTES])
         with trio.move_on_after(1.0):
             await stream.send_all(answer)
         raise
+    finally:
+        stream.deliver_to(None)
+
+
+class _Inbox:
+    """Takes the frames of one stream as they arrive, without waking a task; answers are rare and wait."""
+
+    def __init__(self, stream: Stream, taker: FrameTaker, max_payload_bytes: int) -> None:
+        self._stream = stream
+        self._taker = taker
+        self._decoder = FrameDecoder(max_payload_bytes)
+        self._answers: deque[bytes] = deque()
+        self._news = trio.Event()
+        self._taking = False
+        self._ended = False
+        self._failure: Exception | None = None
+
+    def take(self, data: bytes) -> None:
+        """Hand over the frames that `data` completes. Raises ProtocolError."""
+        self._taker.count_in(len(data))
+        for frame in self._decoder.receive_data(data):
+            answer = self._taker.on_frame(self._stream.peer_id, frame)
+            if answer is not None:
+                if len(self._answers) >= _MAX_ANSWERS:
+                    raise ProtocolError(f"{self._stream.peer_id} reads no answers")
+                self._answers.append(answer)
+
+    def on_arrival(self) -> None:
+        """Take what is there. Also called while it runs: a frame may end the very connection."""
+        if self._taking or self._ended:
+            return
+        self._taking = True
+        try:
+            while (data := self._stream.receive_nowait()) is not None:
+                if not data:
+                    self._ended = True
+                    break
+                self.take(data)
+        except Exception as error:  # whatever it is, it is this stream's: `answer_to_the_end` raises it
+            self._failure = error
+            self._ended = True
+        self._taking = False
+        if self._ended or self._answers:
+            self._news.set()
+
+    async def answer_to_the_end(self) -> None:
+        """Send the answers until the neighbour's end of the stream. Raises what ended it instead."""
+        while True:
+            self._news = trio.Event()
+            while self._answers:
+                await self._stream.send_all(self._answers.popleft())
+            if self._ended:
+                break
+            await self._news.wait()
+        if self._failure is not None:
+            raise self._failure

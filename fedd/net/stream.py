@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,6 +32,7 @@ class Stream(trio.abc.HalfCloseableStream):
         "_reader",
         "_sending",
         "_session",
+        "_sink",
         "_writer",
         "connection",
         "protocol",
@@ -45,6 +47,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._prefix = b""  # read with the negotiation's answer, belongs to the user
         self._closed = False
         self._sending = False
+        self._sink: Callable[[], None] | None = None
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
         core.user = self
@@ -181,6 +184,23 @@ class Stream(trio.abc.HalfCloseableStream):
             await self._wait_to_read()
         return self._take(max_bytes)
 
+    def receive_nowait(self) -> bytes | None:
+        """What has arrived, b"" at the peer's end, None when there is nothing. Errors as `receive_some`."""
+        core = self._core
+        if not (core.chunks or core.eof or core.dead or self._prefix or self._closed):
+            return None
+        return self._take(None)
+
+    def deliver_to(self, sink: Callable[[], None] | None) -> None:
+        """Have `sink` called at each arrival, at the end and when the stream breaks; None: no more.
+
+        For small messages that must be quick: no task is woken. It is called in the connection's reading
+        task, perhaps while it runs already, so it must neither wait nor raise; `receive_nowait` gives it
+        what is there. Call it once by hand: what came before is not told. Nobody may wait in
+        `receive_some` meanwhile.
+        """
+        self._sink = sink
+
     async def receive_exactly(self, count: int) -> bytes:
         """Give exactly `count` bytes.
 
@@ -265,6 +285,9 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def wake_reader(self) -> None:
         """Let the receiving task, if there is one, look again (for the connection)."""
+        if self._sink is not None:
+            self._sink()
+            return
         task = self._reader
         if task is not None:
             self._reader = None

@@ -258,3 +258,38 @@ async def test_send_all_waits_for_what_try_send_left_to_a_full_socket() -> None:
             connection.flush()
             with trio.fail_after(5):
                 assert await b.receive_exactly(11) == b"firstsecond"
+
+
+async def test_a_sink_is_told_of_arrivals_the_end_and_the_break() -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        c, d = await stream_pair(links)
+        got: list[bytes | None] = []
+        broken: list[Exception] = []
+
+        def take() -> None:
+            while (data := b.receive_nowait()) is not None:
+                got.append(data)
+                if not data:
+                    return
+
+        def take_broken() -> None:
+            try:
+                d.receive_nowait()
+            except trio.BrokenResourceError as error:
+                broken.append(error)
+
+        assert b.receive_nowait() is None
+        b.deliver_to(take)
+        d.deliver_to(take_broken)
+        await a.send_all(b"one")
+        await trio.testing.wait_all_tasks_blocked()
+        await a.send_all(b"two")
+        await a.send_eof()
+        c.reset()
+        await trio.testing.wait_all_tasks_blocked()
+        assert b"".join(part for part in got if part) == b"onetwo"
+        assert got[-1] == b""
+        assert len(broken) == 1
+        b.deliver_to(None)
+        d.deliver_to(None)
