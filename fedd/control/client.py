@@ -1,4 +1,4 @@
-"""The client of the control socket that fedctl itself uses. Synchronous: a socket and h11, nothing else.
+"""The client of the control socket that fedctl itself uses. Synchronous: a socket, and light imports.
 
 with Client("/run/fedd.sock") as client:
     print(client.request("GET", "/v1/status")["peer_id"])
@@ -15,10 +15,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
-import h11
-
 from fedd.api import errors as api_errors
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut, Unhealthy
+from fedd.control.plain_http import NotHttp, ReplyReader, encode_request
 from fedd.control.requests import encode_segment
 from fedd.paths import socket_address
 
@@ -64,7 +63,7 @@ class Client:
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._socket: socket.socket | None = None
-        self._http = h11.Connection(h11.CLIENT)
+        self._replies = ReplyReader(self._receive)
 
     def __enter__(self) -> Client:
         return self
@@ -77,7 +76,7 @@ class Client:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._http = h11.Connection(h11.CLIENT)
+        self._replies = ReplyReader(self._receive)
 
     def request(
         self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
@@ -87,15 +86,12 @@ class Client:
         Raises NoDaemon, TimedOut, or the error that the daemon replied with, in its class.
         """
         with self._translated():
-            response = self._exchange(method, path, body, query)
-            data = bytearray()
-            for part in self._body():
-                data += part
-                if len(data) > MAX_REPLY_BYTES:
-                    raise FeddError(f"the reply from {self._path} has more than {MAX_REPLY_BYTES} bytes")
-            self._next_cycle()
-        document = self._decode(bytes(data))
-        if response.status_code >= 400:
+            status = self._exchange(method, path, body, query)
+            data = self._whole_body()
+            if not self._replies.reusable:
+                self.close()
+        document = self._decode(data)
+        if status >= 400:
             raise _error_from(document)
         return document
 
@@ -115,12 +111,12 @@ class Client:
         self, method: str, path: str, body: Any, query: Mapping[str, str] | None
     ) -> Iterator[dict[str, Any]]:
         with self._translated():
-            response = self._exchange(method, path, body, query)
-            if response.status_code >= 400:
-                raise _error_from(self._decode(b"".join(self._body())))
+            status = self._exchange(method, path, body, query)
+            if status >= 400:
+                raise _error_from(self._decode(self._whole_body()))
             self._connected().settimeout(None)
             rest = b""
-            for part in self._body():
+            for part in self._replies.read_body():
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
                     item = self._decode(line)
@@ -131,47 +127,31 @@ class Client:
                     yield item
         raise Unhealthy("the daemon broke the stream off", hint="is it still running? see its log")
 
-    def _exchange(self, method: str, path: str, body: Any, query: Mapping[str, str] | None) -> h11.Response:
+    def _exchange(self, method: str, path: str, body: Any, query: Mapping[str, str] | None) -> int:
+        """Send a request, return the reply's status; its body is still to be read."""
         content = b"" if body is None else _encode(body)
-        sock = self._connected()
         if query:
             path += "?" + "&".join(f"{encode_segment(k)}={encode_segment(v)}" for k, v in query.items())
-        headers = [("Host", "fedd"), ("Accept", "application/json"), ("Content-Length", str(len(content)))]
-        if content:
-            headers.append(("Content-Type", "application/json"))
-        data = self._http.send(h11.Request(method=method, target=path, headers=headers)) or b""
-        data += self._http.send(h11.Data(data=content)) or b""
-        data += self._http.send(h11.EndOfMessage()) or b""
+        data = encode_request(method, path, content)
+        sock = self._connected()
         with contextlib.suppress(BrokenPipeError):  # refused early: the reply says why
             sock.sendall(data)
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Response):
-                return event
+        return self._replies.read_head(method)
 
-    def _body(self) -> Iterator[bytes]:
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return
+    def _whole_body(self) -> bytes:
+        data = bytearray()
+        for part in self._replies.read_body():
+            data += part
+            if len(data) > MAX_REPLY_BYTES:
+                self.close()
+                raise FeddError(f"the reply from {self._path} has more than {MAX_REPLY_BYTES} bytes")
+        return bytes(data)
 
-    def _next_event(self) -> Any:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            data = self._connected().recv(_READ_BYTES)
-            if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "it was closed")
-            self._http.receive_data(data)
-
-    def _next_cycle(self) -> None:
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-        else:
-            self.close()
+    def _receive(self) -> bytes:
+        data = self._connected().recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "it was closed")
+        return data
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
@@ -210,7 +190,7 @@ class Client:
                 f"the daemon at {self._path} did not answer within {self._timeout_s:g} s",
                 hint="it may be busy or stopped; see its log",
             ) from error
-        except h11.RemoteProtocolError as error:
+        except NotHttp as error:
             self.close()
             raise FeddError(
                 f"what answers at {self._path} does not speak fedd's protocol: {error}"

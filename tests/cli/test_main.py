@@ -177,7 +177,8 @@ import sys
 from fedd.cli.main import main
 main(["status"])
 heavy = {"trio", "rich", "numpy", "pluggy", "cbor2", "cryptography", "difflib", "asyncio", "http", "email"}
-print(sorted((heavy | {"shutil", "subprocess", "logging"}) & set(sys.modules)))
+heavy |= {"shutil", "subprocess", "logging", "h11", "dataclasses", "inspect", "ast"}
+print(sorted(heavy & set(sys.modules)))
 """
     environ = {**os.environ, "FEDD_SOCKET": "/nowhere/fedd.sock"}
     environ.pop("COVERAGE_PROCESS_START", None)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import socket
 import threading
@@ -191,3 +192,25 @@ def test_a_reply_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pytest.raises(FeddError, match="more than 10 bytes"),
     ):
         client.request("GET", "/v1/status")
+
+
+@pytest.mark.parametrize("answer", [reply({}), reply({}).replace(b"{}", b"{}HTTP/1.1"), reply({}, 400)])
+def test_the_connection_is_kept_only_when_it_is_clean(tmp_path: Path, answer: bytes) -> None:
+    with daemon(tmp_path, answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as (path, _):
+        client = Client(path)
+        with contextlib.suppress(FeddError):
+            client.request("GET", "/v1/status")
+    (tmp_path / "fedd.sock").unlink()
+    with daemon(tmp_path, reply(1)) as (path, _), client:
+        assert client.request("GET", "/v1/status") == 1
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_rubbish_in_the_midst_of_a_stream(tmp_path: Path, status: int) -> None:
+    answer = chunked(b'{"kind": "a"}\n', end=False).replace(b"200", b"%d" % status) + b"rubbish\r\n"
+    with (
+        daemon(tmp_path, answer) as (path, _),
+        Client(path) as client,
+        pytest.raises(FeddError, match="does not speak fedd's protocol: a chunk begins with b'rubbish'"),
+    ):
+        list(client.stream("GET", "/v1/events"))
