@@ -36,7 +36,7 @@ def encode_frame(header: dict[str, Any], body: Sequence[bytes | memoryview] = ()
     InvalidMessage when the header holds something that cannot travel or is longer than MAX_HEADER_BYTES.
     """
     lengths = [part.nbytes if isinstance(part, memoryview) else len(part) for part in body]
-    encoded = codec.encode([header, lengths])
+    encoded = codec.encode([header, lengths], canonical=False)
     if len(encoded) > MAX_HEADER_BYTES:
         raise InvalidMessage(f"a frame's header has {len(encoded)} bytes, more than {MAX_HEADER_BYTES}")
     return [_PREFIX.pack(len(encoded), sum(lengths)) + encoded, *body]
@@ -56,6 +56,7 @@ class PipeDecoder:
         self._lengths: list[int] = []
         self._body: bytearray | None = None
         self._body_filled = 0
+        self._taken = 0
         self._error = ""
 
     @property
@@ -71,6 +72,10 @@ class PipeDecoder:
         view = memoryview(data)
         try:
             while view:
+                if not self._head and self._body is None and (frame := self._whole(view)) is not None:
+                    frames.append(frame)
+                    view = view[self._taken :]
+                    continue
                 taken = self._fill_head(view) if self._body is None else self._fill_body(view, self._body)
                 view = view[taken:]
                 if self._body is not None and self._body_filled == len(self._body):
@@ -79,6 +84,20 @@ class PipeDecoder:
             self._error = error.detail
             raise
         return frames
+
+    def _whole(self, view: memoryview) -> Frame | None:
+        """The frame at the beginning of `view` if all of it is there, as small ones are: read in one go."""
+        if len(view) < _PREFIX.size:
+            return None
+        header_bytes, body_bytes = _PREFIX.unpack_from(view)
+        self._check_sizes(header_bytes, body_bytes)
+        body_at = _PREFIX.size + header_bytes
+        end = body_at + body_bytes
+        if len(view) < end:
+            return None
+        header, lengths = self._read_header(view[_PREFIX.size : body_at], body_bytes)
+        self._taken = end
+        return Frame(header, _parts(bytes(view[body_at:end]), lengths))
 
     def _fill_head(self, view: memoryview) -> int:
         taken = view[: self._head_bytes - len(self._head)]
@@ -89,7 +108,9 @@ class PipeDecoder:
                 self._check_sizes(header_bytes, body_bytes)
                 self._head_bytes += header_bytes
             else:
-                self._read_header(body_bytes)
+                content = memoryview(self._head)[_PREFIX.size :]
+                self._header, self._lengths = self._read_header(content, body_bytes)
+                self._body, self._body_filled = bytearray(body_bytes), 0
         return len(taken)
 
     def _check_sizes(self, header_bytes: int, body_bytes: int) -> None:
@@ -100,9 +121,9 @@ class PipeDecoder:
                 f"a frame claims {header_bytes + body_bytes} bytes, more than {self._max_frame_bytes}"
             )
 
-    def _read_header(self, body_bytes: int) -> None:
+    def _read_header(self, encoded: memoryview, body_bytes: int) -> tuple[dict[str, Any], list[int]]:
         try:
-            content = codec.decode(memoryview(self._head)[_PREFIX.size :], max_bytes=MAX_HEADER_BYTES)
+            content = codec.decode(encoded, max_bytes=MAX_HEADER_BYTES)
         except InvalidMessage as error:
             raise ProtocolError(f"a frame's header is malformed: {error.detail}") from None
         if not (isinstance(content, list) and len(content) == 2):
@@ -112,8 +133,7 @@ class PipeDecoder:
             raise ProtocolError("a frame's header is not [fields, lengths]")
         if not all(type(n) is int and n >= 0 for n in lengths) or sum(lengths) != body_bytes:
             raise ProtocolError("the lengths of a frame's parts do not add up to its body")
-        self._header, self._lengths = header, lengths
-        self._body, self._body_filled = bytearray(body_bytes), 0
+        return header, lengths
 
     def _fill_body(self, view: memoryview, body: bytearray) -> int:
         taken = view[: len(body) - self._body_filled]
@@ -122,12 +142,16 @@ class PipeDecoder:
         return len(taken)
 
     def _finish(self, body: bytearray) -> Frame:
-        parts: list[memoryview] = []
-        offset = 0
-        whole = memoryview(body).toreadonly()
-        for length in self._lengths:
-            parts.append(whole[offset : offset + length])
-            offset += length
-        frame = Frame(self._header, parts)
+        frame = Frame(self._header, _parts(body, self._lengths))
         self._head, self._head_bytes, self._body = bytearray(), _PREFIX.size, None
         return frame
+
+
+def _parts(body: bytes | bytearray, lengths: list[int]) -> list[memoryview]:
+    parts: list[memoryview] = []
+    offset = 0
+    whole = memoryview(body).toreadonly()
+    for length in lengths:
+        parts.append(whole[offset : offset + length])
+        offset += length
+    return parts

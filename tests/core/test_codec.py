@@ -446,3 +446,13 @@ def test_another_implementation_reads_ours() -> None:
         78,
         bytes(8),
     )
+
+
+def test_what_nobody_signs_may_keep_its_order() -> None:
+    value = {"b": [1, memoryview(b"xy")], "a": ArrayView("uint8", (2,), b"\x01\x02")}
+    loose = encode(value, canonical=False)
+    assert loose != encode(value)
+    back = decode(loose)
+    assert (list(back), back["b"], bytes(back["a"].data)) == (["b", "a"], [1, b"xy"], b"\x01\x02")
+    with pytest.raises(InvalidMessage, match="canonical"):
+        decode(loose, canonical=True)
