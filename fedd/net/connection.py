@@ -47,6 +47,10 @@ HANDLER_GRACE_S: Final = 5.0
 RETIRE_S: Final = 10.0
 """How long a peer that does not say so may still open streams on a connection given up here."""
 
+RETIRED_STREAMS_S: Final = 60.0
+"""How long streams on such a connection may go on. What needs a link has long moved to the new one; a peer
+that never ends its streams must not hold a seat for ever."""
+
 CLOSE_S: Final = 1.0
 """How long a closing connection waits for the kernel to take what was sent last."""
 
@@ -227,8 +231,9 @@ class Connection:
             # until the peer says that it knows, it may open streams in good faith
             while not (self._session.peer_gone_away or self.closed):
                 await self._changed()
-        while self._session.streams:
-            await self._changed()
+        with trio.move_on_after(RETIRED_STREAMS_S):
+            while self._session.streams:
+                await self._changed()
         self.end("local")
 
     async def _changed(self) -> None:

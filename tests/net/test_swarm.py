@@ -20,6 +20,7 @@ from fedd.api.errors import (
     Unhealthy,
 )
 from fedd.net import connection as connection_module
+from fedd.net.connection import RETIRED_STREAMS_S
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm, SwarmLimits
 from fedd.net.transport import Address, MemoryNetwork
@@ -331,6 +332,18 @@ async def test_a_cut_link_is_seen_at_both_ends(autojump_clock: Clock) -> None:
             await connection.measure_rtt()
         await connection.aclose()
         connection.retire()
+
+
+async def test_a_peer_that_never_ends_its_streams_loses_a_retired_connection(autojump_clock: Clock) -> None:
+    async with running() as links:
+        connection, _ = await connected(links)
+        a, b = await stream_pair(links)
+        connection.retire()
+        await trio.sleep(RETIRED_STREAMS_S / 2)
+        await a.send_all(b"still")
+        assert await b.receive_exactly(5) == b"still"
+        await trio.sleep(RETIRED_STREAMS_S)
+        assert connection.closed
 
 
 async def test_ending_a_swarm_ends_its_connections(autojump_clock: Clock) -> None:
