@@ -12,7 +12,6 @@ from fedd.api.errors import FeddError
 from fedd.cli.parser import build_parser, find_command
 from fedd.cli.show import Output, escape
 from fedd.control.client import Client, NoDaemon
-from fedd.control.schema import EXIT_INTERRUPTED, EXIT_NO_DAEMON, error_kind
 from fedd.paths import default_socket
 
 _OPTIONS = ("--socket", "--json", "--help", "-h", "--version")
@@ -39,16 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as interrupt:
-        note = str(interrupt) or "interrupted"
-        return _fail(note, "", EXIT_INTERRUPTED)
+        return _fail(interrupt)
     except BrokenPipeError:
         # Whoever read our output has seen enough, as in `fedctl events | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except NoDaemon as error:
-        return _fail(error.detail, error.hint, EXIT_NO_DAEMON)
     except FeddError as error:
-        return _fail(error.detail, error.hint, error_kind(error.code).exit_code)
+        return _fail(error)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
@@ -67,7 +63,14 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     return options
 
 
-def _fail(detail: str, hint: str, status: int) -> int:
-    tail = f" - {hint}" if hint else ""
-    sys.stderr.write(f"fedctl: {escape(detail + tail)}\n")
+def _fail(error: KeyboardInterrupt | FeddError) -> int:
+    # Here, because what succeeds needs nothing of the API's table.
+    from fedd.control.schema import EXIT_INTERRUPTED, EXIT_NO_DAEMON, error_kind
+
+    if isinstance(error, KeyboardInterrupt):
+        note, status = str(error) or "interrupted", EXIT_INTERRUPTED
+    else:
+        note = f"{error.detail} - {error.hint}" if error.hint else error.detail
+        status = EXIT_NO_DAEMON if isinstance(error, NoDaemon) else error_kind(error.code).exit_code
+    sys.stderr.write(f"fedctl: {escape(note)}\n")
     return status

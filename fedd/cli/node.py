@@ -11,7 +11,6 @@ from typing import Any
 from fedd.api.errors import InvalidParameter
 from fedd.cli.show import Output, count_bytes, seconds, short, table_lines
 from fedd.control.client import Client, path_of
-from fedd.control.requests import match
 
 MEMBER_HEADINGS = ("NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS")
 
@@ -141,6 +140,8 @@ def do_events(client: Client, options: Namespace, out: Output) -> int:
 
 def do_api(client: Client, options: Namespace, out: Output) -> int:
     """A request as it is; always replies in JSON."""
+    from fedd.control.requests import match  # here, because no other command needs the table of routes
+
     body = None
     if options.body is not None:
         try:

@@ -17,8 +17,7 @@ from typing import Any, ClassVar, cast
 
 from fedd.api import errors as api_errors
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut, Unhealthy
-from fedd.control.plain_http import NotHttp, ReplyReader, encode_request
-from fedd.control.requests import encode_segment
+from fedd.control.plain_http import NotHttp, ReplyReader, encode_request, encode_segment
 from fedd.paths import socket_address
 
 # The daemon's own deadlines are shorter: joining, the longest, gives up after 20 s unless told otherwise.

@@ -46,6 +46,18 @@ def encode_request(method: str, target: str, content: bytes) -> bytes:
     return head.encode("ascii") + b"\r\n" + content
 
 
+def encode_segment(text: str) -> str:
+    """Percent-encode what may not stand in one segment of a path. Raises InvalidParameter on no UTF-8."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:  # bytes of the command line that are no UTF-8
+        raise InvalidParameter(f"{text!r} is not UTF-8") from error
+    return "".join(
+        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-_.~") else f"%{byte:02X}"
+        for byte in data
+    )
+
+
 class ReplyReader:
     """Reads replies off one connection, one after the other: `read_head`, then `read_body` to its end."""
 

@@ -81,18 +81,6 @@ def decode_segment(text: str) -> str:
         raise InvalidParameter(f"{text!r} is not UTF-8", field="path") from error
 
 
-def encode_segment(text: str) -> str:
-    """Percent-encode what may not stand in one segment of a path. Raises InvalidParameter on no UTF-8."""
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:  # bytes of the command line that are no UTF-8
-        raise InvalidParameter(f"{text!r} is not UTF-8") from error
-    return "".join(
-        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-_.~") else f"%{byte:02X}"
-        for byte in data
-    )
-
-
 def _match_path(template: str, segments: list[str]) -> dict[str, str] | None:
     parts = template.split("/")[1:]
     if len(parts) != len(segments):

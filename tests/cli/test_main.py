@@ -177,7 +177,7 @@ import sys
 from fedd.cli.main import main
 main(["status"])
 heavy = {"trio", "rich", "numpy", "pluggy", "cbor2", "cryptography", "difflib", "asyncio", "http", "email"}
-heavy |= {"shutil", "subprocess", "logging", "h11", "dataclasses", "inspect", "ast"}
+heavy |= {"shutil", "subprocess", "logging", "h11", "dataclasses", "inspect", "ast", "fedd.control.requests"}
 print(sorted(heavy & set(sys.modules)))
 """
     environ = {**os.environ, "FEDD_SOCKET": "/nowhere/fedd.sock"}

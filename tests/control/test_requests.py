@@ -3,12 +3,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import FeddError, InvalidParameter, NotFound
+from fedd.control.plain_http import encode_segment
 from fedd.control.requests import (
     MethodNotAllowed,
     check_body,
     check_query,
     decode_segment,
-    encode_segment,
     match,
 )
 from fedd.control.schema import ERRORS, ROUTES, error_document, error_kind
