@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from multiaddr import Multiaddr
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
@@ -88,6 +92,53 @@ def test_binary_addresses() -> None:
         assert parse_multiaddr(multiaddr_from_bytes(binary)) == parse_multiaddr(text)
     with pytest.raises(InvalidParameter, match="not a binary multiaddress"):
         multiaddr_from_bytes(b"\xff\xff\xff")
+
+
+HOSTS = st.one_of(
+    st.tuples(st.just("ip4"), st.ip_addresses(v=4).map(str)),
+    st.tuples(st.just("ip6"), st.ip_addresses(v=6).map(lambda address: address.exploded)),
+    st.tuples(st.sampled_from(["ip4", "ip6"]), st.text("0123456789abcdef:.", max_size=16)),
+    st.tuples(
+        st.sampled_from(["dns", "dns4", "dns6"]), st.from_regex(r"[a-z]{1,8}(\.[a-z]{1,8})?", fullmatch=True)
+    ),
+)
+NUMBERS = st.one_of(st.integers(0, 70_000).map(str), st.sampled_from(["", "-1", "00", "0080", "x", "1.0"]))
+COMMON_FORMS = st.one_of(
+    st.builds(lambda host, port: f"/{host[0]}/{host[1]}/tcp/{port}", HOSTS, NUMBERS),
+    NUMBERS.map(lambda number: f"/memory/{number}"),
+)
+ENDS = st.sampled_from(["", "/", f"/p2p/{PEER}", "/p2p/", "/p2p/nonsense", f"/p2p/{PEER[:-1]}"])
+
+
+@given(COMMON_FORMS, ENDS)
+@example("/ip4/01.2.3.4/tcp/1", "")
+@example("/ip6/::ffff:1.2.3.4/tcp/1", "")
+@example("/ip4/1.2.3/tcp/1", "")
+@settings(max_examples=100, deadline=None)
+def test_the_common_forms_mean_what_the_package_says(start: str, end: str) -> None:
+    try:
+        expected = Multiaddr(start + end).to_bytes()
+    except (ValueError, LookupError):
+        with pytest.raises(FeddError):
+            parse_multiaddr(start + end)
+    else:
+        assert multiaddr_to_bytes(parse_multiaddr(start + end)) == expected
+
+
+def test_a_daemon_that_sees_common_addresses_does_not_load_the_package() -> None:
+    program = (
+        "import sys, fedd.daemon\n"
+        "from fedd.config import load\n"
+        "from fedd.net.transport import multiaddr_from_bytes, multiaddr_to_bytes, parse_multiaddr\n"
+        f"address = '/ip4/127.0.0.1/tcp/4001/p2p/{PEER}'\n"
+        "load(None, {'name': 'a', 'listen': ['/ip6/::1/tcp/0'], 'connect': [address]})\n"
+        "for text in (address, '/ip6/::1/tcp/1', '/dns4/localhost/tcp/1', '/dns/a/tcp/2', '/memory/1'):\n"
+        "    multiaddr_to_bytes(parse_multiaddr(text))\n"
+        "multiaddr_from_bytes(multiaddr_to_bytes(parse_multiaddr('/ip4/127.0.0.1/tcp/1')))\n"
+        "print(sorted({'multiaddr', 'netaddr', 'numpy', 'pluggy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
 
 
 def test_wildcards() -> None:
