@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -209,6 +210,7 @@ class Daemon:
             while True:
                 self._plugins_wanted = trio.Event()
                 await self._load_plugins()
+                release_free_memory()
                 await self._plugins_wanted.wait()
 
     async def shut_down(self) -> None:
@@ -316,6 +318,16 @@ class Daemon:
         self.identifier.refresh()  # a member may speak more protocols than a stranger
         why = f": {change.reason}" if change.reason else ""
         logger.info("%s (%s) is %s%s", name or "a member", change.peer_id, change.new, why)
+
+
+def release_free_memory() -> None:
+    """Give the kernel what malloc holds unused; where libc has no malloc_trim(3), do nothing.
+
+    Starting leaves 0.5 MiB of it behind. ctypes costs nothing here: trio has loaded it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 async def listen(swarm: Swarm, addresses: Sequence[str], state: StateDirectory) -> None:
