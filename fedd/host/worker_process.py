@@ -222,11 +222,11 @@ class WorkerProcess:
     async def _read(self, on_frame: Callable[[Frame], None], enough: Callable[[], bool]) -> None:
         buffer = bytearray(_READ_BYTES)
         view = memoryview(buffer)
-        while not enough():
+        while not (enough() or self._closed):
             try:
+                await trio.lowlevel.wait_readable(self._pipe.fileno())
                 count = self._pipe.recv_into(view)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._pipe.fileno())
                 continue
             except OSError:
                 return
@@ -234,8 +234,6 @@ class WorkerProcess:
                 return
             for frame in self._decoder.receive_data(view[:count]):
                 on_frame(frame)
-            if count == _READ_BYTES:  # much is coming: let others have their turn
-                await trio.lowlevel.checkpoint()
 
     async def _keep_what_it_prints(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - asked for by PIPE

@@ -348,12 +348,13 @@ class Books:
         try:
             for made in range(1, iterations + 1):
                 await self.step()
-                context.report(residual=core.residual)
                 verdict = core.close_window(tolerance)
                 if verdict is None:
                     continue
                 known = core.peers_of(verdict.origins)
                 residual = verdict.residual
+                if isfinite(residual):
+                    context.report(residual=residual)
                 if verdict.agreed:
                     value = verdict.value.reshape(core.shape)
                     context._name_contributors(known, residual)

@@ -169,11 +169,6 @@ class LedgerCore:
         return self._x.reshape(self.shape).copy()
 
     @property
-    def residual(self) -> float:
-        """The relative spread heard of so far in this window; infinite outside of an agreement."""
-        return float("inf") if self.window is None else self.window.residual
-
-    @property
     def window_length(self) -> int:
         """Exchanges in a window."""
         return max(1, len(self._members) - 1)
