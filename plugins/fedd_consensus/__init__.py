@@ -31,7 +31,7 @@ class AverageConsensus:
     name: ClassVar[str] = "consensus"
     tolerance: float = field(
         default=1e-12,
-        metadata={"help": "largest difference between nodes, relative to the largest magnitude; 0: do not stop early"},
+        metadata={"help": "largest relative difference between nodes; 0: do not stop early"},
     )
     iterations: int = field(default=10000, metadata={"help": "end without agreement after this many"})
 

@@ -126,7 +126,9 @@ def test_shapes_that_differ_are_told_with_both_shapes(algorithm: AverageConsensu
         assert "one shape" in result.error.hint
 
 
-@pytest.mark.parametrize("bad", [{"tolerance": -1.0}, {"tolerance": 1e-16}, {"tolerance": 2.0}, {"iterations": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"tolerance": -1.0}, {"tolerance": 1e-16}, {"tolerance": 2.0}, {"iterations": 0}]
+)
 def test_parameters_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         AverageConsensus(**bad)  # type: ignore[arg-type]
