@@ -302,8 +302,10 @@ async def test_a_client_that_does_not_read_its_reply_loses_its_connection(
 
 async def test_idle_clients_do_not_lock_anybody_out(nursery: trio.Nursery) -> None:
     api = Api(ServerLimits(connections=8, reserved=2))
-    idle = [api.connect(nursery, STRANGER if index % 2 else ME) for index in range(50)]
-    await trio.testing.wait_all_tasks_blocked()
+    idle = []
+    for index in range(50):  # one after the other: trio starts tasks in any order
+        idle.append(api.connect(nursery, STRANGER if index % 2 else ME))
+        await trio.testing.wait_all_tasks_blocked()
     for uid in (ME, STRANGER):
         assert (await answer(api.connect(nursery, uid), head("GET", "/v1/status")))[0] == 200
     for client in idle:
