@@ -523,6 +523,13 @@ def test_pins_are_told_to_the_other_end() -> None:
     assert one.unpin("a", 0.4) == []
 
 
+def test_records_for_which_there_is_no_room_are_counted() -> None:
+    one = core()
+    assert one.refused_records == 0
+    one._database.refused += 1
+    assert one.refused_records == 1
+
+
 def test_databases_are_compared_by_hash_then_versions_then_rows() -> None:
     one = core()
     one.link_up("a", False, 0.0)
