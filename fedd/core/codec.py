@@ -238,8 +238,9 @@ def _check(value: Any) -> bool:
         for item in level:
             kind = type(item)
             if kind is dict:
-                _check_keys(item)
-                inner += item.values()
+                if item:  # tens of thousands of empty ones are a known attack
+                    _check_keys(item)
+                    inner += item.values()
             elif kind is list or kind is tuple:
                 inner += item
         level = inner

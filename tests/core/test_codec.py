@@ -384,22 +384,15 @@ BOMBS = {
 }
 
 
-YARDSTICK_S = 0.010
-"""What 200,000 empty dicts cost on the processor for which the bound of 50 ms was set."""
-
-
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_bomb_costs_time_or_memory(name: str) -> None:
     bomb = BOMBS[name]
     limit = max(len(bomb), MAX_MESSAGE_BYTES)
-    seconds, yardstick = [], []
+    seconds = []
     for _ in range(3):  # CPU time of this process; the best of three, for other work disturbs the caches
         started = time.process_time()
         _defuse(bomb, limit)
-        middle = time.process_time()
-        sum(map(len, [{} for _ in range(200_000)]))
-        seconds.append(middle - started)
-        yardstick.append(time.process_time() - middle)
+        seconds.append(time.process_time() - started)
     tracemalloc.start()
     try:
         _defuse(bomb, limit)
@@ -407,8 +400,7 @@ def test_no_bomb_costs_time_or_memory(name: str) -> None:
     finally:
         tracemalloc.stop()
     if sys.gettrace() is None:  # a coverage tracer triples the time
-        slowness = max(1.0, min(yardstick) / YARDSTICK_S)
-        assert min(seconds) <= 0.05 * slowness
+        assert min(seconds) <= 0.05
     assert peak <= 6 * 2**20 + len(bomb)
 
 
