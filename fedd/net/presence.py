@@ -42,8 +42,9 @@ logger = logging.getLogger("fedd.net.presence")
 # A timer this late means that the process did not run: let the readers drain the sockets before any verdict.
 LATE_S: Final = 0.25
 DRAIN_S: Final = 0.05
-# A burst of changes costs one write to the disk.
-SAVE_AFTER_S: Final = 1.0
+# The first change is on disk at once: a power cut right after a join must not lose the way back. A burst of
+# them costs one write more.
+SAVE_EVERY_S: Final = 1.0
 GOODBYE_S: Final = 1.0
 # Certificates that were verified once, one a member.
 MAX_CHECKED: Final = 4096
@@ -124,6 +125,7 @@ class Presence:
         self._notice_observers: list[Callable[[str], None]] = []
         self._waiting: list[Dial] = []
         self._save_due = trio.Event()
+        self._saved_at = float("-inf")
         self._armed = float("-inf")
         self._wake = trio.Event()
         self._news = trio.Event()
@@ -351,7 +353,7 @@ class Presence:
         """Drive membership until cancelled."""
         async with trio.open_nursery() as nursery:
             self._table.nursery = nursery
-            nursery.start_soon(self._save_known)
+            nursery.start_soon(self._save_later)
             waiting, self._waiting = self._waiting, []
             for dial in waiting:
                 nursery.start_soon(self._table.dial, dial.peer, dial.addresses)
@@ -419,24 +421,32 @@ class Presence:
             logger.error("cannot store this node's epoch: %s", error)
 
     def _tell(self, change: MemberChange) -> None:
-        self._save_due.set()
+        if self._clock() < self._saved_at + SAVE_EVERY_S:
+            self._save_due.set()
+        else:
+            self._save_known()
         for observer in self._observers:
             try:
                 observer(change)
             except Exception:  # an observer's mistake must not cost the federation
                 logger.exception("an observer of members failed at %s", change)
 
-    async def _save_known(self) -> None:
-        """Keep the file of known members current, a moment after each change."""
+    async def _save_later(self) -> None:
+        """Write what changed while the last write was still fresh."""
         while True:
             await self._save_due.wait()
-            await trio.sleep(SAVE_AFTER_S)
-            self._save_due = trio.Event()
-            if self._core is not None:
-                try:
-                    self._known.save(self._core)
-                except FeddError as error:
-                    logger.warning("cannot keep the known members: %s", error)
+            await trio.sleep(max(0.0, self._saved_at + SAVE_EVERY_S - self._clock()))
+            self._save_known()
+
+    def _save_known(self) -> None:
+        """Bring the file of known members up to date."""
+        self._save_due = trio.Event()
+        self._saved_at = self._clock()
+        if self._core is not None:
+            try:
+                self._known.save(self._core)
+            except FeddError as error:
+                logger.warning("cannot keep the known members: %s", error)
 
     # -- what the links tell
 

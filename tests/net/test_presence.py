@@ -161,6 +161,21 @@ async def test_all_restart_and_find_each_other_without_an_invite(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_power_cut_the_moment_that_joining_worked_loses_nobody(autojump_clock: MockClock) -> None:
+    async with nodes(3) as members, trio.open_nursery() as nursery:
+        members[0].admission.init("plant7")
+        token = members[0].admission.invite(uses=2).token
+        for node in members[1:]:
+            await node.admission.join(token)
+        for node in members:
+            node.kill()
+        await trio.sleep(1)
+        for node in members:
+            await node.start(nursery)
+        await until(lambda: all_alive(members), 3.0)
+        nursery.cancel_scope.cancel()
+
+
 async def test_who_comes_back_to_nobody_says_whom_it_misses_and_remembers_them(
     autojump_clock: MockClock,
 ) -> None:
