@@ -8,7 +8,8 @@ import pytest
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotFound, TimedOut, Unhealthy
 from fedd.cli import main as cli
-from fedd.cli.parser import COMMANDS, build_parser
+from fedd.cli.parser import build_parser
+from fedd.cli.table import COMMANDS
 from fedd.control.client import NoDaemon
 from fedd.control.schema import ROUTES
 

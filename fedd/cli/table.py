@@ -1,0 +1,283 @@
+"""fedctl's commands as one table; the parser and the reference page are made from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Argument(NamedTuple):
+    """One argument of a command: its flags or name, its help, and what argparse needs besides."""
+
+    flags: tuple[str, ...]
+    help: str
+    options: dict[str, Any]
+
+
+class Command(NamedTuple):
+    """One command. The function of its name in `fedd.cli.<module>` does it."""
+
+    name: str
+    module: str
+    summary: str
+    examples: str
+    arguments: tuple[Argument, ...] = ()
+    detail: str = ""
+
+
+def _arg(*flags: str, help: str, **options: Any) -> Argument:
+    return Argument(flags, help, options)
+
+
+_RUN = _arg("run", help="a run's id, or the beginning of it", metavar="RUN")
+_PEER = _arg("peer", help="a name, or an unambiguous prefix of a peer id", metavar="PEER")
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "status",
+        "node",
+        "show this node",
+        """
+  fedctl status
+  fedctl --socket a/fedd.sock status --json""",
+    ),
+    Command(
+        "members",
+        "node",
+        "list everyone known, this node included",
+        """
+  fedctl members
+  fedctl members --watch
+  fedctl members --json | jq -r '.[] | select(.state == "dead") | .name'""",
+        (
+            _arg(
+                "--watch",
+                help="go on and show every change; with --json the whole list a line",
+                action="store_true",
+            ),
+        ),
+    ),
+    Command(
+        "init",
+        "federation",
+        "begin a federation on this node",
+        """
+  fedctl init plant7
+  fedctl invite            # then let others in""",
+        (_arg("federation", help="its name", metavar="FEDERATION"),),
+    ),
+    Command(
+        "invite",
+        "federation",
+        "print a token that lets others in",
+        """
+  fedctl invite
+  TOKEN=$(fedctl invite --uses 2 --expires 2h)
+  fedctl invite | ssh board fedctl join -""",
+        (
+            _arg("--uses", help="how many may join with it (default: 1)", type=int, metavar="N", default=1),
+            _arg(
+                "--expires",
+                help="how long it is good, such as 90s, 30m, 2h, 1d (default: 1h)",
+                metavar="TIME",
+                default="1h",
+            ),
+        ),
+        "A token is a secret. It is also gone when this daemon restarts.",
+    ),
+    Command(
+        "join",
+        "federation",
+        "join the federation that a token invites to",
+        """
+  fedctl join fedd1-...
+  fedctl join token.txt
+  ssh plant7 fedctl invite | fedctl join -      # keeps it out of the process list""",
+        (_arg("token", help="the token, a file that holds it, or - for standard input", metavar="TOKEN"),),
+        "Returns when this node is a member and linked.",
+    ),
+    Command(
+        "leave",
+        "federation",
+        "leave the federation for good",
+        """
+  fedctl leave""",
+        detail="The others see this node as left, not as dead. Coming back takes a new token.",
+    ),
+    Command(
+        "links",
+        "links",
+        "list this node's links: age, round trip, bytes and rates, streams, windows",
+        """
+  fedctl links
+  fedctl links --json | jq '.[] | {name, rtt_ms, streams}'""",
+        detail="Takes half a second, in which the rates are measured.",
+    ),
+    Command(
+        "limits",
+        "links",
+        "list every bound of the daemon: in use, at most, how often reached",
+        """
+  fedctl limits
+  fedctl limits --json | jq '.[] | select(.reached > 0)'""",
+    ),
+    Command(
+        "connect",
+        "node",
+        "link to a peer and keep the link",
+        """
+  fedctl connect /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW...""",
+        (_arg("address", help="where it listens, with /p2p/ and its peer id", metavar="MULTIADDR"),),
+    ),
+    Command(
+        "disconnect",
+        "node",
+        "drop a link, and keep it no longer",
+        """
+  fedctl disconnect b""",
+        (_PEER,),
+    ),
+    Command(
+        "ping",
+        "node",
+        "measure round trips to a linked peer",
+        """
+  fedctl ping b
+  fedctl ping 12D3KooWQ -c 10""",
+        (_PEER, _arg("-c", help="how many (default: 3)", dest="count", type=int, metavar="N", default=3)),
+    ),
+    Command(
+        "plugins",
+        "catalog",
+        "list plugins, those that failed to load with the reason",
+        """
+  fedctl plugins""",
+        detail="Plugins run with the daemon's rights: install only what you trust.",
+    ),
+    Command(
+        "algorithms",
+        "catalog",
+        "list what can run here, or one algorithm with its parameters",
+        """
+  fedctl algorithms
+  fedctl algorithms consensus""",
+        (_arg("name", help="one algorithm, with parameters, types and defaults", metavar="NAME", nargs="?"),),
+    ),
+    Command(
+        "inputs",
+        "catalog",
+        "list the inputs of this device",
+        """
+  fedctl inputs""",
+    ),
+    Command(
+        "set",
+        "catalog",
+        "make or replace a constant input",
+        """
+  fedctl set temp 20.5
+  fedctl set point '[1.0, 2.5, 3.0]'
+  fedctl set name '"north"'""",
+        (
+            _arg("input", help="its name", metavar="INPUT"),
+            _arg("value", help="a JSON value: number, string, nested lists", metavar="VALUE"),
+        ),
+    ),
+    Command(
+        "run",
+        "runs",
+        "start a run, follow it and show its result",
+        """
+  fedctl run consensus --input temp
+  fedctl run consensus tolerance=1e-6 iterations=500 --input temp --topology ring
+  fedctl run regression --input table --members a,b,c --quorum 60%
+  RUN=$(fedctl run consensus --input temp --detach)""",
+        (
+            _arg("algorithm", help="see `fedctl algorithms`", metavar="ALGORITHM"),
+            _arg(
+                "parameters", help="parameters of the algorithm", metavar="key=value", nargs="*", default=[]
+            ),
+            _arg("--input", help="the input that each member reads", metavar="NAME"),
+            _arg("--topology", help="complete, ring or random-regular:K (default: by size)", metavar="T"),
+            _arg(
+                "--members", help="who takes part besides this node (default: everyone alive)", metavar="A,B"
+            ),
+            _arg("--quorum", help="how many must take part and stay (default: a majority)", metavar="N|P%"),
+            _arg(
+                "--contract",
+                help="what counts when a member dies (default: survivors)",
+                metavar="C",
+                default=None,
+            ),
+            _arg("--seed", help="of everything random in the run", type=int, metavar="N"),
+            _arg("--pace", help="no round is shorter", type=float, metavar="SECONDS"),
+            _arg("--detach", help="print the run's id and return at once", action="store_true"),
+        ),
+        "Ctrl-C leaves the run running: `fedctl watch` follows it, `fedctl stop` ends it.",
+    ),
+    Command(
+        "runs",
+        "runs",
+        "list the runs that this node takes or took part in",
+        """
+  fedctl runs""",
+    ),
+    Command(
+        "show",
+        "runs",
+        "show one run and its result",
+        """
+  fedctl show 3f9a
+  fedctl show 3f9a --json | jq .value""",
+        (_RUN,),
+    ),
+    Command(
+        "watch",
+        "runs",
+        "follow a run to its result",
+        """
+  fedctl watch 3f9a
+  fedctl watch 3f9a --json      # one document a line""",
+        (_RUN,),
+    ),
+    Command(
+        "stop",
+        "runs",
+        "stop a run on every member",
+        """
+  fedctl stop 3f9a""",
+        (_RUN,),
+    ),
+    Command(
+        "events",
+        "node",
+        "print what happens on this node, as it happens",
+        """
+  fedctl events
+  fedctl events --since 0       # from the oldest that is kept""",
+        (_arg("--since", help="begin after this number; 0 for all that is kept", type=int, metavar="N"),),
+    ),
+    Command(
+        "demo",
+        "demo",
+        "real daemons on this machine solve a real problem together, and one of them dies",
+        """
+  fedctl demo
+  fedctl demo --nodes 8 --json""",
+        (_arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),),
+        "Needs no daemon, no network and no download; everything is torn down at the end.",
+    ),
+    Command(
+        "api",
+        "node",
+        "send a request to the control API as it is",
+        """
+  fedctl api GET /v1/status
+  fedctl api PUT /v1/inputs/temp '{"value": 20.5}'
+  fedctl api GET '/v1/events?since=0'""",
+        (
+            _arg("method", help="GET, POST, PUT or DELETE", metavar="METHOD"),
+            _arg("path", help="begins with /v1/", metavar="PATH"),
+            _arg("body", help="the request's JSON", metavar="JSON", nargs="?"),
+        ),
+    ),
+)
