@@ -6,6 +6,8 @@ import logging
 import re
 from collections.abc import Callable
 
+import trio
+
 from fedd.api.errors import FeddError
 from fedd.core import codec
 from fedd.core.identity import peer_id_from_bytes, peer_id_to_bytes
@@ -20,6 +22,9 @@ MEMBERS_FILE = "members"
 # Enough to find the federation again, however many of them are gone; 2 KiB each.
 MAX_KEPT = 64
 MAX_FILE_BYTES = MAX_KEPT * (MAX_SEALED_BYTES + 128)
+# The first change is on disk at once: a power cut right after a join must not lose the way back. A burst of
+# them costs one write more.
+SAVE_EVERY_S = 1.0
 
 
 def raise_epoch(store: PresenceStore, at_least: int = 0) -> int:
@@ -42,8 +47,11 @@ def raise_epoch(store: PresenceStore, at_least: int = 0) -> int:
 class KnownMembers:
     """The file of records; damage in it costs only the knowledge of addresses."""
 
-    def __init__(self, store: PresenceStore) -> None:
+    def __init__(self, store: PresenceStore, clock: Callable[[], float]) -> None:
         self._store = store
+        self._clock = clock
+        self._due = trio.Event()
+        self._saved_at = float("-inf")
         self._saved: frozenset[tuple[str, int, tuple[str, ...]]] = frozenset()
 
     def load(self, open_row: Callable[[Row], Record]) -> list[Record]:
@@ -61,6 +69,29 @@ class KnownMembers:
                 "the file of known members is not usable beyond %d of them: %s", len(records), error
             )
         return records
+
+    def changed(self, core: Membership) -> None:
+        """Something about members is new: save it now, or soon if the last time is hardly past."""
+        if self._clock() < self._saved_at + SAVE_EVERY_S:
+            self._due.set()
+        else:
+            self._try_save(core)
+
+    async def keep_saving(self, core: Callable[[], Membership | None]) -> None:
+        """Write what changed while the last write was still fresh; until cancelled."""
+        while True:
+            await self._due.wait()
+            await trio.sleep(max(0.0, self._saved_at + SAVE_EVERY_S - self._clock()))
+            self._try_save(core())
+
+    def _try_save(self, core: Membership | None) -> None:
+        self._due = trio.Event()
+        self._saved_at = self._clock()
+        if core is not None:
+            try:
+                self.save(core)
+            except FeddError as error:
+                logger.warning("cannot keep the known members: %s", error)
 
     def save(self, core: Membership) -> None:
         """Write the records of those who have not left, the living first, if anything in them has changed."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -22,7 +20,6 @@ from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
-from fedd.core.overlay import MAX_PINS
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange, State
@@ -31,6 +28,9 @@ from fedd.net.connection import Connection
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.known_members import KnownMembers, raise_epoch
 from fedd.net.link_table import LinkEvents, LinkTable
+from fedd.net.member_view import MemberView as MemberView
+from fedd.net.member_view import views_of
+from fedd.net.pins import Pins
 from fedd.net.presence_link import PresenceLink
 from fedd.net.swarm import Swarm
 
@@ -42,9 +42,6 @@ logger = logging.getLogger("fedd.net.presence")
 # A timer this late means that the process did not run: let the readers drain the sockets before any verdict.
 LATE_S: Final = 0.25
 DRAIN_S: Final = 0.05
-# The first change is on disk at once: a power cut right after a join must not lose the way back. A burst of
-# them costs one write more.
-SAVE_EVERY_S: Final = 1.0
 GOODBYE_S: Final = 1.0
 # Certificates that were verified once, one a member.
 MAX_CHECKED: Final = 4096
@@ -53,25 +50,6 @@ _NOTICES: Final = {
     "isolated": "no live link is left: this node is probably cut off; verdicts on others are held back",
     "cloned_key": "another machine uses this node's identity key: give one of them a key of its own",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class MemberView:
-    """What this node knows of one member; times in seconds, None where there is nothing to say.
-
-    `link`: "self", "direct" (a live link), "relayed", or "indirect" (reachable through others).
-    """
-
-    peer_id: PeerId
-    name: str
-    state: State
-    addresses: tuple[str, ...]
-    rtt_s: float | None
-    last_heard_s: float | None
-    link: str
-    version: str
-    since_s: float
-    reason: str
 
 
 class Presence:
@@ -118,18 +96,14 @@ class Presence:
                 dial_failed=self._dial_failed,
             ),
         )
-        self._pins: dict[PeerId, tuple[str, ...]] = {}
-        self._pin_counts: Counter[PeerId] = Counter()
-        self._refused_pins = 0
+        self._pins = Pins()
         self._observers: list[Callable[[MemberChange], None]] = []
         self._notice_observers: list[Callable[[str], None]] = []
         self._waiting: list[Dial] = []
-        self._save_due = trio.Event()
-        self._saved_at = float("-inf")
         self._armed = float("-inf")
         self._wake = trio.Event()
         self._news = trio.Event()
-        self._known = KnownMembers(store)
+        self._known = KnownMembers(store, clock)
         self._checked: set[tuple[PeerId, bytes]] = set()
         swarm.member_check = self.is_member
         swarm.handle(PRESENCE_PROTOCOL, self._table.accept, access="anyone")
@@ -152,42 +126,7 @@ class Presence:
         core = self._core
         if core is None:
             return []
-        now = self._clock()
-        mine = core.records[core.me]
-        views = [
-            MemberView(
-                core.me,
-                mine.name,
-                "alive",
-                mine.addresses,
-                None,
-                None,
-                "self",
-                mine.version,
-                now - self._entered_at,
-                "",
-            )
-        ]
-        for peer in core.members():
-            record, state = core.record_of(peer), core.state_of(peer)
-            assert record is not None and state is not None  # noqa: S101, PT018 - members() lists those
-            link = core.link_of(peer)
-            since, reason = core.since(peer)
-            views.append(
-                MemberView(
-                    peer_id=peer,
-                    name=record.name,
-                    state=state,
-                    addresses=record.addresses,
-                    rtt_s=link[1] if link else None,
-                    last_heard_s=max(0.0, now - self._heard(peer, link[0])) if link else None,
-                    link="direct" if link else "indirect",
-                    version=record.version,
-                    since_s=now - since,
-                    reason=reason,
-                )
-            )
-        return views
+        return views_of(core, self._entered_at, self._heard, self._clock())
 
     def state_of(self, peer: PeerId) -> State | None:
         """What this node thinks of `peer`, None when it is no known member."""
@@ -215,7 +154,7 @@ class Presence:
         known, refused = (len(core.records), core.refused_records) if core is not None else (0, 0)
         return [
             Bound("members", known, MAX_RECORDS, refused, "records of members, those dead or left included"),
-            Bound("pins", len(self._pins), MAX_PINS, self._refused_pins, "links that runs or `connect` hold"),
+            self._pins.bound(),
         ]
 
     def subscribe(self, callback: Callable[[MemberChange], None]) -> None:
@@ -273,7 +212,6 @@ class Presence:
         self._perform(core.leave(self._clock()))
         self._core = self._federation = None
         self._pins.clear()
-        self._pin_counts.clear()
         self._checked.clear()
         await self._table.drain(GOODBYE_S)
         self._known.clear()
@@ -304,13 +242,9 @@ class Presence:
         """
         if peer == self._key.peer_id:
             raise Conflict("a node has no link with itself")
-        if peer not in self._pins and len(self._pins) >= MAX_PINS:
-            self._refused_pins += 1
-            raise Conflict(f"{MAX_PINS} links are pinned", hint="`fedctl disconnect` one of them")
-        self._pin_counts[peer] += 1
-        self._pins[peer] = tuple(addresses) or self._pins.get(peer, ())
+        where = self._pins.add(peer, addresses)
         if self._core is not None:
-            self._perform(self._core.pin(peer, self._pins[peer], self._clock()))
+            self._perform(self._core.pin(peer, where, self._clock()))
 
     def is_pinned(self, peer: PeerId) -> bool:
         """Whether a link with `peer` is held."""
@@ -318,19 +252,14 @@ class Presence:
 
     def unpin(self, peer: PeerId) -> None:
         """One who pinned the link with `peer` needs it no more; after the last it is like all others."""
-        self._pin_counts[peer] -= 1
-        if self._pin_counts[peer] > 0:
-            return
-        del self._pin_counts[peer]
-        self._pins.pop(peer, None)
-        if self._core is not None:
+        if self._pins.drop(peer) and self._core is not None:
             self._perform(self._core.unpin(peer, self._clock()))
 
     async def disconnect(self, peer: PeerId) -> None:
         """Unpin and drop the link with `peer`, politely: it is not taken for dead."""
-        self._pin_counts.pop(peer, None)
-        self.unpin(peer)
+        self._pins.remove(peer)
         if self._core is not None:
+            self._perform(self._core.unpin(peer, self._clock()))
             self._perform(self._core.drop_link(peer, self._clock()))
             await self._table.drain(GOODBYE_S)
         await self._table.hang_up(peer)
@@ -353,7 +282,7 @@ class Presence:
         """Drive membership until cancelled."""
         async with trio.open_nursery() as nursery:
             self._table.nursery = nursery
-            nursery.start_soon(self._save_later)
+            nursery.start_soon(self._known.keep_saving, lambda: self._core)
             waiting, self._waiting = self._waiting, []
             for dial in waiting:
                 nursery.start_soon(self._table.dial, dial.peer, dial.addresses)
@@ -421,32 +350,13 @@ class Presence:
             logger.error("cannot store this node's epoch: %s", error)
 
     def _tell(self, change: MemberChange) -> None:
-        if self._clock() < self._saved_at + SAVE_EVERY_S:
-            self._save_due.set()
-        else:
-            self._save_known()
+        if self._core is not None:
+            self._known.changed(self._core)
         for observer in self._observers:
             try:
                 observer(change)
             except Exception:  # an observer's mistake must not cost the federation
                 logger.exception("an observer of members failed at %s", change)
-
-    async def _save_later(self) -> None:
-        """Write what changed while the last write was still fresh."""
-        while True:
-            await self._save_due.wait()
-            await trio.sleep(max(0.0, self._saved_at + SAVE_EVERY_S - self._clock()))
-            self._save_known()
-
-    def _save_known(self) -> None:
-        """Bring the file of known members up to date."""
-        self._save_due = trio.Event()
-        self._saved_at = self._clock()
-        if self._core is not None:
-            try:
-                self._known.save(self._core)
-            except FeddError as error:
-                logger.warning("cannot keep the known members: %s", error)
 
     # -- what the links tell
 

@@ -1,0 +1,73 @@
+"""What this node can tell of each member, in one shape for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedd.api.types import PeerId
+from fedd.core.membership import Membership
+from fedd.core.verdicts import State
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """What this node knows of one member; times in seconds, None where there is nothing to say.
+
+    `link`: "self", "direct" (a live link), "relayed", or "indirect" (reachable through others).
+    """
+
+    peer_id: PeerId
+    name: str
+    state: State
+    addresses: tuple[str, ...]
+    rtt_s: float | None
+    last_heard_s: float | None
+    link: str
+    version: str
+    since_s: float
+    reason: str
+
+
+def views_of(
+    core: Membership, entered_at: float, heard: Callable[[PeerId, float], float], now: float
+) -> list[MemberView]:
+    """Everybody `core` knows, its own node first, which entered at `entered_at`.
+
+    `heard(peer, at)` is when a byte last came from `peer`, at least `at`. Times in seconds, monotonic.
+    """
+    mine = core.records[core.me]
+    views = [
+        MemberView(
+            core.me,
+            mine.name,
+            "alive",
+            mine.addresses,
+            None,
+            None,
+            "self",
+            mine.version,
+            now - entered_at,
+            "",
+        )
+    ]
+    for peer in core.members():
+        record, state = core.record_of(peer), core.state_of(peer)
+        assert record is not None and state is not None  # noqa: S101, PT018 - members() lists those
+        link = core.link_of(peer)
+        since, reason = core.since(peer)
+        views.append(
+            MemberView(
+                peer_id=peer,
+                name=record.name,
+                state=state,
+                addresses=record.addresses,
+                rtt_s=link[1] if link else None,
+                last_heard_s=max(0.0, now - heard(peer, link[0])) if link else None,
+                link="direct" if link else "indirect",
+                version=record.version,
+                since_s=now - since,
+                reason=reason,
+            )
+        )
+    return views
