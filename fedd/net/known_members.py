@@ -9,6 +9,7 @@ from collections.abc import Callable
 import trio
 
 from fedd.api.errors import FeddError
+from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.identity import peer_id_from_bytes, peer_id_to_bytes
 from fedd.core.membership import Membership
@@ -52,7 +53,7 @@ class KnownMembers:
         self._clock = clock
         self._due = trio.Event()
         self._saved_at = float("-inf")
-        self._saved: frozenset[tuple[str, int, tuple[str, ...]]] = frozenset()
+        self._saved: dict[PeerId, tuple[int, tuple[str, ...]]] = {}
 
     def load(self, open_row: Callable[[Row], Record]) -> list[Record]:
         """The records kept that still verify."""
@@ -70,6 +71,15 @@ class KnownMembers:
             )
         return records
 
+    def looks_old(self, core: Membership, peer: PeerId) -> bool:
+        """Whether the file says something else of where `peer` is, or nothing while it has room."""
+        record = core.records.get(peer)
+        if record is None or peer == core.me or record.left or not record.addresses:
+            return False
+        if peer not in self._saved:
+            return len(self._saved) < MAX_KEPT
+        return self._saved[peer][1] != record.addresses
+
     def changed(self, core: Membership) -> None:
         """Something about members is new: save it now, or soon if the last time is hardly past."""
         if self._clock() < self._saved_at + SAVE_EVERY_S:
@@ -81,11 +91,11 @@ class KnownMembers:
         """Write what changed while the last write was still fresh; until cancelled."""
         while True:
             await self._due.wait()
+            self._due = trio.Event()
             await trio.sleep(max(0.0, self._saved_at + SAVE_EVERY_S - self._clock()))
             self._try_save(core())
 
     def _try_save(self, core: Membership | None) -> None:
-        self._due = trio.Event()
         self._saved_at = self._clock()
         if core is not None:
             try:
@@ -99,7 +109,7 @@ class KnownMembers:
         others = [r for r in known if r.id != core.me and not r.left and r.addresses]
         others.sort(key=lambda record: (core.state_of(record.id) != "alive", record.id))
         kept = others[:MAX_KEPT]
-        wanted = frozenset((record.id, record.epoch, record.addresses) for record in kept)
+        wanted = {record.id: (record.epoch, record.addresses) for record in kept}
         if wanted == self._saved:
             return
         rows = [[peer_id_to_bytes(record.id), *record.stamp, record.sealed] for record in kept]
@@ -109,4 +119,4 @@ class KnownMembers:
     def clear(self) -> None:
         """Forget everybody."""
         self._store.write(MEMBERS_FILE, b"")
-        self._saved = frozenset()
+        self._saved = {}

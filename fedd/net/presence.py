@@ -20,7 +20,7 @@ from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message, Rows
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange, State
 from fedd.net.bounds import Bound
@@ -382,8 +382,13 @@ class Presence:
             self._perform(self._core.link_up(link.peer_id, link.needed_there, self._clock()))
 
     def _received(self, peer: PeerId, message: Message) -> None:
-        if self._core is not None:
-            self._perform(self._core.receive(peer, message, self._clock()))
+        core = self._core
+        if core is None:
+            return
+        self._perform(core.receive(peer, message, self._clock()))
+        # Who has moved is as alive as before, but no longer to be found where the file says.
+        if isinstance(message, Rows) and any(self._known.looks_old(core, row.id) for row in message.rows):
+            self._known.changed(core)
 
     def _link_down(self, peer: PeerId, reason: LossReason | None) -> None:
         if self._core is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from fedd.core.identity import PrivateKey
 from fedd.core.membership_types import Persist
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Rows, encode_message
 from fedd.core.records import Record, Row, sign_record
+from fedd.net.known_members import KnownMembers
 from fedd.net.swarm import Swarm
 
 
@@ -418,6 +420,26 @@ async def test_views_tell_what_is_known(autojump_clock: MockClock) -> None:
             assert view.last_heard_s <= 1.1
         assert members[1].presence.name_of(members[0].id) == "a"
         assert members[1].presence.name_of("unknown") == ""
+
+
+async def test_who_moves_is_remembered_at_its_new_address(autojump_clock: MockClock) -> None:
+    async with nodes(3) as members:
+        await form(members)
+        await full_mesh(members)
+        await trio.sleep(5)
+        a, b, _ = members
+        core = b.presence._core
+        assert core is not None
+        core._own._mine = replace(core._own._mine, addresses=("/memory/77",))
+        core._publish(trio.current_time())
+        writes = a.store.writes.count("members")
+        await trio.sleep(2.0)
+        known = KnownMembers(a.store, trio.current_time).load(a.presence._open_row)
+        assert {record.id: record.addresses for record in known}[b.id] == ("/memory/77",)
+        assert not [change for at, change in a.changes if at > trio.current_time() - 2.0]
+        assert a.store.writes.count("members") == writes + 1
+        await trio.sleep(30.0)
+        assert a.store.writes.count("members") == writes + 1
 
 
 async def test_pins_are_counted(autojump_clock: MockClock) -> None:
