@@ -58,6 +58,8 @@ class Daemon:
         self.dir = root / name
         self.dir.mkdir(exist_ok=True)
         self.python = python
+        self.prefix: Sequence[str] = ()  # before the command, such as one that enters a namespace
+        self.program: Sequence[str] = ("-m", "fedd")
         self.fedctl_path = str(Path(python).parent / "fedctl")
         self.process: subprocess.Popen[bytes] | None = None
         self.log = root / f"{name}.log"
@@ -67,7 +69,15 @@ class Daemon:
         return self.dir / "fedd.sock"
 
     def start(self, *options: str, config: str | None = None, listen: str = "/ip4/127.0.0.1/tcp/0") -> Daemon:
-        command = [self.python, "-m", "fedd", "--state-dir", str(self.dir), "--name", self.name]
+        command = [
+            *self.prefix,
+            self.python,
+            *self.program,
+            "--state-dir",
+            str(self.dir),
+            "--name",
+            self.name,
+        ]
         command += ["--listen", listen, *options]
         if config is not None:
             path = self.dir / "fedd.toml"
