@@ -33,6 +33,8 @@ REPORT_INTERVAL_S = 0.1
 """Metrics are shown to people."""
 STOP_GRACE_S = 2.0
 """An algorithm that awaits something else than an exchange is cancelled this long after a stop."""
+LOOK_S = 0.25
+"""How often a stop is looked for while an algorithm is not in an exchange."""
 ORPHAN_GRACE_S = 5.0
 """A worker without a daemon ends by itself; one that burns its processor is ended this long after."""
 _JOIN_BYTES = 64 * 1024
@@ -55,7 +57,8 @@ class Pipe:
         self._decoder = PipeDecoder(MAX_FRAME_BYTES)
         self._frames: list[Frame] = []
         self._round = 0
-        self._arrived = trio.Event()
+        self._exchanging = False
+        self._scope: trio.CancelScope | None = None
         self._completed: Round | None = None
         self._end: FeddError | None = None
         self._metrics: dict[str, float | int | str | bool] = {}
@@ -96,35 +99,64 @@ class Pipe:
             self._frames = self._decoder.receive_data(data)
         return self._frames.pop(0)
 
-    async def listen(self, scope: trio.CancelScope) -> None:
-        """Take the daemon's frames while the algorithm runs; cancel `scope` when nothing more can come."""
+    async def watch(self, scope: trio.CancelScope) -> None:
+        """Take the daemon's frames while the algorithm is between exchanges; cancel `scope` at their end.
+
+        In an exchange the algorithm's own task reads: another one would cost each round a switch of tasks.
+        """
+        self._scope = scope
+        frames, self._frames = self._frames, []
+        for frame in frames:
+            self._take(frame)
+        while not isinstance(self._end, _DaemonGone | ProtocolError):
+            await trio.sleep(LOOK_S)
+            if not self._exchanging:
+                self._read_now()
+        scope.cancel()
+
+    def _read_now(self) -> None:
+        """Take what is there, if anything is."""
         try:
-            while (frame := await self.receive()) is not None:
-                header = frame.header
-                if header["kind"] == "round":
-                    self._completed = self._read_round(frame)
-                elif header["kind"] == "stop":
-                    self._end = self._end or _end(str(header.get("reason") or "stopped"))
-                    scope.deadline = trio.current_time() + STOP_GRACE_S
-                self._arrived.set()
-            self._end = self._end or _DaemonGone()
+            data = self._sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            for frame in self._decoder.receive_data(data):
+                self._take(frame)
         except ProtocolError as error:
             self._end = error
-        scope.cancel()
+        if not data:
+            self._end = self._end or _DaemonGone()
+
+    def _take(self, frame: Frame) -> None:
+        header = frame.header
+        if header["kind"] == "round":
+            self._completed = self._read_round(frame)
+        elif header["kind"] == "stop":
+            self._end = self._end or _end(str(header.get("reason") or "stopped"))
+            if self._scope is not None:
+                self._scope.deadline = trio.current_time() + STOP_GRACE_S
 
     async def exchange(self, tag: str, payloads: Mapping[Any, Payload]) -> Round:
         """Hand one payload for each neighbour to the daemon, wait for the completed round."""
-        if self._end is not None:
+        if self._end is not None:  # whatever has arrived since is of no use
             raise self._end
         body = list(payloads.values())
         same = len(body) > 1 and all(payload is body[0] for payload in body)
-        self._arrived = trio.Event()
         header = {"kind": "exchange", "round": self._round, "tag": tag, "to": [*payloads], "same": same}
         await self.send(header, body[:1] if same else body)
-        await self._arrived.wait()
+        self._exchanging = True
+        try:
+            while self._completed is None:
+                if self._end is not None:
+                    raise self._end
+                await trio.lowlevel.wait_readable(self._sock.fileno())
+                self._read_now()
+        finally:
+            self._exchanging = False
         completed, self._completed = self._completed, None
-        if completed is None:
-            raise self._end or ProtocolError("woken without a round")
         self._round += 1
         return completed
 
@@ -211,7 +243,7 @@ async def _run(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any]) -> None
     context = Context(start, pipe, read_input(header.get("input")))
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pipe.listen, scope)
+            nursery.start_soon(pipe.watch, scope)
             outcome = await _to_the_end(pipe, algorithm, context)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:

@@ -17,6 +17,23 @@ headers = st.dictionaries(
     st.one_of(st.integers(0, 2**32), st.text(max_size=6), st.lists(st.booleans())),
     max_size=4,
 )
+peers = st.lists(st.text(min_size=1, max_size=6), max_size=4)
+rounds = st.integers(0, 2**63 - 1)
+hot_headers = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("exchange"),
+            "round": rounds,
+            "tag": st.text(max_size=6),
+            "to": peers,
+            "same": st.booleans(),
+        }
+    ),
+    st.fixed_dictionaries({"kind": st.just("round"), "round": rounds, "from": peers, "gone": st.just([])}),
+    st.fixed_dictionaries(
+        {"kind": st.just("round"), "round": rounds, "from": peers, "gone": st.just([["p", "dead"]])}
+    ),
+)
 bodies = st.lists(st.binary(max_size=300), max_size=5)
 
 
@@ -29,7 +46,10 @@ def contents(frames: list[Frame]) -> list[tuple[dict[str, Any], list[bytes]]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(headers, bodies), max_size=5), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.tuples(st.one_of(headers, hot_headers), bodies), max_size=5),
+    st.randoms(use_true_random=False),
+)
 def test_frames_arrive_whole_however_they_are_cut(sent: list[Any], random: Random) -> None:
     stream = b"".join(wire(header, body) for header, body in sent)
     decoder = PipeDecoder(10_000)
@@ -56,6 +76,30 @@ def test_bodies_are_not_copied_into_the_header() -> None:
 def test_a_frame_has_its_documented_bytes() -> None:
     header = codec.encode([{"k": 1}, [2, 0]])
     assert wire({"k": 1}, [b"ab", b""]) == struct.pack(">IQ", len(header), 2) + header + b"ab"
+
+
+def test_an_exchange_and_a_round_have_their_documented_bytes() -> None:
+    exchange = {"kind": "exchange", "round": 7, "tag": "grad\u00fc", "to": ["p1", "p2"], "same": True}
+    header = struct.pack(">BBQHHQ", 1, 1, 7, 6, 1, 3) + "grad\u00fc".encode() + b"p1\0p2"
+    assert wire(exchange, [b"abc"]) == struct.pack(">IQ", len(header), 3) + header + b"abc"
+    uneventful = {"kind": "round", "round": 7, "from": [], "gone": []}
+    header = struct.pack(">BBQHH", 2, 0, 7, 0, 0)
+    assert wire(uneventful, []) == struct.pack(">IQ", len(header), 0) + header
+    assert contents(PipeDecoder(100).receive_data(wire(uneventful, []))) == [(uneventful, [])]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"kind": "exchange", "round": 1, "tag": "t" * 70_000, "to": ["p"], "same": False},
+        {"kind": "exchange", "round": 1, "tag": "", "to": ["p\0q"], "same": False},
+        {"kind": "exchange", "round": 1, "tag": "", "to": [""], "same": False},
+        {"kind": "round", "round": 1, "from": ["p"], "gone": [], "cut": ["q"]},
+    ],
+)
+def test_what_does_not_fit_the_fixed_fields_travels_as_cbor(header: dict[str, Any]) -> None:
+    assert wire(header, [b"x"])[12] == 0x82
+    assert contents(PipeDecoder(200_000).receive_data(wire(header, [b"x"]))) == [(header, [b"x"])]
 
 
 def test_a_cut_frame_is_known_at_the_end_of_the_pipe() -> None:
@@ -95,6 +139,10 @@ def frame(content: bytes, body_bytes: int = 0) -> bytes:
         (frame(codec.encode([{}, [1]])), "do not add up"),
         (frame(codec.encode([{}, [2, -1]]), 1), "do not add up"),
         (frame(codec.encode([{}, [True]]), 1), "do not add up"),
+        (frame(b"\x01"), "fixed fields is malformed"),
+        (frame(struct.pack(">BBQHH", 1, 0, 0, 0, 9)), "fixed fields is malformed"),
+        (frame(struct.pack(">BBQHH", 2, 0, 0, 0, 0) + b"\xff"), "fixed fields is malformed"),
+        (frame(struct.pack(">BBQHHQ", 2, 0, 0, 0, 1, 5), 4), "do not add up"),
     ],
 )
 def test_broken_frames_are_refused_and_the_decoder_stays_broken(data: bytes, reason: str) -> None:
