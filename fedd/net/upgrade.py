@@ -7,8 +7,9 @@ from typing import Final
 
 from fedd.api.errors import NotConnected, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core import multistream, noise, yamux
+from fedd.core import multistream, noise_handshake, yamux
 from fedd.core.identity import PrivateKey
+from fedd.core.noise import NoiseTransport
 from fedd.net.transport import Wire
 
 _RECEIVE_BYTES: Final = 8192
@@ -25,7 +26,7 @@ class Secured:
 
     wire: Wire
     peer_id: PeerId
-    transport: noise.NoiseTransport
+    transport: NoiseTransport
     plaintext: bytes
     """Decrypted bytes that came after the negotiation: the first of the muxer's."""
     ciphertext: bytes
@@ -101,12 +102,12 @@ class _Handshake:
 async def _upgrade(
     handshake: _Handshake, key: PrivateKey, initiator: bool, expected_peer: PeerId | None
 ) -> Secured:
-    await _agree(noise.PROTOCOL_ID, initiator, handshake)
-    machine = noise.NoiseHandshake(
+    await _agree(noise_handshake.PROTOCOL_ID, initiator, handshake)
+    machine = noise_handshake.NoiseHandshake(
         key, initiator=initiator, expected_peer=expected_peer, muxers=(yamux.PROTOCOL,)
     )
     await handshake.send(machine.data_to_send())
-    done: list[noise.HandshakeDone] = []
+    done: list[noise_handshake.HandshakeDone] = []
     while not done:
         done = machine.receive_data(await handshake.receive())
         await handshake.send(machine.data_to_send())
@@ -120,7 +121,7 @@ async def _upgrade(
 class _SecuredBytes:
     """The encrypted link as a byte stream, for the muxer's negotiation by multistream."""
 
-    def __init__(self, handshake: _Handshake, transport: noise.NoiseTransport, ciphertext: bytes) -> None:
+    def __init__(self, handshake: _Handshake, transport: NoiseTransport, ciphertext: bytes) -> None:
         self.unused = b""
         self.ciphertext = ciphertext
         self._handshake = handshake

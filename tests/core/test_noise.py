@@ -14,14 +14,12 @@ from fedd.api.errors import Denied, FeddError, ProtocolError
 from fedd.core.identity import PrivateKey
 from fedd.core.noise import (
     FRAME_OVERHEAD_BYTES,
-    MAX_HANDSHAKE_MESSAGE_BYTES,
     MAX_PLAINTEXT_BYTES,
-    HandshakeDone,
     HandshakeXX,
-    NoiseHandshake,
     NoiseTransport,
     SymmetricState,
 )
+from fedd.core.noise_handshake import MAX_HANDSHAKE_MESSAGE_BYTES, HandshakeDone, NoiseHandshake
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
 
 VECTORS = json.loads(Path(__file__).with_name("noise_vectors.json").read_text())["vectors"]

@@ -20,7 +20,8 @@ from typing import Any
 
 from fedd.core.identity import PrivateKey
 from fedd.core.multistream import Dialer
-from fedd.core.noise import NoiseHandshake, NoiseTransport
+from fedd.core.noise import NoiseTransport
+from fedd.core.noise_handshake import NoiseHandshake
 from fedd.core.yamux import Session
 
 DATA, WINDOW, PING, GO_AWAY = range(4)

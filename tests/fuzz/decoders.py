@@ -33,7 +33,8 @@ from fedd.core.certificates import (
     verify_chain,
 )
 from fedd.core.identity import PrivateKey, PublicKey, open_sealed, parse_peer_id, peer_id_from_bytes, seal
-from fedd.core.noise import HandshakeXX, NoiseHandshake, NoiseTransport
+from fedd.core.noise import HandshakeXX, NoiseTransport
+from fedd.core.noise_handshake import NoiseHandshake
 from fedd.core.pipe import PipeDecoder, encode_frame
 from fedd.core.presence_messages import (
     Bye,

@@ -8,7 +8,8 @@ import trio.testing
 from net.links import KEYS
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError
-from fedd.core import multistream, noise, yamux
+from fedd.core import multistream, noise_handshake, yamux
+from fedd.core.noise import NoiseTransport
 from fedd.net import upgrade as upgrade_module
 from fedd.net.transport import Address, MemoryNetwork, Wire
 from fedd.net.upgrade import DoorClosed, Secured, upgrade
@@ -44,11 +45,11 @@ async def test_both_ends_learn_who_the_other_is() -> None:
 
 
 async def test_a_peer_without_early_muxers_negotiates_the_muxer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Plain(noise.NoiseHandshake):
+    class Plain(noise_handshake.NoiseHandshake):
         def __init__(self, *args: object, **more: object) -> None:
             super().__init__(*args, **{**more, "muxers": ()})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(upgrade_module.noise, "NoiseHandshake", Plain)
+    monkeypatch.setattr(upgrade_module.noise_handshake, "NoiseHandshake", Plain)
     a, b = await both(*await wires())
     assert b.transport.decrypt(a.transport.encrypt(b"hello")[2:]) == b"hello"
     assert (a.plaintext, a.ciphertext, b.plaintext, b.ciphertext) == (b"", b"", b"", b"")
@@ -87,13 +88,13 @@ class Client:
         await self.wire.wait_readable()
         return bytes(buffer[: self.wire.recv_into(buffer)])
 
-    async def handshake(self, muxers: tuple[str, ...] = (yamux.PROTOCOL,)) -> noise.NoiseTransport:
+    async def handshake(self, muxers: tuple[str, ...] = (yamux.PROTOCOL,)) -> NoiseTransport:
         dialer = multistream.Dialer(["/noise"])
         self.send(dialer.data_to_send())
         while not dialer.finished:
             dialer.receive_data(await self.receive())
-        machine = noise.NoiseHandshake(KEYS[0], initiator=True, muxers=muxers)
-        done: list[noise.HandshakeDone] = []
+        machine = noise_handshake.NoiseHandshake(KEYS[0], initiator=True, muxers=muxers)
+        done: list[noise_handshake.HandshakeDone] = []
         self.send(machine.data_to_send())
         while not done:
             done = machine.receive_data(await self.receive())
