@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
 from fedd.api.errors import (
-    Conflict,
     Denied,
     FeddError,
     InvalidParameter,
@@ -22,11 +20,12 @@ from fedd.api.errors import (
 )
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
-from fedd.core.multistream import Listener as ProtocolListener
 from fedd.net.buffers import BufferPool
 from fedd.net.connection import Connection, ConnectionHooks
+from fedd.net.connection_table import ConnectionTable, LinkCallback
 from fedd.net.dialling import Dialling
-from fedd.net.doors import Doors, SwarmLimits, TokenBucket, Visit
+from fedd.net.doors import Doors, SwarmLimits, Visit
+from fedd.net.serving import Access, Handler, Services
 from fedd.net.stream import Stream
 from fedd.net.tcp import TcpNetwork
 from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_multiaddr
@@ -37,28 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedd.net")
 
-Access = Literal["members", "anyone"]
-Handler = Callable[[Stream], Awaitable[None]]
-LinkCallback = Callable[[Literal["up", "down"], Connection, str], None]
-
-SIMULTANEOUS_S: Final = 20.0
-"""Two connections made within this time (two dial deadlines) can be a simultaneous dial. A second
-one made later means that the peer has lost the first, for example by a power cut: it replaces it."""
-
-PROBE_S: Final = 3.0
-"""How long a peer that dials us has to answer on the connection that we had dialled shortly before."""
-
 SUCCESSOR_S: Final = 5.0
 """How long an opener waits for the connection for which the peer has given up the present one."""
 
 ACCEPT_PAUSE_S: Final = 0.2
 """How long a listener rests when the machine is out of file descriptors."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Service:
-    handler: Handler
-    access: Access
 
 
 class Swarm:
@@ -87,24 +69,22 @@ class Swarm:
         """Called when this node listens at another address or serves another protocol."""
         self._memory = network
         self._tcp = TcpNetwork()
-        self._services: dict[str, _Service] = {}
+        self._services = Services(self.limits, lambda peer_id: self.member_check(peer_id))
         self._listeners: list[Listener] = []
-        self._connections: dict[PeerId, Connection] = {}
-        self._all: set[Connection] = set()  # those given up and not yet closed as well
+        self._table = ConnectionTable(
+            self.peer_id, lambda settle, old, new: self._running().start_soon(settle, old, new)
+        )
         self._doors: Doors | None = None  # from when trio runs: it has its clock
         self._visits: dict[Connection, Visit] = {}  # strangers who came in, and may yet prove to be members
-        self._stranger_streams: dict[PeerId, TokenBucket] = {}
-        self._callbacks: list[LinkCallback] = []
-        self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._hooks = ConnectionHooks(
-            serve=self._serve,
-            inbound_quota=self._inbound_quota,
-            on_up=self._settle,
+            serve=self._services.serve,
+            inbound_quota=self._services.inbound_quota,
+            on_up=self._table.settle,
             on_down=self._on_down,
             pool=BufferPool(),
         )
-        self._dialling = Dialling(key, self.limits.dial_s, self._connections, self._network, self._begin)
+        self._dialling = Dialling(key, self.limits.dial_s, self._table.in_use, self._network, self._begin)
 
     # ---- what there is -------------------------------------------------------------------
 
@@ -120,25 +100,23 @@ class Swarm:
     @property
     def connections(self) -> Mapping[PeerId, Connection]:
         """The connection in use to each connected peer."""
-        return MappingProxyType(self._connections)
+        return MappingProxyType(self._table.in_use)
 
     @property
     def all_connections(self) -> frozenset[Connection]:
         """Every open connection, those given up and not yet closed as well."""
-        return frozenset(self._all)
+        return frozenset(self._table.open)
 
     def protocols_for(self, peer_id: PeerId) -> list[str]:
         """The protocols that this peer may speak to us."""
-        return [protocol for protocol in self._services if self._may_speak(peer_id, protocol)]
+        return self._services.of(peer_id)
 
     def handle(self, protocol: str, handler: Handler, access: Access = "members") -> None:
         """Serve a protocol. The stream is closed when `handler` returns, reset when it raises.
 
         Strangers are refused protocols for members as if nobody here spoke them.
         """
-        if protocol in self._services:
-            raise Conflict(f"{protocol} is served already")
-        self._services[protocol] = _Service(handler, access)
+        self._services.add(protocol, handler, access)
         self.identity_changed()
 
     def subscribe(self, callback: LinkCallback) -> None:
@@ -148,7 +126,7 @@ class Swarm:
         "replaced", when another connection to the same peer takes the first one's place: the first
         takes no new streams and closes once those it has have ended, without a "down".
         """
-        self._callbacks.append(callback)
+        self._table.subscribe(callback)
 
     # ---- running ---------------------------------------------------------------------------
 
@@ -166,7 +144,7 @@ class Swarm:
             for listener in self._listeners:
                 listener.close()
             self._listeners.clear()
-            for connection in list(self._all):
+            for connection in list(self._table.open):
                 connection.end("local")
 
     @property
@@ -178,7 +156,7 @@ class Swarm:
 
     def vouch(self, peer_id: PeerId) -> None:
         """This peer has shown a valid certificate: its connections have a member's limits from now on."""
-        for connection in self._all:
+        for connection in self._table.open:
             if connection.peer_id == peer_id:
                 self._be_member(connection)
 
@@ -190,7 +168,7 @@ class Swarm:
 
     def _show_out_idle_strangers(self) -> None:
         now = trio.current_time()
-        for connection in list(self._all):
+        for connection in list(self._table.open):
             if connection.direction == "out" or self.member_check(connection.peer_id):
                 connection.last_used = now
                 continue
@@ -281,81 +259,24 @@ class Swarm:
         if peer_id == self.peer_id:
             raise Denied("a connection from this node to itself")
         seats = self.limits.connections if self.member_check(peer_id) else self.limits.strangers
-        if len(self._all) >= seats and peer_id not in self._connections:
+        if len(self._table.open) >= seats and peer_id not in self._table.in_use:
             self.reached["connections" if seats == self.limits.connections else "strangers"] += 1
             raise Unhealthy(
-                f"no seat for {peer_id}: {len(self._all)} connections are open",
+                f"no seat for {peer_id}: {len(self._table.open)} connections are open",
                 hint="disconnect some, or raise the limit of connections",
             )
         member = direction == "out" or self.member_check(peer_id)
         limits = self.limits.streams if member else self.limits.stranger_streams
         connection = Connection(secured, direction, self._hooks, limits)
-        self._all.add(connection)
+        self._table.open.add(connection)
         return connection
 
-    def _settle(self, new: Connection) -> None:
-        """Decide which of two connections to a peer stays; both ends decide alike.
-
-        Of two dialled by each other at once, the one dialled by the lower peer id; else the newest.
-        """
-        if new.closed:
-            return
-        old = self._connections.get(new.peer_id)
-        if old is None:
-            self._connections[new.peer_id] = new
-            self._publish("up", new, "")
-            return
-        at_once = new.opened_at - old.opened_at < SIMULTANEOUS_S
-        if new.direction != old.direction and at_once and self._dialled_by_lower(old):
-            if new.direction == "out":  # the old came while we dialled, so both ends have both
-                new.retire()
-            else:
-                self._running().start_soon(self._settle_by_probe, old, new)
-            return
-        self._connections[new.peer_id] = new
-        old.retire()
-        self._publish("up", new, "replaced")
-
-    async def _settle_by_probe(self, old: Connection, new: Connection) -> None:
-        """Did the peer dial `new` at the same time as we dialled `old`, or because it has lost `old`?
-
-        A peer that has both gives `new` up, as we do then. One that comes back from a power cut does not
-        answer on `old`, or its kernel says that it knows no such connection.
-        """
-        with contextlib.suppress(NotConnected), trio.move_on_after(PROBE_S):
-            await old.measure_rtt()
-            new.retire()
-            return
-        old.end("error: the peer came back on another connection")
-
-    def _dialled_by_lower(self, connection: Connection) -> bool:
-        return (connection.direction == "out") == (self.peer_id < connection.peer_id)
-
     def _on_down(self, connection: Connection, reason: str) -> None:
-        self._all.discard(connection)
         self._visits.pop(connection, None)
         self.reached.update(connection.usage().reached)
-        if all(other.peer_id != connection.peer_id for other in self._all):
-            self._stranger_streams.pop(connection.peer_id, None)
-        if self._connections.get(connection.peer_id) is not connection:
-            return
-        for other in self._all:  # given up for this one, and still open: better than none
-            if other.peer_id == connection.peer_id and not other.retired:
-                self._connections[connection.peer_id] = other
-                self._publish("up", other, "replaced")
-                return
-        del self._connections[connection.peer_id]
-        self._publish("down", connection, reason)
-
-    def _publish(self, kind: Literal["up", "down"], connection: Connection, reason: str) -> None:
-        log.debug("link %s: %s %s", kind, connection, reason)
-        self._news.set()
-        self._news = trio.Event()
-        for callback in self._callbacks:
-            try:
-                callback(kind, connection, reason)
-            except Exception:  # a listener's mistake must not cost a link
-                log.exception("a subscriber to link changes failed")
+        self._table.ended(connection, reason)
+        if not self._table.has(connection.peer_id):
+            self._services.forget(connection.peer_id)
 
     # ---- dialling ------------------------------------------------------------------------
 
@@ -387,89 +308,25 @@ class Swarm:
         """
         started_at = trio.current_time()
         while True:
-            connection = self._connections.get(peer_id)
+            connection = self._table.in_use.get(peer_id)
             if connection is None:
                 raise NotConnected(f"there is no connection to {peer_id}", hint="dial it first")
             if not connection.takes_streams:
                 with trio.move_on_at(min(started_at + deadline_s, trio.current_time() + SUCCESSOR_S)):
-                    while self._connections.get(peer_id) is connection:
-                        await self._news.wait()
-            connection = self._connections.get(peer_id, connection)
+                    while self._table.in_use.get(peer_id) is connection:
+                        await self._table.changed()
+            connection = self._table.in_use.get(peer_id, connection)
             try:
                 left_s = started_at + deadline_s - trio.current_time()
                 return await connection.open_stream(protocol, max(left_s, 0.0))
             except NotConnected:  # nobody has used the stream yet, so it may be opened anew
-                if self._connections.get(peer_id, connection) is connection:
+                if self._table.in_use.get(peer_id, connection) is connection:
                     raise
 
     async def disconnect(self, peer_id: PeerId) -> None:
         """Close all connections to a peer; NotConnected when there is none."""
-        connections = [connection for connection in self._all if connection.peer_id == peer_id]
+        connections = [connection for connection in self._table.open if connection.peer_id == peer_id]
         if not connections:
             raise NotConnected(f"there is no connection to {peer_id}")
         for connection in connections:
             await connection.aclose()
-
-    # ---- serving -------------------------------------------------------------------------
-
-    def _may_speak(self, peer_id: PeerId, protocol: str) -> bool:
-        service = self._services.get(protocol)
-        return service is not None and (service.access == "anyone" or self.member_check(peer_id))
-
-    def _inbound_quota(self, peer_id: PeerId) -> int:
-        """How many streams this peer may have open; asked once for each that it opens."""
-        limits = self.limits
-        if self.member_check(peer_id):
-            return limits.streams.inbound_streams
-        now = trio.current_time()
-        bucket = self._stranger_streams.get(peer_id)
-        if bucket is None:
-            bucket = self._stranger_streams[peer_id] = TokenBucket(
-                limits.stranger_streams_burst, limits.stranger_streams_per_s, now
-            )
-        return limits.streams_per_stranger if bucket.take(now) else 0
-
-    async def _serve(self, stream: Stream) -> None:
-        """Negotiate an inbound stream and run its handler. Raises nothing but cancellation."""
-        try:
-            with trio.move_on_after(self.limits.negotiation_s):
-                await self._negotiate(stream)
-            if stream.protocol:
-                await self._services[stream.protocol].handler(stream)
-                with contextlib.suppress(trio.BrokenResourceError):
-                    await stream.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
-            log.debug("%r ended: %s", stream, error)
-        except FeddError as error:
-            log.info("%r: %s", stream, error)
-        except Exception as error:
-            if _is_broken_stream(error):
-                log.debug("%r ended: %s", stream, error)
-            else:
-                log.exception("the handler of %r failed", stream)
-        finally:
-            stream.reset()  # does nothing to a stream that was closed
-
-    async def _negotiate(self, stream: Stream) -> None:
-        peer_id = stream.peer_id
-        machine = ProtocolListener(
-            lambda protocol: self._may_speak(peer_id, protocol), listed=self.protocols_for(peer_id)
-        )
-        protocol = ""
-        while not machine.finished:
-            data = await stream.receive_some()
-            if not data:
-                machine.receive_eof()
-            for event in machine.receive_data(data):
-                protocol = getattr(event, "protocol", "")
-            if answer := machine.data_to_send():
-                await stream.send_all(answer)
-        stream.unread(machine.trailing)
-        stream.protocol = protocol
-
-
-def _is_broken_stream(error: BaseException) -> bool:
-    """Whether a handler's nursery failed for nothing but what the peer did to its stream."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_broken_stream(part) for part in error.exceptions)
-    return isinstance(error, (trio.BrokenResourceError, trio.ClosedResourceError, EOFError, FeddError))

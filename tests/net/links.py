@@ -74,7 +74,7 @@ async def stream_pair(links: Links, protocol: str = "/pair") -> tuple[Stream, St
         there.set()
         await trio.sleep_forever()
 
-    b._services.pop(protocol, None)
+    b._services.protocols.pop(protocol, None)
     b.handle(protocol, keep, "anyone")
     stream = await a.open_stream(b.peer_id, protocol)
     await there.wait()

@@ -199,7 +199,7 @@ async def test_an_inviter_that_answers_nonsense_costs_no_stream(autojump_clock: 
             await stream.send_all(b"\xff\xff")
             await trio.sleep(60)
 
-        a.swarm._services.pop(JOIN_PROTOCOL)
+        a.swarm._services.protocols.pop(JOIN_PROTOCOL)
         a.swarm.handle(JOIN_PROTOCOL, rude, "anyone")
         with pytest.raises(FeddError):
             await b.admission.join(token)

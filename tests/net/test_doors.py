@@ -209,13 +209,13 @@ async def test_a_strangers_streams_are_rationed(autojump_clock: Clock) -> None:
     limits = SwarmLimits(stranger_streams_burst=3, stranger_streams_per_s=1.0)
     async with running(2, members=False, limits=limits) as links:
         a, b = links.swarms
-        assert [b._inbound_quota(a.peer_id) for _ in range(4)] == [16, 16, 16, 0]
+        assert [b._services.inbound_quota(a.peer_id) for _ in range(4)] == [16, 16, 16, 0]
         await trio.sleep(1.1)
-        assert [b._inbound_quota(a.peer_id) for _ in range(2)] == [16, 0]
+        assert [b._services.inbound_quota(a.peer_id) for _ in range(2)] == [16, 0]
         await a.dial(b.addresses)
         await a.disconnect(b.peer_id)
         await trio.sleep(1)
-        assert not b._stranger_streams  # nothing is kept of who has gone
+        assert not b._services._strangers  # nothing is kept of who has gone
 
 
 async def quiet(stream: Stream) -> None:

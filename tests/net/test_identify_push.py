@@ -66,13 +66,13 @@ async def test_a_new_member_is_told_what_it_may_speak_and_nobody_is_told_twice(a
     async with identified(members=False) as (links, (knows, other)):
         a, b = links.swarms
         pushed: list[str] = []
-        hear = a._services[PUSH].handler
+        hear = a._services.protocols[PUSH].handler
 
         async def count(stream: Stream) -> None:
             pushed.append(stream.peer_id)
             await hear(stream)
 
-        a._services[PUSH] = replace(a._services[PUSH], handler=count)
+        a._services.protocols[PUSH] = replace(a._services.protocols[PUSH], handler=count)
         b.handle("/members/only", nothing)
         await trio.sleep(2)
         assert pushed == []  # for a stranger nothing has changed

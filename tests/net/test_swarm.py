@@ -201,7 +201,7 @@ async def test_simultaneous_dials_leave_one_connection_and_lose_no_stream(
         await trio.sleep(60)
         kept, mirror = a.connections[b.peer_id], b.connections[a.peer_id]
         assert (kept.direction, mirror.direction) == ("out", "in")  # dialled by the lower id
-        assert len(a._all) == len(b._all) == 1
+        assert len(a._table.open) == len(b._table.open) == 1
         assert not any(change[0] == "down" for told in links.changes for change in told)
 
 
@@ -212,7 +212,7 @@ async def test_a_peer_that_lost_its_connection_replaces_it(autojump_clock: Clock
         await trio.sleep(100)
         links.network.wires[0].hold()  # b has lost its power, and a has not noticed
         mirror.close_reason = "gone"  # what b remembers of it after its start
-        del b._connections[a.peer_id]
+        del b._table.in_use[a.peer_id]
         new = await b.dial(a.addresses)
         await settle()
         assert a.connections[b.peer_id].direction == "in"
@@ -234,7 +234,7 @@ async def test_a_peer_that_comes_back_at_once_is_not_refused(autojump_clock: Clo
         wire = links.network.wires[0]
         wire.hold()  # b has lost its power, and a, who has dialled it, has not noticed
         mirror.close_reason = "gone"
-        del b._connections[a.peer_id]
+        del b._table.in_use[a.peer_id]
         new = await b.dial(a.addresses)
         if dead != "silent":
             wire.cut()
@@ -291,13 +291,13 @@ async def test_a_stream_waits_for_the_connection_that_takes_the_place_of_one_giv
             await a.open_stream(b.peer_id, "/echo", deadline_s=2.0)
         assert trio.current_time() - start == pytest.approx(7.0)
 
-        del a._connections[b.peer_id]
+        del a._table.in_use[b.peer_id]
         new = await a.dial(b.addresses)
-        a._connections[b.peer_id] = given_up  # as if the new one were still on its way
+        a._table.in_use[b.peer_id] = given_up  # as if the new one were still on its way
 
         async def arrive() -> None:
             await trio.sleep(2)
-            a._settle(new)
+            a._table.settle(new)
 
         links.nursery.start_soon(arrive)
         assert (await a.open_stream(b.peer_id, "/echo")).connection is new
