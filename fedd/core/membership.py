@@ -95,6 +95,8 @@ class Membership:
         for record in self._remembered.values():
             self._overlay.hint(record.id, record.addresses)
             self._verdicts.remember(record.id, now)
+        # What the expelled last said of themselves: to show whom the verdict is about, for nothing else.
+        self._expelled: dict[PeerId, Record] = {}
         self._publish(now)
 
     # -- what is known
@@ -110,8 +112,8 @@ class Membership:
         return self._remembered
 
     def record_of(self, peer: PeerId) -> Record | None:
-        """The newest that `peer` is known to have said of itself, be it in earlier days."""
-        return self.records.get(peer) or self._remembered.get(peer)
+        """The newest that `peer` said of itself, be it in earlier days or before it was expelled."""
+        return self.records.get(peer) or self._remembered.get(peer) or self._expelled.get(peer)
 
     @property
     def epoch(self) -> int:
@@ -252,6 +254,31 @@ class Membership:
             self._drop(peer, now)
         return self._finish(now)
 
+    def expel(self, peers: Iterable[PeerId], now: float) -> list[Action]:
+        """`peers` are members no longer, whatever they say: their records and links go, at once."""
+        for peer in peers:
+            record = self.record_of(peer)
+            if record is not None:
+                self._expelled[peer] = record
+                self._actions += [Changed(change) for change in self._verdicts.expelled(peer, now)]
+            self._remembered.pop(peer, None)
+            self._dirty.pop(peer, None)
+            self._database.forget([peer])
+            self._overlay.forget(peer)
+            self._overlay.hints.pop(peer, None)
+            self._overlay.pins.pop(peer, None)
+            if self._links.remove(peer, None):
+                self._edge_lost(now)
+                self._actions.append(Close(peer, "revoked"))
+        self._judge = True
+        return self._finish(now)
+
+    def renew(self, chain: bytes, now: float) -> list[Action]:
+        """This node has another certificate chain: say so in its record, and keep all links."""
+        self._own.renew(chain)
+        self._publish(now)
+        return self._finish(now)
+
     def leave(self, now: float) -> list[Action]:
         """Say goodbye for good: the last record, and no links any more."""
         self._ended = True
@@ -390,6 +417,7 @@ class Membership:
     def _store(self, record: Record, source: PeerId | None, now: float) -> None:
         held = self.records.get(record.id)
         self._remembered.pop(record.id, None)
+        self._expelled.pop(record.id, None)
         if held is None:
             self._overlay.met(record.id, now)
         elif record.epoch > held.epoch:
@@ -460,6 +488,7 @@ class Membership:
             self._overlay.forget(peer)
             self._links.lost.pop(peer, None)
             self._remembered.pop(peer, None)
+            self._expelled.pop(peer, None)
 
     def _heal(self) -> None:
         peer = self._overlay.healing(self.records, self._states(), self._links)

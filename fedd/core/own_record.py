@@ -32,6 +32,10 @@ class OwnRecord:
         """The present epoch."""
         return self._mine.epoch
 
+    def renew(self, chain: bytes) -> None:
+        """The next version carries another certificate chain."""
+        self._mine = replace(self._mine, chain=chain)
+
     def lost_edge(self, now: float) -> None:
         """An edge is to be withdrawn: soon, others' verdicts wait for it."""
         self._due_by(max(now, self.published_at + self._timing.withdrawal_gap_s))

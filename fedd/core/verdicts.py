@@ -1,7 +1,8 @@
 """Alive, suspect, dead, left: one observer's verdict on every member, from records and reachability.
 
 A member is alive while it is reachable over two-sided edges. Unreachable, it is suspect until a deadline and
-then dead; being reachable again refutes either. Only its own record says that it left.
+then dead; being reachable again refutes either. Only its own record says that it left, or
+a revocation does.
 """
 
 from __future__ import annotations
@@ -77,6 +78,13 @@ class Verdicts:
         if verdict is None or not verdict.lived or verdict.state not in ("alive", "suspect"):
             return []
         return [self._change(peer, "dead", "restarted", now)]
+
+    def expelled(self, peer: PeerId, now: float) -> list[MemberChange]:
+        """The peer is a member no longer, by others' decision: it has left, and the reason says how."""
+        verdict = self.verdicts.get(peer)
+        if verdict is not None and verdict.state == "left":
+            return []
+        return [self._change(peer, "left", "revoked", now)]
 
     def judge(
         self, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float
