@@ -22,6 +22,7 @@ from fedd.core.records import (
     peer_from_bytes,
     peer_to_bytes,
 )
+from fedd.core.revocation import MAX_ISSUERS, MAX_LIST_BYTES, Mark
 
 PRESENCE_PROTOCOL = "/fedd/presence/1.0.0"
 PRESENCE_VERSION = 1
@@ -129,7 +130,23 @@ class Bye:
     reason: ByeReason
 
 
-Message: TypeAlias = Hello | Ping | Pong | Rows | Digest | Versions | Want | Refuse | Pin | Bye
+@dataclass(frozen=True, slots=True)
+class RevocationMarks:
+    """Whose revocation lists the sender holds, and at which epoch: send me what is newer."""
+
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """A revocation list as its issuer signed it. Instead of a hello: you are refused because of it."""
+
+    sealed: bytes
+
+
+Message: TypeAlias = (
+    Hello | Ping | Pong | Rows | Digest | Versions | Want | Refuse | Pin | Bye | RevocationMarks | Revocations
+)
 
 
 def encode_message(message: Message) -> bytes:
@@ -239,6 +256,10 @@ def _to_items(message: Message) -> list[Any]:
             return ["want", [peer_to_bytes(peer) for peer in ids]]
         case Pin(pinned):
             return ["pin", pinned]
+        case RevocationMarks(marks):
+            return ["revocation-marks", [[peer_to_bytes(peer), epoch] for peer, epoch in marks]]
+        case Revocations(sealed):
+            return ["revocations", sealed]
         case _:
             return ["bye", message.reason]
 
@@ -255,6 +276,13 @@ def _bye(reason: object) -> Bye:
     if not isinstance(reason, str) or reason not in _BYE_REASONS:
         raise ProtocolError("a presence message says goodbye for no known reason")
     return Bye(_BYE_REASONS[reason])
+
+
+def _marks(items: object) -> RevocationMarks:
+    pairs = [_list(item) for item in _list(items)]
+    if len(pairs) > MAX_ISSUERS or any(len(pair) != 2 for pair in pairs):
+        raise ProtocolError(f"revocation marks are at most {MAX_ISSUERS} issuers with their epochs")
+    return RevocationMarks(tuple((_peer(peer), _counter(epoch)) for peer, epoch in pairs))
 
 
 def _versions(low: object, high: object, stamps: object) -> Versions:
@@ -325,5 +353,7 @@ _PARSERS: dict[str, tuple[int, Callable[..., Message]]] = {
     "versions": (3, _versions),
     "want": (1, lambda ids: Want(tuple(_peer(item) for item in _list(ids)))),
     "pin": (1, lambda pinned: Pin(_bool(pinned))),
+    "revocation-marks": (1, lambda marks: _marks(marks)),
+    "revocations": (1, lambda sealed: Revocations(_bytes(sealed, MAX_LIST_BYTES))),
     "bye": (1, _bye),
 }

@@ -21,6 +21,8 @@ from fedd.core.presence_messages import (
     Ping,
     Pong,
     Refuse,
+    RevocationMarks,
+    Revocations,
     Rows,
     Versions,
     Want,
@@ -30,6 +32,7 @@ from fedd.core.presence_messages import (
     split_versions,
 )
 from fedd.core.records import MAX_SEALED_BYTES, Row
+from fedd.core.revocation import MAX_ISSUERS, MAX_LIST_BYTES
 
 PEERS = [PrivateKey.from_seed(bytes([number]) * 32).peer_id for number in range(1, 9)]
 ROW = Row(PEERS[0], (1, False, 2), b"sealed")
@@ -44,6 +47,8 @@ EVERY: list[Message] = [
     Refuse((ROW,)),
     Pin(False),
     Bye("left"),
+    RevocationMarks(((PEERS[0], 1), (PEERS[1], 7))),
+    Revocations(b"sealed"),
 ]
 
 
@@ -117,6 +122,13 @@ PEER_BYTES = bytes.fromhex("0024080112201f") + bytes(31)
         ["pin", None],
         ["bye", "nonsense"],
         ["bye", 1],
+        ["revocations", "text"],
+        ["revocations", bytes(MAX_LIST_BYTES + 1)],
+        ["revocation-marks", 1],
+        ["revocation-marks", [1]],
+        ["revocation-marks", [[PEER_BYTES]]],
+        ["revocation-marks", [[PEER_BYTES, -1]]],
+        ["revocation-marks", [[PEER_BYTES, 1]] * (MAX_ISSUERS + 1)],
     ],
 )
 def test_a_readable_frame_that_is_no_message_is_refused(items: object) -> None:

@@ -45,12 +45,15 @@ from fedd.core.presence_messages import (
     Ping,
     Pong,
     Refuse,
+    RevocationMarks,
+    Revocations,
     Rows,
     Versions,
     Want,
     encode_message,
 )
 from fedd.core.records import RECORD_DOMAIN, Record, Row, open_row, sign_record
+from fedd.core.revocation import REVOCATION_DOMAIN, open_list, sign_list, stay_digest
 from fedd.core.yamux import Session
 from fedd.host.run_wire import FrameDecoder, Kind, PreambleDecoder, encode_preamble, encode_round
 from fedd.host.run_wire import encode_frame as encode_run_frame
@@ -315,6 +318,16 @@ def _record(data: bytes, rng: random.Random) -> None:
     )
 
 
+_REVOCATIONS = sign_list(ROOT, FEDERATION, 3, {ADMIN_KEY.peer_id: [stay_digest(MEMBER_KEY.peer_id)]})
+_REVOCATIONS_PAYLOAD = open_sealed(_REVOCATIONS, REVOCATION_DOMAIN)[1]
+
+
+def _revocations(data: bytes, rng: random.Random) -> None:
+    sealed = seal(ROOT, REVOCATION_DOMAIN, data[:12_000]) if rng.random() < 0.7 else data
+    found = open_list(sealed, FEDERATION)
+    assert found.issuer not in found.revoked
+
+
 _STAMPS = tuple(sorted([(ADMIN_KEY.peer_id, (1, False, 2)), (OTHER.peer_id, (2**32 - 1, True, 0))]))
 _PRESENCE = tuple(
     map(
@@ -330,6 +343,8 @@ _PRESENCE = tuple(
             Refuse((_row(),)),
             Pin(True),
             Bye("shutdown"),
+            RevocationMarks(((ROOT.peer_id, 1), (ADMIN_KEY.peer_id, 7))),
+            Revocations(_REVOCATIONS),
         ),
     )
 )
@@ -504,6 +519,7 @@ TARGETS: dict[str, Target] = {
     "presence-body": Target(_framed_presence, _PROTOCOL, tuple(message[2:] for message in _PRESENCE)),
     "record": Target(_record, _SIGNED, (_RECORD_PAYLOAD, _row().sealed)),
     "certificate": Target(_certificate, (Denied,), (_CERTIFICATE_PAYLOAD, _CHAIN)),
+    "revocations": Target(_revocations, _SIGNED, (_REVOCATIONS, _REVOCATIONS_PAYLOAD)),
     "token": Target(_token, (InvalidParameter,), (_TOKEN.encode().encode(),)),
     "token-content": Target(
         _token_content,
