@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from federation.daemons import eventually
+
 from fedd.core.identity import PrivateKey
 from fedd.core.multistream import Dialer
 from fedd.core.noise import NoiseTransport
@@ -275,13 +277,14 @@ class SwarmProcess:
 
     def settled(self, **expected: Any) -> dict[str, Any]:
         """The report once it says `expected`."""
-        end = time.monotonic() + 15
-        while True:
-            report = self.report()
-            if all(report[name] == value for name, value in expected.items()):
-                return report
-            assert time.monotonic() < end, f"{report} instead of {expected}"
-            time.sleep(0.05)
+        report: dict[str, Any] = {}
+
+        def agrees() -> bool:
+            report.update(self.report())
+            return all(report[name] == value for name, value in expected.items())
+
+        eventually(agrees, 15, f"the swarm's process reports {expected}")
+        return report
 
 
 @contextmanager
