@@ -106,8 +106,11 @@ class Connection:
         direction: Literal["in", "out"],
         hooks: ConnectionHooks,
         limits: YamuxLimits | None = None,
+        relayed_by: PeerId | None = None,
     ) -> None:
         self.peer_id: PeerId = secured.peer_id
+        self.relayed_by = relayed_by
+        """The member that passes its bytes on, which are encrypted from end to end; None: it is direct."""
         self.wire: Wire = secured.wire
         self.remote_address = str(secured.wire.remote_address)
         self.direction = direction

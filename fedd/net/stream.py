@@ -121,6 +121,26 @@ class Stream(trio.abc.HalfCloseableStream):
         self.connection.flush()
         return True
 
+    @property
+    def room(self) -> int:
+        """How many bytes `try_send` takes now."""
+        return 0 if self._sending or self._core.out is not None else self._core.send_window
+
+    async def wait_room(self) -> None:
+        """Wait until `try_send` takes something. Errors as `send_all`."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        await trio.lowlevel.checkpoint()
+        self._check_sendable()
+        self._sending = True
+        try:
+            while (self._core.out is not None or self._core.send_window == 0) and not self._core.dead:
+                await self._wait_to_write()
+                self._check_sendable()
+        finally:
+            self._sending = False
+        self._check_sendable()
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the peer's window has room."""
         if self._sending:
@@ -184,12 +204,12 @@ class Stream(trio.abc.HalfCloseableStream):
             await self._wait_to_read()
         return self._take(max_bytes)
 
-    def receive_nowait(self) -> bytes | None:
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes | None:
         """What has arrived, b"" at the peer's end, None when there is nothing. Errors as `receive_some`."""
         core = self._core
         if not (core.chunks or core.eof or core.dead or self._prefix or self._closed):
             return None
-        return self._take(None)
+        return self._take(max_bytes)
 
     def deliver_to(self, sink: Callable[[], None] | None) -> None:
         """Have `sink` called at each arrival, at the end and when the stream breaks; None: no more.
@@ -264,6 +284,11 @@ class Stream(trio.abc.HalfCloseableStream):
         If the peer goes on sending, it is told by a reset. If another task was in the midst of
         `send_all`, its message is cut, so the stream is reset.
         """
+        self.close_nowait()
+        await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> None:
+        """Close as `aclose` does: what was sent goes out by itself."""
         if not self._closed:
             self._closed = True
             self._prefix = b""
@@ -271,7 +296,6 @@ class Stream(trio.abc.HalfCloseableStream):
             self.connection.flush()
             self.wake()
             self.connection.stream_ended()
-        await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
         """Drop the stream at once; the peer sees it broken."""

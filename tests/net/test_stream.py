@@ -293,3 +293,40 @@ async def test_a_sink_is_told_of_arrivals_the_end_and_the_break() -> None:
         assert len(broken) == 1
         b.deliver_to(None)
         d.deliver_to(None)
+
+
+async def test_room_is_what_try_send_takes_and_waiting_for_it_ends_with_the_stream() -> None:
+    async with running() as links:
+        a, b = await stream_pair(links)
+        window = a.room
+        assert window > 0
+        assert a.try_send(bytes(window))
+        assert a.room == 0
+        with trio.move_on_after(0.05) as early:
+            await a.wait_room()
+        assert early.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.wait_room)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await a.wait_room()
+            while (part := b.receive_nowait(1000)) is not None:
+                assert 0 < len(part) <= 1000
+        assert a.room > 0
+        connection = a.connection
+        connection._pending = memoryview(b"the socket takes no more")
+        assert a.try_send(b"left to the socket")
+        assert a.room == 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.wait_room)
+            await trio.testing.wait_all_tasks_blocked()
+            connection._pending = None
+            connection.flush()
+        b.reset()
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await a.wait_room()
+                a.try_send(bytes(a.room))
+        a.close_nowait()
+        with pytest.raises(trio.ClosedResourceError):
+            await a.wait_room()
