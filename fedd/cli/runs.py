@@ -126,8 +126,10 @@ def names_of(client: Client) -> dict[str, str]:
     return {member["peer_id"]: member["name"] for member in client.request("GET", "/v1/members")}
 
 
-def show_result(out: Output, result: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Print a result, or what there is of a run that goes on, for people."""
+def show_result(
+    out: Output, result: Mapping[str, Any], names: Mapping[str, str], *, with_reason: bool = True
+) -> None:
+    """Print a result, or what there is of a run that goes on, for people; the reason unless stderr has it."""
     out.line(f"{result['algorithm']} {result['state']} - run {result['run_id'][:RUN_ID_CHARS]}")
     rows = [("value", value_text(result.get("value")))]
     rows.append(("contributors", _peers(result.get("contributors") or (), names)))
@@ -150,7 +152,7 @@ def show_result(out: Output, result: Mapping[str, Any], names: Mapping[str, str]
     ]
     if result.get("degraded"):
         rows.append(("degraded", "yes: fewer members stayed than the quorum asks for"))
-    if reason := failure(result):
+    if with_reason and (reason := failure(result)):
         rows.append(("reason", reason))
     out.pairs(rows)
 
@@ -189,7 +191,7 @@ def _finish(client: Client, run_id: str, out: Output, result: Mapping[str, Any])
     if out.as_json:
         out.document(result)
     else:
-        show_result(out, result, names_of(client))
+        show_result(out, result, names_of(client), with_reason=False)
     return _verdict(run_id, result)
 
 
