@@ -63,6 +63,7 @@ class Config:
         self.listen: tuple[str, ...] = node["listen"]
         self.announce: tuple[str, ...] = node["announce"]
         self.connect: tuple[str, ...] = node["connect"]
+        self.mdns: bool = node["mdns"]
         self.presence_profile: str = values["presence"]["profile"]
         self.limits: dict[str, float] = dict(values["limits"])
         self.policy_algorithms: tuple[str, ...] = policy["algorithms"]
@@ -257,14 +258,10 @@ def _check(key: Key, value: Any) -> Any:
             if value not in key.choices:
                 raise ValueError(f"is {value!r}")
             return value
-        case "count":
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"is {value!r}, not a whole number")
-            return _bounded(key, value)
-        case "seconds":
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"is {value!r}, not a number of seconds")
-            return _bounded(key, float(value))
+        case "count" | "seconds":
+            return _bounded(key, _number(value, whole=key.kind == "count"))
+        case "flag":
+            return _flag(value)
         case "texts":
             return tuple(_text(item) for item in _list(value))
         case "addresses" | "peer_addresses":
@@ -293,6 +290,19 @@ def _hint_for(key: Key) -> str:
     if key.kind == "addresses":
         return "for example /ip4/0.0.0.0/tcp/4747"
     return key.help
+
+
+def _number(value: Any, *, whole: bool) -> float:
+    good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value):
+        raise ValueError(f"is {value!r}, not a {'whole number' if whole else 'number of seconds'}")
+    return value if whole else float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"is {value!r}, neither true nor false")
+    return value
 
 
 def _bounded(key: Key, value: float) -> float:

@@ -48,7 +48,13 @@ KEYS: tuple[Key, ...] = (
         "Peers to link to at start and to keep, with /p2p/ID.",
         live=True,
     ),
-    Key("node", "mdns", "planned", False, "Find peers on the local network."),
+    Key(
+        "node",
+        "mdns",
+        "flag",
+        True,
+        "Find other members on the local network, and be found, by multicast DNS.",
+    ),
     Key(
         "presence",
         "profile",

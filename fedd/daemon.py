@@ -31,9 +31,11 @@ from fedd.host.runs import Runs
 from fedd.logs import set_up as set_up_logs
 from fedd.net.admission import Admission
 from fedd.net.connection import Connection
+from fedd.net.discovery import Discovery
 from fedd.net.doors import SwarmLimits
 from fedd.net.events import EventLog
 from fedd.net.identify_push import Identifier
+from fedd.net.own_addresses import OwnAddresses
 from fedd.net.ping import serve_ping
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
@@ -149,6 +151,8 @@ class Daemon:
             announce=config.announce,
         )
         self.admission = Admission(self.swarm, self.presence, key, state)
+        self.own_addresses = OwnAddresses(self.swarm, self.presence)
+        self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
         self.registry = PluginRegistry(policy)
         self.inputs = Inputs(config.inputs, state)
@@ -183,6 +187,8 @@ class Daemon:
         )
         self.server = ControlServer(self.service.operations())
         self.service.tell_bounds(self.server.bounds)
+        if self.discovery is not None:
+            self.service.tell_bounds(self.discovery.bounds)
         self.swarm.subscribe(self._link_changed)
         self.presence.subscribe(self._member_changed)
         self.presence.subscribe_notices(lambda what: self._note(what))
@@ -204,6 +210,10 @@ class Daemon:
             self.admission.restore()
             await nursery.start(self.runs.run)
             self._pin(self.config.connect)
+            if self.discovery is not None:
+                self.own_addresses.subscribe(self.discovery.look)
+                nursery.start_soon(self.discovery.run)
+            await nursery.start(self.own_addresses.run)
             await nursery.start(self.server.serve, sockets)
             task_status.started()
             self._note("started")

@@ -244,8 +244,15 @@ class Membership:
 
     def hint(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:
         """`peer` may be found at `addresses`: worth dialling while links are wanted."""
-        self._overlay.hint(peer, addresses)
+        if self._overlay.hint(peer, addresses) and peer in self._overlay.dialing:
+            self._actions.append(Dial(peer, addresses))  # beside the older addresses, which may lead nowhere
         self._overlay_due = now
+        return self._finish(now)
+
+    def set_addresses(self, addresses: tuple[str, ...], now: float) -> list[Action]:
+        """This node can be dialled at other addresses than before."""
+        if self._own.set_addresses(addresses, now):
+            self._overlay.dialable = bool(addresses)
         return self._finish(now)
 
     def drop_link(self, peer: PeerId, now: float) -> list[Action]:

@@ -76,10 +76,20 @@ class Overlay:
         """At this many links, further ones are refused unless pinned."""
         return CAP_DIALABLE if self.dialable else CAP
 
-    def hint(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
-        """A peer worth dialling whose record is not known, or not known to be alive."""
-        if peer != self.me and (peer in self.hints or len(self.hints) < MAX_HINTS):
-            self.hints[peer] = addresses
+    def hint(self, peer: PeerId, addresses: tuple[str, ...]) -> bool:
+        """A peer worth dialling whose record is not known, or not known to be alive; whether that is news.
+
+        Failures at other addresses say nothing about these.
+        """
+        if peer == self.me or self.hints.get(peer) == addresses:
+            return False
+        if peer not in self.hints and len(self.hints) >= MAX_HINTS:
+            return False
+        self.hints[peer] = addresses
+        attempt = self._attempts.get(peer)
+        if attempt is not None and attempt.failures:
+            del self._attempts[peer]
+        return True
 
     def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Keep a link with `peer`; the caller sees to it that there are at most MAX_PINS."""

@@ -46,6 +46,14 @@ class OwnRecord:
             self._hold_s = self._timing.addition_min_s
         self._due_by(max(now, self.published_at + self._hold_s))
 
+    def set_addresses(self, addresses: tuple[str, ...], now: float) -> bool:
+        """This node can be dialled elsewhere; whether that is news, which is then due like a new edge."""
+        if addresses == self._mine.addresses:
+            return False
+        self._mine = replace(self._mine, addresses=addresses)
+        self.new_edge(now)
+        return True
+
     def publish(
         self,
         neighbours: Iterable[PeerId],

@@ -30,6 +30,7 @@ from fedd.net.known_members import KnownMembers, raise_epoch
 from fedd.net.link_table import LinkEvents, LinkTable
 from fedd.net.member_view import MemberView as MemberView
 from fedd.net.member_view import views_of
+from fedd.net.own_addresses import tellable
 from fedd.net.pins import Pins
 from fedd.net.presence_link import PresenceLink
 from fedd.net.swarm import Swarm
@@ -79,7 +80,7 @@ class Presence:
         self._version = version
         self._announce = tuple(
             address if "/p2p/" in address else f"{address}/p2p/{key.peer_id}" for address in announce
-        )
+        )[:MAX_ADDRESSES]
         self._clock = clock
         self._rng = rng or random.Random()
         self._core: Membership | None = None
@@ -119,7 +120,7 @@ class Presence:
     @property
     def own_addresses(self) -> tuple[str, ...]:
         """Where others can dial this node: what it announces, else where it listens."""
-        return (self._announce or tuple(self._swarm.addresses))[:MAX_ADDRESSES]
+        return self._announce or tellable(self._swarm.addresses)
 
     def members(self) -> list[MemberView]:
         """Everybody known, this node first; empty without a federation."""
@@ -143,6 +144,11 @@ class Presence:
         """The name `peer` gave itself, empty when unknown."""
         record = self._core.record_of(peer) if self._core is not None else None
         return record.name if record is not None else ""
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there is a live link with anybody."""
+        return self._core is not None and any(map(self._core.link_of, self._core.links))
 
     def is_linked(self, peer: PeerId) -> bool:
         """Whether there is a live link with `peer`."""
@@ -233,6 +239,11 @@ class Presence:
         """`peer` may be found at `addresses` (multiaddrs)."""
         if self._core is not None and peer != self._core.me:
             self._perform(self._core.hint(peer, tuple(addresses), self._clock()))
+
+    def addresses_changed(self) -> None:
+        """Look at this node's addresses again, and tell the others where it is now."""
+        if self._core is not None:
+            self._perform(self._core.set_addresses(self.own_addresses, self._clock()))
 
     def pin(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
         """Hold a link with `peer`: dial it, redial it, never shed it, until as many calls of `unpin`.

@@ -201,6 +201,13 @@ class Swarm:
         self.identity_changed()
         return [str(replace(bound, peer_id=self.peer_id)) for bound in listener.addresses]
 
+    def refresh_addresses(self) -> bool:
+        """Look again which addresses the wildcards mean; whether `addresses` has changed."""
+        changed = [listener.refresh() for listener in self._listeners]
+        if any(changed):
+            self.identity_changed()
+        return any(changed)
+
     def _network(self, address: Address) -> TcpNetwork | MemoryNetwork:
         if address.transport != "memory":
             return self._tcp

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import socket
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Final
 import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
+from fedd.net.interfaces import machine_addresses
 from fedd.net.transport import Address, Wire
 
 LISTEN_BACKLOG: Final = 1024
@@ -30,7 +30,6 @@ ACCEPTS_AT_ONCE: Final = 64
 NOT_SENT_LOW_WATER_BYTES: Final = 16 * 1024
 """What the kernel may hold unsent. More of it would make a heartbeat wait behind bulk data."""
 
-_SIOCGIFADDR: Final = 0x8915
 _SIOCOUTQNSD: Final = 0x894B  # tcp(7) has its sister SIOCOUTQ; this one counts what was never sent
 _INT_BYTES: Final = 4
 
@@ -96,11 +95,18 @@ class TcpListener:
         self._socket = raw
         self._at_once = 0
         bound = replace(address, port=int(raw.getsockname()[1]), peer_id=None)
-        self.addresses = (
-            [replace(bound, host=host) for host in machine_addresses(bound.transport)]
-            if bound.is_wildcard
-            else [bound]
-        )
+        self._bound = bound
+        self.addresses = [bound]
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Look again which addresses a wildcard means; whether they have changed."""
+        if not self._bound.is_wildcard:
+            return False
+        before = self.addresses
+        hosts = machine_addresses(self._bound.transport)
+        self.addresses = [replace(self._bound, host=host) for host in hosts]
+        return self.addresses != before
 
     async def accept(self) -> Wire:
         """Wait for the next connection; those that vanish while queued are passed over."""
@@ -242,34 +248,3 @@ def _cannot_listen(address: Address, error: OSError) -> FeddError:
 
 def _from_sockaddr(family: int, sockaddr: tuple[str, int]) -> Address:
     return Address("ip6" if family == socket.AF_INET6 else "ip4", sockaddr[0].split("%")[0], sockaddr[1])
-
-
-def machine_addresses(transport: str) -> list[str]:
-    """Give this machine's addresses of a family ("ip4" or "ip6"), those of the loopback last."""
-    return _ipv4_addresses() if transport == "ip4" else _ipv6_addresses()
-
-
-def _ipv4_addresses() -> list[str]:
-    found: list[str] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = name.encode()[:15].ljust(256, b"\0")
-            try:
-                reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
-            except OSError:  # the interface has no IPv4 address
-                continue
-            found.append(socket.inet_ntoa(reply[20:24]))
-    return sorted(found or ["127.0.0.1"], key=lambda host: host.startswith("127."))
-
-
-def _ipv6_addresses() -> list[str]:
-    found: list[str] = []
-    try:
-        with open("/proc/net/if_inet6", encoding="ascii") as table:
-            for line in table:
-                address = ipaddress.IPv6Address(int(line.split()[0], 16))
-                if not address.is_link_local:  # needs a zone, which differs on every machine
-                    found.append(str(address))
-    except OSError:  # no IPv6 here
-        return ["::1"]
-    return sorted(found or ["::1"], key=lambda host: host == "::1")

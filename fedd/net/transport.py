@@ -156,6 +156,9 @@ class Listener(Protocol):
     addresses: list[Address]
     """Where it listens, with the real port; a wildcard is expanded to the machine's addresses."""
 
+    def refresh(self) -> bool:
+        """Look again which addresses a wildcard means; whether they have changed."""
+
     async def accept(self) -> Wire:
         """Wait for the next wire; raise Unhealthy when the machine is out of descriptors."""
 
@@ -309,6 +312,10 @@ class MemoryListener:
         self._network = network
         # as many as a kernel's listen queue would hold
         self.incoming, self._accepted = trio.open_memory_channel[Wire](128)
+
+    def refresh(self) -> bool:
+        """There are no wildcards here."""
+        return False
 
     async def accept(self) -> Wire:
         """Wait for the next wire."""
