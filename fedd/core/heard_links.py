@@ -70,10 +70,14 @@ class HeardLinks:
         self._note(peer, reason)
         return True
 
-    def blame(self, peer: PeerId) -> int:
-        """`peer`, with which a link stands, passed a bad record on; how many it did on this link."""
+    def bad_rows(self, peer: PeerId) -> int:
+        """How many bad records `peer`, with which a link stands, passed on."""
+        return self._links[peer].bad_rows
+
+    def blame(self, peer: PeerId, bad_rows: int) -> int:
+        """`peer` passed on so many bad records; how many it did on this link."""
         link = self._links[peer]
-        link.bad_rows += 1
+        link.bad_rows += bad_rows
         return link.bad_rows
 
     def clear(self) -> None:

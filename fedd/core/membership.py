@@ -12,15 +12,12 @@ Motivala 2002: suspicion, refutation by the accused's own version counter).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
-from fedd.core.database import Database
-from fedd.core.heard_links import HeardLinks
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
-from fedd.core.overlay import Dice, Overlay
-from fedd.core.own_record import OwnRecord
+from fedd.core.membership_view import MembershipView
+from fedd.core.overlay import Dice
 from fedd.core.presence_messages import (
     Bye,
     Digest,
@@ -33,11 +30,9 @@ from fedd.core.presence_messages import (
     Versions,
     Want,
     split_rows,
-    split_versions,
 )
-from fedd.core.reachability import TwoSidedEdges
 from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record, Row
-from fedd.core.verdicts import State, Verdicts
+from fedd.core.verdicts import State
 
 # How many records go with a refusal.
 REFUSAL_ROWS = 32
@@ -45,7 +40,7 @@ REFUSAL_ROWS = 32
 MAX_BAD_ROWS = 32
 
 
-class Membership:
+class Membership(MembershipView):
     """One node's view of its federation; see the module for the rules.
 
     `seal` signs this node's own record; `open_row` verifies another's and raises FeddError for what is not
@@ -64,109 +59,20 @@ class Membership:
         timing: PresenceTiming,
         known: Iterable[Record] = (),
     ) -> None:
-        self.me = mine.id
-        self._open_row = open_row
-        self._timing = timing
-        self._rng = rng
-        self._own = OwnRecord(mine, seal, timing)
-        self._links = HeardLinks(timing.link_silent_s, timing.link_close_s)
-        self._database = Database(self.me)
-        self._overlay = Overlay(self.me, bool(mine.addresses), rng)
-        self._verdicts = Verdicts(
-            self.me,
-            confirm_s=timing.confirm_s,
-            confirm_closed_s=timing.confirm_closed_s,
-            isolated_hold_s=timing.isolated_hold_s,
-        )
+        super().__init__(mine, seal=seal, open_row=open_row, rng=rng, timing=timing, known=known)
         self._actions: list[Action] = []
-        # Records to flood, each with the peer that it came from.
-        self._dirty: dict[PeerId, PeerId | None] = {}
-        self._flushed_at = self._judged_at = float("-inf")
+        self._judged_at = float("-inf")
         self._judge = True
         self._overlay_due: float | None = now
         self._heartbeat_due = now + timing.heartbeat_s
         self._heal_due = now + timing.heal_s * rng.uniform(0.2, 1.0)
         self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
         self._ping_number = 0
-        self._warned = self._ended = False
-        self.rows_refused = 0
-        # Not in the database: what they said of their edges in earlier days must make nobody alive today.
-        self._remembered = {record.id: record for record in known if record.id != self.me}
+        self._warned = False
         for record in self._remembered.values():
             self._overlay.hint(record.id, record.addresses)
             self._verdicts.remember(record.id, now)
-        # What the expelled last said of themselves: to show whom the verdict is about, for nothing else.
-        self._expelled: dict[PeerId, Record] = {}
         self._publish(now)
-
-    # -- what is known
-
-    @property
-    def records(self) -> Mapping[PeerId, Record]:
-        """Everybody's newest record, this node's included."""
-        return self._database.records
-
-    @property
-    def remembered(self) -> Mapping[PeerId, Record]:
-        """Records of earlier days, of those who have not been heard of in this life."""
-        return self._remembered
-
-    def record_of(self, peer: PeerId) -> Record | None:
-        """The newest that `peer` said of itself, be it in earlier days or before it was expelled."""
-        return self.records.get(peer) or self._remembered.get(peer) or self._expelled.get(peer)
-
-    @property
-    def epoch(self) -> int:
-        """This node's present epoch."""
-        return self._own.epoch
-
-    @property
-    def links(self) -> list[PeerId]:
-        """Peers with which a link stands, heard or not."""
-        return sorted(self._links)
-
-    @property
-    def edges(self) -> TwoSidedEdges:
-        """The graph of members: edges that both ends list."""
-        return self._database.edges
-
-    @property
-    def digest(self) -> bytes:
-        """Hash of all that is held: two nodes with equal digests hold the same."""
-        return self._database.digest
-
-    @property
-    def refused_records(self) -> int:
-        """How many records of new owners found no room."""
-        return self._database.refused
-
-    def state_of(self, peer: PeerId) -> State | None:
-        """The verdict on `peer`; this node itself is alive until it has left."""
-        if peer == self.me:
-            return "left" if self._ended else "alive"
-        return self._verdicts.state_of(peer)
-
-    def since(self, peer: PeerId) -> tuple[float, str]:
-        """Since when (seconds, monotonic) `peer` is in its state, and why."""
-        verdict = self._verdicts.verdicts[peer]
-        return verdict.since, verdict.reason
-
-    def members(self) -> list[PeerId]:
-        """Everybody with a state but this node, sorted."""
-        return sorted(peer for peer, verdict in self._verdicts.verdicts.items() if verdict.announced)
-
-    def link_of(self, peer: PeerId) -> tuple[float, float | None] | None:
-        """(when last heard, round trip in seconds or None) of the live link with `peer`, if there is one."""
-        link = self._links.get(peer)
-        return (link.heard, link.rtt_s) if link is not None and link.up else None
-
-    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
-        """Where `peer` can be dialled."""
-        return self._overlay.addresses(peer, self.records)
-
-    def is_pinned(self, peer: PeerId) -> bool:
-        """Whether this node needs its link with `peer`."""
-        return peer in self._overlay.pins
 
     # -- what happens
 
@@ -269,8 +175,7 @@ class Membership:
                 self._expelled[peer] = record
                 self._actions += [Changed(change) for change in self._verdicts.expelled(peer, now)]
             self._remembered.pop(peer, None)
-            self._dirty.pop(peer, None)
-            self._database.forget([peer])
+            self._exchange.forget([peer])
             self._overlay.forget(peer)
             self._overlay.hints.pop(peer, None)
             self._overlay.pins.pop(peer, None)
@@ -302,12 +207,11 @@ class Membership:
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do; at least once a heartbeat."""
         due = [self._heartbeat_due, self._heal_due, self._digest_due]
-        if self._dirty:
-            due.append(self._flushed_at + self._timing.flood_s)
         if self._judge:
             due.append(self._judged_at + self._timing.judge_s)
         others = (
             self._own.due,
+            self._exchange.due,
             self._overlay_due,
             self._links.next_deadline(),
             self._verdicts.next_deadline(),
@@ -392,45 +296,25 @@ class Membership:
                 self._edge_lost(now)
                 self._overlay.failed(peer, now)
                 self._actions.append(Close(peer, "refused"))
-            case Digest(digest) if digest != self.digest:
-                self._actions += [Send(peer, part) for part in split_versions(self._database.stamps())]
-            case Versions():
-                missing, wanted = self._database.compare(message)
-                self._actions += [Send(peer, Rows(part)) for part in split_rows(missing)]
-                if wanted:
-                    self._actions.append(Send(peer, Want(wanted)))
-            case Want(ids):
-                known = [self.records[i].row for i in ids if i in self.records]
-                self._actions += [Send(peer, Rows(part)) for part in split_rows(known)]
+            case Digest() | Versions() | Want():
+                self._actions += [Send(peer, answer) for answer in self._exchange.answer(message)]
 
     def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
-        for row in rows:
-            if not self._database.is_news(row) or not self._database.admits(row.id, now):
-                continue
-            try:
-                record = self._open_row(row)
-            except FeddError:
-                self.rows_refused += 1
-                if self._links.blame(source) > MAX_BAD_ROWS:
-                    self._give_up(source, now)
-                    return
-                continue
-            self._database.charge(record.id, now)
-            if record.id == self.me:
-                self._outbid(record, now)
-            else:
-                self._store(record, source, now)
+        intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
+        for record, held in intake.news:
+            self._learn(record, held, now)
+        for record in intake.own:
+            self._outbid(record, now)
+        if self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
+            self._give_up(source, now)
 
-    def _store(self, record: Record, source: PeerId | None, now: float) -> None:
-        held = self.records.get(record.id)
+    def _learn(self, record: Record, held: Record | None, now: float) -> None:
         self._remembered.pop(record.id, None)
         self._expelled.pop(record.id, None)
         if held is None:
             self._overlay.met(record.id, now)
         elif record.epoch > held.epoch:
             self._actions += [Changed(change) for change in self._verdicts.restarted(record.id, now)]
-        self._database.merge(record, now)
-        self._dirty[record.id] = source
         self._judge = True
         self._overlay_due = now
 
@@ -444,8 +328,7 @@ class Membership:
 
     def _publish(self, now: float) -> None:
         record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
-        self._database.merge(record, now)
-        self._dirty[self.me] = None
+        self._exchange.publish(record, now)
         self._judge = True
         self._overlay_due = now
 
@@ -458,7 +341,7 @@ class Membership:
         """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
         self._links.excuse(now)
         self._verdicts.shift(late_s)
-        self._database.shift(late_s)
+        self._exchange.database.shift(late_s)
         # Others may have withdrawn their edges meanwhile: say again that this node is here.
         self._publish(now)
 
@@ -481,7 +364,7 @@ class Membership:
         refresh_s = self._timing.refresh_s * max(1.0, len(self.records) / 100)
         if now >= self._own.published_at + refresh_s:
             self._publish(now)
-        if self._database.expire(now - 3 * refresh_s):
+        if self._exchange.database.expire(now - 3 * refresh_s):
             self._judge = True
         old = now - self._timing.tombstone_s
         forgotten = [
@@ -489,7 +372,7 @@ class Membership:
             for peer, verdict in self._verdicts.verdicts.items()
             if verdict.state in ("dead", "left") and verdict.since < old
         ]
-        self._database.forget(forgotten)
+        self._exchange.forget(forgotten)
         for peer in forgotten:
             self._verdicts.forget(peer)
             self._overlay.forget(peer)
@@ -510,7 +393,7 @@ class Membership:
         self._judged_at = now
         if self._ended:
             return
-        reachable = self._database.edges.reachable_from(self.me)
+        reachable = self._exchange.database.edges.reachable_from(self.me)
         changes = self._verdicts.judge(self.records, reachable, now)
         self._actions += [Changed(change) for change in changes]
         if changes:
@@ -518,13 +401,7 @@ class Membership:
             self._warned = False
 
     def _flush(self, now: float) -> None:
-        self._flushed_at = now
-        dirty, self._dirty = self._dirty, {}
-        for peer in self._links:
-            rows = [
-                self.records[i].row for i, source in dirty.items() if source != peer and i in self.records
-            ]
-            self._actions += [Send(peer, Rows(part)) for part in split_rows(rows)]
+        self._actions += self._exchange.flood(self._links, now)
 
     def _maintain(self, now: float) -> None:
         self._overlay_due = None
@@ -549,7 +426,8 @@ class Membership:
             self._judge_now(now)
         if self._overlay_due is not None and now >= self._overlay_due:
             self._maintain(now)
-        if self._dirty and now >= self._flushed_at + self._timing.flood_s:
+        flood_due = self._exchange.due
+        if flood_due is not None and now >= flood_due:
             self._flush(now)
         actions, self._actions = self._actions, []
         return actions

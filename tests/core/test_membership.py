@@ -526,7 +526,7 @@ def test_pins_are_told_to_the_other_end() -> None:
 def test_records_for_which_there_is_no_room_are_counted() -> None:
     one = core()
     assert one.refused_records == 0
-    one._database.refused += 1
+    one._exchange.database.refused += 1
     assert one.refused_records == 1
 
 

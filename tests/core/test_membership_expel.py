@@ -23,7 +23,7 @@ def refuse(bench: Bench, peer: str) -> None:
 
     bench.open_row = open_row  # type: ignore[method-assign]
     for node in bench.nodes.values():
-        node.core._open_row = open_row
+        node.core._exchange._open_row = open_row
     bench.link = lambda a, b: None if peer in (a.peer, b.peer) else link(a, b)  # type: ignore[method-assign]
 
 
