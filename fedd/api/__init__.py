@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedd.api.algorithm import Agreement, Algorithm, Ledger, Merged, RunContext
+    from fedd.api.command import Audience, Command, CommandContext, Member, Reached
     from fedd.api.errors import (
         Conflict,
         Denied,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Agreement",
     "Algorithm",
+    "Audience",
+    "Command",
+    "CommandContext",
     "Conflict",
     "Denied",
     "Dropped",
@@ -39,6 +43,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidParameter",
     "Ledger",
+    "Member",
     "Merged",
     "Message",
     "NotConnected",
@@ -47,6 +52,7 @@ __all__ = [
     "PluginFailed",
     "ProtocolError",
     "QuorumLost",
+    "Reached",
     "Refused",
     "RunContext",
     "Stopped",
@@ -58,6 +64,7 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Merged", "RunContext"), "algorithm"),
+    **dict.fromkeys(("Audience", "Command", "CommandContext", "Member", "Reached"), "command"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Message", "PeerId"), "types"),
 }

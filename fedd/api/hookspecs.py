@@ -12,6 +12,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from fedd.api.algorithm import Algorithm
+    from fedd.api.command import Command
 
 PROJECT_NAME = "fedd"
 """pluggy's project name and the entry-point group."""
@@ -23,3 +24,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 @hookspec
 def fedd_register_algorithms() -> list[type[Algorithm]]:  # type: ignore[empty-body]
     """Return the algorithm classes of this plugin."""
+
+
+@hookspec
+def fedd_register_commands() -> list[type[Command]]:  # type: ignore[empty-body]
+    """Return the command classes of this plugin."""

@@ -12,14 +12,15 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
 from fedd.core.manifest import Parameter as ParameterValue
+from fedd.host.plugin_schema import AlgorithmInfo, CommandInfo, Parameter, check_known, convert
 from fedd.host.policy import BUNDLED_DISTRIBUTION, Policy
 
 log = logging.getLogger("fedd.host")
@@ -29,56 +30,14 @@ INSPECT_TIMEOUT_S = 120.0
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 
+MAX_COMMAND_BYTES = 16 * 1024 * 1024
+"""Of a command's parameters and of its answer, whatever a plugin declares."""
+
+MAX_COMMAND_TIMEOUT_S = 30.0
+"""Of a command's handler, whatever a plugin declares."""
+
 _FORMAT = 1
-_WORDS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-
-
-class Parameter(NamedTuple):
-    """One field of an algorithm's dataclass; `type` is bool, int, float or str."""
-
-    name: str
-    type: str
-    default: ParameterValue
-    help: str
-    choices: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class AlgorithmInfo:
-    """An algorithm that can be run here. `plugin` is its entry point's name."""
-
-    name: str
-    plugin: str
-    distribution: str
-    version: str
-    doc: str
-    parameters: tuple[Parameter, ...]
-
-    def describe(self) -> dict[str, Any]:
-        """As `fedctl algorithms --json` shows it."""
-        parameters = [
-            {**parameter._asdict(), "choices": list(parameter.choices)}
-            if parameter.choices
-            else {key: value for key, value in parameter._asdict().items() if key != "choices"}
-            for parameter in self.parameters
-        ]
-        return {
-            "name": self.name,
-            "plugin": self.plugin,
-            "distribution": self.distribution,
-            "version": self.version,
-            "doc": self.doc,
-            "parameters": parameters,
-        }
+_Info = TypeVar("_Info", AlgorithmInfo, CommandInfo)
 
 
 @dataclass(frozen=True)
@@ -91,6 +50,7 @@ class PluginInfo:
     error: str | None
     algorithms: tuple[str, ...] = ()
     allowed: bool = True
+    commands: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """As `fedctl plugins --json` shows it."""
@@ -99,6 +59,7 @@ class PluginInfo:
             "distribution": self.distribution,
             "version": self.version,
             "algorithms": list(self.algorithms),
+            "commands": list(self.commands),
             "allowed": self.allowed,
         }
         return shown if self.error is None else {**shown, "error": self.error}
@@ -132,7 +93,7 @@ async def run_inspector() -> bytes:
 
 
 class PluginRegistry:
-    """Plugins and algorithms by name. Empty until `load` has run once; `ready` waits for that."""
+    """Plugins, algorithms and commands by name. Empty until `load` has run once; `ready` waits for that."""
 
     def __init__(
         self, policy: Policy | None = None, inspector: Callable[[], Awaitable[bytes]] = run_inspector
@@ -141,6 +102,7 @@ class PluginRegistry:
         self._inspector = inspector
         self._plugins: list[PluginInfo] = []
         self._algorithms: dict[str, AlgorithmInfo] = {}
+        self._commands: dict[str, CommandInfo] = {}
         self._error: str | None = None
         self._ready = trio.Event()
 
@@ -174,20 +136,25 @@ class PluginRegistry:
 
     def algorithm(self, name: str) -> AlgorithmInfo:
         """The algorithm of that name. Raises NotFound naming the nearest, or why its plugin is missing."""
-        if name in self._algorithms:
-            return self._algorithms[name]
-        if self._error:
-            raise NotFound(f"there is no algorithm {name!r}: {self._error}", field="algorithm")
-        near = difflib.get_close_matches(name, self._algorithms, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"there are {', '.join(sorted(self._algorithms)) or 'none'}"
-        )
-        failed = [plugin.name for plugin in self._plugins if plugin.error]
-        if failed:
-            hint += f"; failed to load: {', '.join(failed)} (see fedctl plugins)"
-        raise NotFound(f"there is no algorithm {name!r} here", hint=hint, field="algorithm")
+        found = self._algorithms.get(name)
+        if found is None:
+            raise self._unknown("algorithm", name, self._algorithms)
+        return found
+
+    def commands(self) -> list[CommandInfo]:
+        """All commands, sorted by name, those that the policy does not allow included."""
+        return [self.command(name) for name in sorted(self._commands)]
+
+    def command(self, name: str) -> CommandInfo:
+        """The command of that name. Raises NotFound as `algorithm` does."""
+        found = self._commands.get(name)
+        if found is None:
+            raise self._unknown("command", name, self._commands)
+        return replace(found, allowed=self.policy.allows_command(name, found.plugin, found.distribution))
+
+    def has_command(self, name: str) -> bool:
+        """Whether there is a command of that name."""
+        return name in self._commands
 
     def check_parameters(self, name: str, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
         """All of the algorithm's parameters, typed: `given` (texts are converted), else the defaults.
@@ -195,101 +162,114 @@ class PluginRegistry:
         Raises NotFound for the algorithm, InvalidParameter (field: the parameter) for anything given that
         does not fit. What only the algorithm can judge (`__post_init__`) its worker checks later.
         """
-        algorithm = self.algorithm(name)
-        known = {parameter.name: parameter for parameter in algorithm.parameters}
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-                raise InvalidParameter(f"{name} has no parameter {key!r}", hint=hint, field=key)
+        known = {parameter.name: parameter for parameter in self.algorithm(name).parameters}
+        check_known(name, known, given)
         return {
             key: convert(parameter, given[key]) if key in given else parameter.default
             for key, parameter in known.items()
         }
 
+    def _unknown(self, kind: str, name: str, known: Collection[str]) -> NotFound:
+        if self._error:
+            return NotFound(f"there is no {kind} {name!r:.80}: {self._error}", field=kind)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+        failed = [plugin.name for plugin in self._plugins if plugin.error]
+        if failed:
+            hint += f"; failed to load: {', '.join(failed)} (see fedctl plugins)"
+        return NotFound(f"there is no {kind} {name!r:.80} here", hint=hint, field=kind)
+
     def _judge(self, plugin: PluginInfo) -> PluginInfo:
         listed = {plugin.name, *plugin.algorithms} & set(self.policy.algorithms)
-        allowed = plugin.distribution == BUNDLED_DISTRIBUTION or bool(listed)
-        return PluginInfo(
-            plugin.name, plugin.distribution, plugin.version, plugin.error, plugin.algorithms, allowed
-        )
+        listed |= {plugin.name, *plugin.commands} & set(self.policy.commands)
+        return replace(plugin, allowed=plugin.distribution == BUNDLED_DISTRIBUTION or bool(listed))
 
     def _take(self, document: Any) -> None:
         if document["format"] != _FORMAT:
             raise ValueError(f"format {document['format']!r}")
         plugins: list[PluginInfo] = []
         algorithms: dict[str, AlgorithmInfo] = {}
-        # the bundled ones first: no stranger's plugin takes their algorithms' names
+        commands: dict[str, CommandInfo] = {}
+        # the bundled ones first: no stranger's plugin takes their names
         found = sorted(
             document["plugins"], key=lambda raw: (raw["distribution"] != BUNDLED_DISTRIBUTION, raw["name"])
         )
         for raw in found:
             origin = (str(raw["name"]), str(raw["distribution"]), str(raw["version"]))
-            error = raw.get("error")
-            names: list[str] = []
-            for offered in raw.get("algorithms") or []:
-                algorithm = _algorithm(offered, *origin)
-                rival = algorithms.setdefault(algorithm.name, algorithm)
-                names.append(algorithm.name)
-                if rival is not algorithm:
-                    names.pop()
-                    error = (
-                        f"its algorithm {algorithm.name!r} is already offered by the plugin {rival.plugin!r}"
-                    )
-            plugins.append(PluginInfo(*origin, None if error is None else str(error), tuple(names)))
+            offered = [_algorithm(each, *origin) for each in raw.get("algorithms") or []]
+            offered_commands = [_command(each, *origin) for each in raw.get("commands") or []]
+            kept, rival = _claim("algorithm", offered, algorithms)
+            kept_commands, rival_command = _claim("command", offered_commands, commands)
+            error = rival or rival_command or raw.get("error")
+            plugins.append(
+                PluginInfo(*origin, None if error is None else str(error), kept, commands=kept_commands)
+            )
         self._plugins = sorted(plugins, key=lambda plugin: plugin.name)
         self._algorithms = algorithms
+        self._commands = commands
 
 
-def convert(parameter: Parameter, value: Any) -> ParameterValue:
-    """`value` (a text, or a JSON value) as the parameter's type. Raises InvalidParameter."""
-    typed = _typed(parameter.type, value)
-    if typed is None:
-        kind = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
-        raise InvalidParameter(
-            f"{parameter.name}={value} is not {kind.get(parameter.type, parameter.type)}",
-            hint=parameter.help or f"the default is {parameter.default!r}",
-            field=parameter.name,
-        )
-    if parameter.choices is not None and typed not in parameter.choices:
-        raise InvalidParameter(
-            f"{parameter.name}={value} is not one of {', '.join(parameter.choices)}",
-            hint=parameter.help,
-            field=parameter.name,
-        )
-    return typed
+def check_command_parameters(command: CommandInfo, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, typed (texts are converted). The handler's own class fills in the defaults.
+
+    Raises InvalidParameter (field: the parameter) for anything given that does not fit, and for what is
+    required and missing.
+    """
+    known = {parameter.name: parameter for parameter in command.parameters}
+    check_known(command.name, known, given)
+    for parameter in command.parameters:
+        if parameter.required and parameter.name not in given:
+            raise InvalidParameter(
+                f"{command.name} needs {parameter.name}",
+                hint=parameter.help or f"write {parameter.name}=...",
+                field=parameter.name,
+            )
+    return {key: convert(known[key], value) for key, value in given.items()}
 
 
-def _typed(kind: str, value: Any) -> ParameterValue | None:
-    text = value.strip() if isinstance(value, str) else None
-    if kind == "str":
-        return value if isinstance(value, str) else None
-    if kind == "bool":
-        return value if isinstance(value, bool) else _WORDS.get((text or "").lower())
-    if isinstance(value, bool):
-        return None
-    try:
-        if kind == "int":
-            number = value if isinstance(value, int) else int(text or "")
-            return number if -(1 << 63) <= number < 1 << 63 else None
-        if kind == "float":
-            return float(value if text is None else text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return None
+def _claim(kind: str, offered: list[_Info], taken: dict[str, _Info]) -> tuple[tuple[str, ...], str | None]:
+    """Enter what is offered under its name; the names got, and why another was not."""
+    names: list[str] = []
+    error: str | None = None
+    for each in offered:
+        rival = taken.setdefault(each.name, each)
+        if rival is each:
+            names.append(each.name)
+        else:
+            error = f"its {kind} {each.name!r} is already offered by the plugin {rival.plugin!r}"
+    return tuple(names), error
 
 
 def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> AlgorithmInfo:
-    parameters = tuple(
+    return AlgorithmInfo(
+        str(raw["name"]), plugin, distribution, version, str(raw.get("doc") or ""), _parameters(raw)
+    )
+
+
+def _command(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> CommandInfo:
+    return CommandInfo(
+        str(raw["name"]),
+        plugin,
+        distribution,
+        version,
+        str(raw.get("doc") or ""),
+        _parameters(raw),
+        command_version=str(raw["version"]),
+        audience=str(raw["audience"]),
+        max_payload_bytes=min(int(raw["max_payload_bytes"]), MAX_COMMAND_BYTES),
+        timeout_s=min(float(raw["timeout_s"]), MAX_COMMAND_TIMEOUT_S),
+    )
+
+
+def _parameters(raw: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    return tuple(
         Parameter(
             str(field["name"]),
             str(field["type"]),
             field["default"],
             str(field.get("help") or ""),
             None if field.get("choices") is None else tuple(map(str, field["choices"])),
+            bool(field.get("required")),
         )
         for field in raw.get("parameters") or []
-    )
-    return AlgorithmInfo(
-        str(raw["name"]), plugin, distribution, version, str(raw.get("doc") or ""), parameters
     )

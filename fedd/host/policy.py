@@ -1,4 +1,4 @@
-"""What the owner of this device lets others do with it: algorithms, inputs, and who may start runs."""
+"""What the owner of this device lets others do with it: algorithms, commands, inputs, and who starts runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ BUNDLED_DISTRIBUTION = "fedd"
 class Policy:
     """`[policy]` of fedd.toml.
 
-    `algorithms` names algorithms or plugins beside the bundled ones; `inputs` maps an input to the
-    algorithms that may read it (an input not named is open to every allowed algorithm); `initiators`
-    names peer ids or member names that may start runs here (empty: any member; the owner always may).
+    `algorithms` and `commands` name those, or plugins, that are welcome beside the bundled ones; `inputs`
+    maps an input to the algorithms that may read it (an input not named is open to every allowed algorithm);
+    `initiators` names peer ids or member names that may start runs here (empty: any member; the owner always
+    may).
     """
 
     algorithms: tuple[str, ...] = ()
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     initiators: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     def check_algorithm(self, algorithm: str, plugin: str, distribution: str) -> None:
         """Raises Denied when the owner did not allow this algorithm."""
@@ -34,6 +36,19 @@ class Policy:
             hint=f"add it to algorithms in [policy] of fedd.toml: algorithms = [{algorithm!r}]",
             field="algorithm",
         )
+
+    def allows_command(self, command: str, plugin: str, distribution: str) -> bool:
+        """Whether the owner allowed this command."""
+        return distribution == BUNDLED_DISTRIBUTION or command in self.commands or plugin in self.commands
+
+    def check_command(self, command: str, plugin: str, distribution: str) -> None:
+        """Raises Denied when the owner did not allow this command."""
+        if not self.allows_command(command, plugin, distribution):
+            raise Denied(
+                f"the policy here does not allow the command {command!r} of {distribution}",
+                hint=f"add it to commands in [policy] of fedd.toml: commands = [{command!r}]",
+                field="command",
+            )
 
     def check_input(self, name: str, algorithm: str) -> None:
         """Raises Denied when the owner keeps this input for other algorithms."""

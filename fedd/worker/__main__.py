@@ -1,4 +1,4 @@
-"""`python -I -m fedd.worker inspect` and `python -I -m fedd.worker run FD`. Started by the daemon only."""
+"""`python -I -m fedd.worker inspect | run FD | commands PAGE_FD FD`. Started by the daemon only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two programs; the exit code is 2 for wrong usage."""
+    """Run one of the three programs; the exit code is 2 for wrong usage."""
     # A worker is one of many processes on a small device, its matrices are small: threads of the linear
     # algebra library would cost memory and time. Must be set before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -28,8 +28,13 @@ def main(arguments: list[str]) -> int:
             from fedd.worker.process import run
 
             run(int(descriptor))
+        case ["commands", page, descriptor] if page.isdecimal() and descriptor.isdecimal():
+            os.close(document)
+            from fedd.worker.commands import run as run_commands
+
+            run_commands(int(page), int(descriptor))
         case _:
-            sys.stderr.write("usage: python -I -m fedd.worker inspect | run FD\n")
+            sys.stderr.write("usage: python -I -m fedd.worker inspect | run FD | commands PAGE_FD FD\n")
             return 2
     return 0
 

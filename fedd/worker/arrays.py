@@ -17,7 +17,7 @@ def encode(message: Message) -> bytes:
 
     Raises InvalidMessage for a type or dtype that cannot travel.
     """
-    return codec.encode(_to_wire(message))
+    return codec.encode(to_wire(message))
 
 
 def decode(data: bytes | memoryview, max_bytes: int) -> Any:
@@ -40,16 +40,16 @@ def from_wire(value: Any) -> Any:
     return value
 
 
-def _to_wire(value: Any) -> Any:
+def to_wire(value: Any) -> Any:
     """The value with every NumPy array replaced by an ArrayView and every NumPy scalar by a number."""
     if isinstance(value, np.ndarray):
         return _view(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _to_wire(item) for key, item in value.items()}
+        return {key: to_wire(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_wire(item) for item in value]
+        return [to_wire(item) for item in value]
     return value
 
 

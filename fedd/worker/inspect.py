@@ -7,6 +7,7 @@ affected. What plugins print goes to stderr.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -19,8 +20,8 @@ from typing import Any
 
 from fedd.api.errors import FeddError
 from fedd.worker.context import plugin_failure
-from fedd.worker.parameters import schema
-from fedd.worker.plugins import entry_points, load_algorithms
+from fedd.worker.parameters import Parameter, command_schema, command_terms, schema
+from fedd.worker.plugins import entry_points, load_algorithms, load_commands
 
 FORMAT = 1
 IMPORT_DEADLINE_S = 10.0
@@ -33,10 +34,13 @@ _MAX_DOC = 2000
 
 
 def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
-    """The document: {"format": 1, "plugins": [{name, value, distribution, version, error, algorithms}]}."""
+    """The document: {"format": 1, "plugins": [{name, value, distribution, version, error, ...}]}.
+
+    Each plugin with its `algorithms` and `commands`.
+    """
     plugins: list[dict[str, Any]] = []
     taken: dict[str, str] = {}
-    algorithms: dict[str, str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for point in entry_points()[:MAX_PLUGINS]:
         described = _head(point)
         if point.name in taken:
@@ -44,7 +48,7 @@ def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
         else:
             taken[point.name] = described["distribution"]
             described.update(_in_child(point, deadline_s))
-        _refuse_doubles(described, algorithms)
+        _refuse_doubles(described, owners)
         plugins.append(described)
     return {"format": FORMAT, "plugins": plugins}
 
@@ -56,23 +60,27 @@ def _head(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
         "value": point.value,
         "distribution": distribution.name if distribution else "",
         "version": distribution.version if distribution else "",
-        "error": None,
-        "algorithms": [],
+        **_nothing(None),
     }
 
 
-def _refuse_doubles(described: dict[str, Any], algorithms: dict[str, str]) -> None:
-    """An algorithm's name belongs to the first plugin that registers it."""
-    for algorithm in described["algorithms"]:
-        owner = algorithms.setdefault(algorithm["name"], described["name"])
-        if owner != described["name"]:
-            described["error"] = f"the algorithm {algorithm['name']} is registered by {owner} already"
-            described["algorithms"] = []
-            return
+def _nothing(error: str | None) -> dict[str, Any]:
+    """A description without anything on offer."""
+    return {"error": error, "algorithms": [], "commands": []}
+
+
+def _refuse_doubles(described: dict[str, Any], owners: dict[tuple[str, str], str]) -> None:
+    """A name belongs to the first plugin that registers it, an algorithm's and a command's apart."""
+    for kind in ("algorithm", "command"):
+        for offered in described[f"{kind}s"]:
+            owner = owners.setdefault((kind, offered["name"]), described["name"])
+            if owner != described["name"]:
+                described.update(_nothing(f"the {kind} {offered['name']} is registered by {owner} already"))
+                return
 
 
 def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[str, Any]:
-    """Describe a plugin in a child process: {"error": ..., "algorithms": ...}."""
+    """Describe a plugin in a child process: {"error": ..., "algorithms": ..., "commands": ...}."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -94,8 +102,8 @@ def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[s
         except ValueError:
             why = "its description is not readable"
         else:
-            return {"error": answer["error"], "algorithms": answer["algorithms"]}
-    return {"error": why or _ended(status), "algorithms": []}
+            return {key: answer[key] for key in ("error", "algorithms", "commands")}
+    return _nothing(why or _ended(status))
 
 
 def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: float) -> None:
@@ -107,7 +115,7 @@ def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: flo
         said = json.dumps(describe(point)).encode()
         if len(said) > MAX_PLUGIN_BYTES:
             error = f"its description has {len(said)} bytes, more than {MAX_PLUGIN_BYTES}"
-            said = json.dumps({"error": error, "algorithms": []}).encode()
+            said = json.dumps(_nothing(error)).encode()
         with open(writer, "wb") as pipe:
             pipe.write(said)
         sys.stderr.flush()
@@ -116,37 +124,57 @@ def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: flo
 
 
 def describe(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
-    """Import a plugin here and describe it: {"error": text or None, "algorithms": [...]}."""
+    """Import a plugin here: {"error": text or None, "algorithms": [...], "commands": [...]}."""
     try:
-        algorithms = [_described(algorithm) for algorithm in load_algorithms(point)]
+        algorithms = [_described(each, schema(each)) for each in load_algorithms(point)]
+        commands = [_described_command(each) for each in load_commands(point)]
     except FeddError as error:
-        return {"error": str(error), "algorithms": []}
+        return _nothing(str(error))
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its own affair
-        failure = plugin_failure(error)
-        return {"error": str(failure), "algorithms": []}
-    names = [algorithm["name"] for algorithm in algorithms]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        return {"error": f"the algorithm {double} is registered twice", "algorithms": []}
-    return {"error": None, "algorithms": algorithms}
+        return _nothing(str(plugin_failure(error)))
+    for kind, offered in (("algorithm", algorithms), ("command", commands)):
+        names = [each["name"] for each in offered]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            return _nothing(f"the {kind} {double} is registered twice")
+    return {"error": None, "algorithms": algorithms, "commands": commands}
 
 
-def _described(algorithm: type[Any]) -> dict[str, Any]:
-    parameters = [
-        {
-            "name": parameter.name,
-            "type": parameter.type,
-            "default": parameter.default,
-            "help": parameter.help[:_MAX_DOC],
-            "choices": None if parameter.choices is None else list(parameter.choices),
-        }
-        for parameter in schema(algorithm)
-    ]
-    doc = algorithm.__doc__ or ""
-    if doc.startswith(f"{algorithm.__name__}("):  # dataclass() writes a signature where there is no docstring
+def _described(cls: type[Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    doc = cls.__doc__ or ""
+    if doc.startswith(f"{cls.__name__}("):  # dataclass() writes a signature where there is no docstring
         doc = ""
     lines = doc.strip().splitlines()
-    return {"name": algorithm.name, "doc": lines[0][:_MAX_DOC] if lines else "", "parameters": parameters}
+    return {
+        "name": cls.name,
+        "doc": lines[0][:_MAX_DOC] if lines else "",
+        "parameters": [_described_parameter(parameter) for parameter in parameters],
+    }
+
+
+def _described_command(command: type[Any]) -> dict[str, Any]:
+    described = _described(command, command_schema(command))
+    return {**described, **dataclasses.asdict(command_terms(command))}
+
+
+def _described_parameter(parameter: Parameter) -> dict[str, Any]:
+    described = {
+        "name": parameter.name,
+        "type": parameter.type,
+        "default": _shown(parameter.default),
+        "help": parameter.help[:_MAX_DOC],
+        "choices": None if parameter.choices is None else list(parameter.choices),
+    }
+    return {**described, "required": True} if parameter.required else described
+
+
+def _shown(default: Any) -> Any:
+    """A default as JSON can hold it; an array's is not shown."""
+    try:
+        json.dumps(default)
+    except (TypeError, ValueError):
+        return None
+    return default
 
 
 def _read(reader: int, deadline_s: float) -> tuple[bytes, str]:

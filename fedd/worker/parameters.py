@@ -1,4 +1,4 @@
-"""The fields of an algorithm's dataclass as the parameters of a run."""
+"""The fields of an algorithm's dataclass as the parameters of a run, those of a command's as its message."""
 
 from __future__ import annotations
 
@@ -6,29 +6,51 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from fedd.api.algorithm import Algorithm
+from fedd.api.command import Command
 from fedd.api.errors import FeddError, InvalidParameter
+from fedd.api.types import Message
 
 _TYPES: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 MAX_INTEGER = 2**63 - 1
 """What fits a CBOR integer and NumPy's int64 alike."""
+MAX_COMMAND_BYTES = 16 * 1024 * 1024
+"""Of a command's parameters or answer: a small model. The daemon holds one of each while a call lasts."""
+MAX_TIMEOUT_S = 30.0
+"""Of a handler: somebody waits for its answer. Longer work is a run, or tells its end by another command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of an algorithm. `choices` are the texts allowed, None when any is."""
+    """One parameter. `choices` are the texts allowed, None when any is.
+
+    `type` is bool, int, float or str; a command's can also be array (NumPy) or message (anything that can
+    travel). `default` is None for one that is `required`.
+    """
 
     name: str
     type: str
-    default: bool | int | float | str
+    default: Message
     help: str
     choices: tuple[str, ...] | None
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A command's class variables, checked."""
+
+    version: str
+    audience: str
+    max_payload_bytes: int
+    timeout_s: float
 
 
 def schema(algorithm: type[Any]) -> tuple[Parameter, ...]:
@@ -37,18 +59,45 @@ def schema(algorithm: type[Any]) -> tuple[Parameter, ...]:
     Raises InvalidParameter, saying what the plugin's author has to change, when the class is no dataclass
     with a name and an `async def run`, or a field lacks a default or has a type that fedctl cannot ask for.
     """
-    label = getattr(algorithm, "__name__", repr(algorithm))
-    if not isinstance(algorithm, type) or not dataclasses.is_dataclass(algorithm):
-        raise InvalidParameter(f"{label} is no dataclass", hint="decorate it with @dataclass(frozen=True)")
-    name = getattr(algorithm, "name", None)
-    if not isinstance(name, str) or not name or len(name) > 64 or not name.replace("-", "_").isidentifier():
-        raise InvalidParameter(f"{label}.name must be a word such as 'my-algorithm', not {name!r:.80}")
-    if not inspect.iscoroutinefunction(getattr(algorithm, "run", None)):
-        raise InvalidParameter(f"{label}.run must be `async def run(self, ctx)`")
-    hints = typing.get_type_hints(algorithm)
+    label = _check_class(algorithm, "run", "my-algorithm")
     return tuple(
-        _parameter(label, field, hints[field.name]) for field in dataclasses.fields(algorithm) if field.init
+        _parameter(label, field, hint, _TYPES.get(hint), required=False) for field, hint in _fields(algorithm)
     )
+
+
+def command_schema(command: type[Any]) -> tuple[Parameter, ...]:
+    """The parameters of a command class, in the order of its fields.
+
+    Raises InvalidParameter, saying what the plugin's author has to change, when the class is no dataclass
+    with a name and an `async def handle`, or a field has a type that cannot travel.
+    """
+    label = _check_class(command, "handle", "my-command")
+    return tuple(
+        _parameter(label, field, hint, _TYPES.get(hint) or _large_kind(field, hint), required=True)
+        for field, hint in _fields(command)
+    )
+
+
+def command_terms(command: type[Any]) -> Terms:
+    """A command class's further class variables. Raises InvalidParameter as `command_schema`."""
+    label = command.__name__
+    version = getattr(command, "version", "1.0.0")
+    if not (isinstance(version, str) and len(version) <= 32 and re.fullmatch(r"\d+(\.\d+)*", version)):
+        raise InvalidParameter(f"{label}.version must be a text such as '1.0.0', not {version!r:.80}")
+    audience = getattr(command, "audience", "members")
+    if audience not in ("local", "members"):
+        raise InvalidParameter(f"{label}.audience must be 'local' or 'members', not {audience!r:.80}")
+    largest = getattr(command, "max_payload_bytes", 65_536)
+    if type(largest) is not int or not 0 < largest <= MAX_COMMAND_BYTES:
+        raise InvalidParameter(
+            f"{label}.max_payload_bytes must be a number up to {MAX_COMMAND_BYTES}, not {largest!r:.80}"
+        )
+    timeout_s = getattr(command, "timeout_s", 10.0)
+    if type(timeout_s) not in (int, float) or not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise InvalidParameter(
+            f"{label}.timeout_s must be a number of seconds up to {MAX_TIMEOUT_S:g}, not {timeout_s!r:.80}"
+        )
+    return Terms(version, audience, largest, float(timeout_s))
 
 
 def build(algorithm: type[Any], values: Mapping[str, Any]) -> Algorithm:
@@ -56,16 +105,30 @@ def build(algorithm: type[Any], values: Mapping[str, Any]) -> Algorithm:
 
     `values` are typed, or texts as a user wrote them. Raises InvalidParameter with the field to blame.
     """
-    known = {parameter.name: parameter for parameter in schema(algorithm)}
-    label = algorithm.name
+    return cast(Algorithm, _built(algorithm, schema(algorithm), values))
+
+
+def build_command(command: type[Any], values: Mapping[str, Any]) -> Command:
+    """The command with these parameters, as `build`; arrays become NumPy arrays."""
+    return cast(Command, _built(command, command_schema(command), values))
+
+
+def _built(cls: type[Any], parameters: tuple[Parameter, ...], values: Mapping[str, Any]) -> Any:
+    known = {parameter.name: parameter for parameter in parameters}
+    label = cls.name
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
             raise InvalidParameter(f"{label} has no parameter {name!r:.80}", hint=hint, field=name)
+    for parameter in parameters:
+        if parameter.required and parameter.name not in values:
+            raise InvalidParameter(
+                f"{label} needs {parameter.name}", hint=parameter.help, field=parameter.name
+            )
     typed = {name: convert(known[name], value) for name, value in values.items()}
     try:
-        return cast(Algorithm, algorithm(**typed))
+        return cls(**typed)
     except FeddError:
         raise
     except ValueError as error:
@@ -73,11 +136,15 @@ def build(algorithm: type[Any], values: Mapping[str, Any]) -> Algorithm:
         raise InvalidParameter(f"{label}: {error}", field=blamed) from error
 
 
-def convert(parameter: Parameter, value: object) -> bool | int | float | str:
-    """`value` in the parameter's type: a bool, an int that fits 64 bits, a finite float, or a text.
+def convert(parameter: Parameter, value: Any) -> Any:
+    """`value` in the parameter's type: a bool, an int that fits 64 bits, a finite float, a text, an array.
 
     Raises InvalidParameter when it is not one.
     """
+    if parameter.type == "message":
+        return value
+    if parameter.type == "array":
+        return _array(parameter.name, value)
     result = _converted(parameter.type, value)
     if result is None:
         raise InvalidParameter(
@@ -120,23 +187,71 @@ def _converted(kind: str, value: object) -> bool | int | float | str | None:
     return whole if abs(whole) <= MAX_INTEGER else None
 
 
-def _parameter(label: str, field: dataclasses.Field[Any], hint: Any) -> Parameter:
+def _array(name: str, value: Any) -> Any:
+    """A NumPy array of numbers, from one or from nested lists."""
+    import numpy as np  # here, because the inspector needs none
+
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidParameter(f"{name} is no array: its rows differ in length", field=name) from None
+    if array.dtype.kind not in "biuf":
+        raise InvalidParameter(f"{name} must be an array of numbers, not {value!r:.80}", field=name)
+    return array
+
+
+def _check_class(cls: type[Any], method: str, example: str) -> str:
+    """What to call the class in messages. Raises InvalidParameter when it is not what it should be."""
+    label = getattr(cls, "__name__", repr(cls))
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        raise InvalidParameter(f"{label} is no dataclass", hint="decorate it with @dataclass(frozen=True)")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name or len(name) > 64 or not name.replace("-", "_").isidentifier():
+        raise InvalidParameter(f"{label}.name must be a word such as {example!r}, not {name!r:.80}")
+    if not inspect.iscoroutinefunction(getattr(cls, method, None)):
+        raise InvalidParameter(f"{label}.{method} must be `async def {method}(self, ctx)`")
+    return label
+
+
+def _fields(cls: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields that are parameters, each with its type."""
+    # `Message` is a union of names that only fedd.api.types knows; authors import it for annotations.
+    hints = typing.get_type_hints(cls, localns={"Message": Message, "Array": Any})
+    return [(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init]
+
+
+def _large_kind(field: dataclasses.Field[Any], hint: Any) -> str | None:
+    """message or array, None for any other type."""
+    written = field.type if isinstance(field.type, str) else ""
+    if field.type == Message or written.rpartition(".")[2] == "Message":
+        return "message"
+    origin = typing.get_origin(hint) or hint
+    is_array = (getattr(origin, "__module__", ""), getattr(origin, "__name__", "")) == ("numpy", "ndarray")
+    return "array" if is_array else None
+
+
+def _parameter(
+    label: str, field: dataclasses.Field[Any], hint: Any, kind: str | None, *, required: bool
+) -> Parameter:
+    """`required`: whether a field may have no default."""
     choices: tuple[str, ...] | None = None
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         kind = "str" if all(isinstance(choice, str) for choice in choices) else None
-    else:
-        kind = _TYPES.get(hint)
     if kind is None:
+        more = ", a NumPy array or a Message" if required else ""
         raise InvalidParameter(
             f"{label}.{field.name} has the type {hint!r:.80}",
-            hint="a parameter is a bool, int, float, str or Literal of strings",
+            hint=f"a parameter is a bool, int, float, str or Literal of strings{more}",
         )
+    help_text = str(field.metadata.get("help", ""))
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     elif field.default is not dataclasses.MISSING:
         default = field.default
+    elif required:
+        return Parameter(field.name, kind, None, help_text, choices, required=True)
     else:
         raise InvalidParameter(f"{label}.{field.name} has no default", hint="every parameter needs one")
-    parameter = Parameter(field.name, kind, default, str(field.metadata.get("help", "")), choices)
+    parameter = Parameter(field.name, kind, default, help_text, choices)
     return dataclasses.replace(parameter, default=convert(parameter, default))

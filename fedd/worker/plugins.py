@@ -1,9 +1,9 @@
-"""Plugins in this process: entry points of the group `fedd`, registered with pluggy, asked for algorithms."""
+"""Plugins in this process: entry points of the group `fedd`, each asked by pluggy what it brings."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pluggy
@@ -13,6 +13,7 @@ from fedd.api.errors import NotFound, PluginFailed
 
 GROUP = hookspecs.PROJECT_NAME
 MAX_ALGORITHMS = 256
+MAX_COMMANDS = 256
 """Of one plugin: a list for people to choose from."""
 
 
@@ -27,6 +28,15 @@ def load_algorithms(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
     Whatever the import or the hook raises comes out as it is, SystemExit included; PluginFailed when the
     plugin implements a hook wrongly or returns something else than a list of classes.
     """
+    return _registered(point, "algorithms", MAX_ALGORITHMS)
+
+
+def load_commands(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
+    """Import a plugin and ask it for its command classes. Errors as `load_algorithms`."""
+    return _registered(point, "commands", MAX_COMMANDS)
+
+
+def _registered(point: importlib.metadata.EntryPoint, what: str, most: int) -> list[type[Any]]:
     plugin = point.load()
     manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
     manager.add_hookspecs(hookspecs)
@@ -35,13 +45,14 @@ def load_algorithms(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginFailed(f"{point.value}: {error}") from None
+    hook = f"fedd_register_{what}"
     found: list[type[Any]] = []
-    for algorithms in manager.hook.fedd_register_algorithms():
-        if not isinstance(algorithms, list | tuple) or not all(isinstance(a, type) for a in algorithms):
-            raise PluginFailed(f"{point.value}: fedd_register_algorithms must return a list of classes")
-        found += algorithms
-    if len(found) > MAX_ALGORITHMS:
-        raise PluginFailed(f"{point.value} registers {len(found)} algorithms, more than {MAX_ALGORITHMS}")
+    for classes in getattr(manager.hook, hook)():
+        if not isinstance(classes, list | tuple) or not all(isinstance(each, type) for each in classes):
+            raise PluginFailed(f"{point.value}: {hook} must return a list of classes")
+        found += classes
+    if len(found) > most:
+        raise PluginFailed(f"{point.value} registers {len(found)} {what}, more than {most}")
     return found
 
 
@@ -50,13 +61,22 @@ def find_algorithm(plugin: str, algorithm: str) -> type[Any]:
 
     Raises NotFound when the plugin is not installed or has no such algorithm (any more).
     """
+    return _find(plugin, "algorithm", algorithm, load_algorithms)
+
+
+def find_command(plugin: str, command: str) -> type[Any]:
+    """The class of a command, as `find_algorithm`."""
+    return _find(plugin, "command", command, load_commands)
+
+
+def _find(
+    plugin: str, what: str, name: str, load: Callable[[importlib.metadata.EntryPoint], list[type[Any]]]
+) -> type[Any]:
     for point in _named(plugin):
-        for candidate in load_algorithms(point):
-            if getattr(candidate, "name", None) == algorithm:
+        for candidate in load(point):
+            if getattr(candidate, "name", None) == name:
                 return candidate
-        raise NotFound(
-            f"the plugin {plugin} has no algorithm {algorithm}", hint="was it updated? reload the daemon"
-        )
+        raise NotFound(f"the plugin {plugin} has no {what} {name}", hint="was it updated? reload the daemon")
     raise NotFound(f"the plugin {plugin} is not installed", hint="was it removed? reload the daemon")
 
 

@@ -13,12 +13,17 @@ class _Plugin:
     def fedd_register_algorithms(self) -> list[type]:
         return [int]
 
+    @hookimpl
+    def fedd_register_commands(self) -> list[type]:
+        return [str]
 
-def test_a_registered_plugin_is_asked_for_its_algorithms() -> None:
+
+def test_a_registered_plugin_is_asked_for_what_it_brings() -> None:
     manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
     manager.add_hookspecs(hookspecs)
     manager.register(_Plugin())
     assert manager.hook.fedd_register_algorithms() == [[int]]
+    assert manager.hook.fedd_register_commands() == [[str]]
 
 
 def test_a_misspelt_hook_is_refused() -> None:

@@ -49,7 +49,8 @@ async def test_what_there_is() -> None:
     assert shown["bad"]["error"] == "ImportError: x"
     assert not shown["bad"]["allowed"]
     assert shown["core"] == {
-        "name": "core", "distribution": "fedd", "version": "1", "algorithms": ["mean"], "allowed": True
+        "name": "core", "distribution": "fedd", "version": "1", "algorithms": ["mean"], "commands": [],
+        "allowed": True,
     }  # fmt: skip
     assert shown["zeta"]["allowed"]
     described = made.algorithm("vote").describe()

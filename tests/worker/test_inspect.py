@@ -51,6 +51,7 @@ def test_what_a_good_plugin_looks_like(tmp_path: Path) -> None:
                     ],
                 }
             ],
+            "commands": [],
         }
     }
 
@@ -122,7 +123,11 @@ def test_a_plugin_that_never_finishes_to_import_is_ended(
     (point,) = [point for point in inspect.entry_points() if point.name == "hangs"]
     started = time.monotonic()
     described = inspect._in_child(point, 0.2)
-    assert described == {"error": "it did not finish to import within 0.2 s", "algorithms": []}
+    assert described == {
+        "error": "it did not finish to import within 0.2 s",
+        "algorithms": [],
+        "commands": [],
+    }
     assert time.monotonic() - started < 5
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)

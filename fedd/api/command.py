@@ -1,0 +1,101 @@
+"""What a command is, and what a call lends to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, TypeAlias
+
+from fedd.api.types import Message, PeerId
+
+Audience: TypeAlias = Literal["local", "members"]
+"""Who may send a command: this device's operator and plugins alone, or any member of the federation too."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of the federation as this node sees it. `state` is alive, suspect, dead or left."""
+
+    peer_id: PeerId
+    name: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a broadcast came to within its time: members whose daemons confirmed it, and those that did not.
+
+    Both are sorted. `delivered` says that the message is there, not what the handler made of it; who died
+    or left meanwhile is `missing`.
+    """
+
+    delivered: tuple[PeerId, ...]
+    missing: tuple[PeerId, ...]
+
+
+class CommandContext(Protocol):
+    """What one call lends to a command."""
+
+    @property
+    def me(self) -> PeerId:
+        """This node."""
+        ...
+
+    @property
+    def sender(self) -> PeerId:
+        """Who sent the command, proven by the handshake of its link or its signature; `me` when local."""
+        ...
+
+    @property
+    def members(self) -> Mapping[PeerId, Member]:
+        """Everyone known, this node included, sorted by peer id. It changes as members come and go."""
+        ...
+
+    async def send(self, peer: PeerId, command: str, /, **parameters: Message) -> Message:
+        """Send a command to a member and return its handler's answer.
+
+        Raises NotFound for an unknown member or a command that it does not have, InvalidParameter, Denied,
+        NotConnected or TimedOut, PluginFailed when the handler there raised, Unhealthy when it has too much
+        to do; each says which end it speaks of. Ends with this call's own time at the latest.
+        """
+        ...
+
+    async def broadcast(self, command: str, /, **parameters: Message) -> Reached:
+        """Send a command of at most 64 KiB to every member, this node included, in the order of the calls.
+
+        Each member handles it exactly once; handlers' answers go nowhere. Raises NotFound when this node does
+        not have the command itself, InvalidParameter, Conflict without a federation, and Unhealthy when
+        earlier broadcasts of this node are still under way.
+        """
+        ...
+
+    def event(self, text: str, /, **fields: bool | int | float | str) -> None:
+        """Write a line into this node's event log, for `fedctl events`.
+
+        At most 512 characters of text, 16 fields and 16 events a call. Raises InvalidParameter beyond that
+        and for fields whose names the log uses itself.
+        """
+        ...
+
+
+class Command(Protocol):
+    """A frozen dataclass with a name and a coroutine; its fields are the message's parameters.
+
+    A field is a bool, int, float, str or Literal of strings, a NumPy array, or a `Message` (anything that can
+    travel). A field without a default must be given by the sender. The class docstring's first line is the
+    command's help, a field's help is `field(metadata={"help": ...})`. A `__post_init__` that raises
+    ValueError refuses bad parameters. Further class variables, all optional:
+
+    | name | default | meaning |
+    |---|---|---|
+    | `version` | `"1.0.0"` | members talk to each other when its first number is the same |
+    | `audience` | `"members"` | who may send it: `"members"`, or `"local"` for this device alone |
+    | `max_payload_bytes` | 65536 | of the parameters and of the answer, each; at most 16 MiB |
+    | `timeout_s` | 10 | how long a handler may take; at most 30 |
+    """
+
+    name: ClassVar[str]
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        """Do what the message asks for, on the node that got it, and return the answer."""
+        ...

@@ -1,0 +1,178 @@
+"""What plugins offer: algorithms and commands with their parameters, and values against those parameters."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fedd.api.errors import InvalidParameter
+from fedd.core.codec import ArrayView
+from fedd.core.command_messages import protocol_of
+from fedd.core.manifest import Parameter as ParameterValue
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+class Parameter(NamedTuple):
+    """One field of a plugin's dataclass.
+
+    `type` is bool, int, float or str, a command's also array or message. `default` is None for one that is `required`, and for arrays.
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None
+    required: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        shown = {"name": self.name, "type": self.type, "default": self.default, "help": self.help}
+        if self.choices:
+            shown["choices"] = list(self.choices)
+        if self.required:
+            shown["required"] = True
+        return shown
+
+
+@dataclass(frozen=True)
+class AlgorithmInfo:
+    """An algorithm that can be run here. `plugin` is its entry point's name."""
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """As `fedctl algorithms --json` shows it."""
+        return {
+            "name": self.name,
+            "plugin": self.plugin,
+            "distribution": self.distribution,
+            "version": self.version,
+            "doc": self.doc,
+            "parameters": [parameter.describe() for parameter in self.parameters],
+        }
+
+
+@dataclass(frozen=True)
+class CommandInfo:
+    """A command that can be sent to this node. `plugin` is its entry point's name, `version` its package's.
+
+    `command_version` is the command's own, in its protocol id. `allowed` is the policy's word.
+    """
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+    command_version: str
+    audience: str
+    max_payload_bytes: int
+    timeout_s: float
+    allowed: bool = True
+
+    @property
+    def protocol(self) -> str:
+        """Its protocol id."""
+        return protocol_of(self.name, self.command_version)
+
+    def describe(self) -> dict[str, Any]:
+        """As `fedctl commands --json` shows it."""
+        return {
+            "name": self.name,
+            "plugin": self.plugin,
+            "distribution": self.distribution,
+            "version": self.version,
+            "doc": self.doc,
+            "protocol": self.protocol,
+            "audience": self.audience,
+            "max_payload_bytes": self.max_payload_bytes,
+            "timeout_s": self.timeout_s,
+            "allowed": self.allowed,
+            "parameters": [parameter.describe() for parameter in self.parameters],
+        }
+
+
+def check_known(name: str, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
+    """Raise InvalidParameter, naming the nearest, for the first key of `given` that `name` does not have."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+            raise InvalidParameter(f"{name} has no parameter {key!r:.80}", hint=hint, field=key)
+
+
+def convert(parameter: Parameter, value: Any) -> Any:
+    """`value` (a text, or a JSON value) as the parameter's type. Raises InvalidParameter."""
+    if parameter.type in ("array", "message"):
+        return _large(parameter, value)
+    typed = _typed(parameter.type, value)
+    if typed is None:
+        kind = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+        raise InvalidParameter(
+            f"{parameter.name}={value} is not {kind.get(parameter.type, parameter.type)}",
+            hint=parameter.help or f"the default is {parameter.default!r}",
+            field=parameter.name,
+        )
+    if parameter.choices is not None and typed not in parameter.choices:
+        raise InvalidParameter(
+            f"{parameter.name}={value} is not one of {', '.join(parameter.choices)}",
+            hint=parameter.help,
+            field=parameter.name,
+        )
+    return typed
+
+
+def _large(parameter: Parameter, value: Any) -> Any:
+    """An array or a message: a text is read as JSON, and stays a text for a message when it is none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            if parameter.type == "array":
+                raise InvalidParameter(
+                    f"{parameter.name}={value:.60} is no array",
+                    hint="write nested lists of numbers, as in [[1, 2], [3, 4]]",
+                    field=parameter.name,
+                ) from None
+    if parameter.type == "array" and not isinstance(value, list | int | float | ArrayView):
+        raise InvalidParameter(f"{parameter.name} is no array", hint=parameter.help, field=parameter.name)
+    return value
+
+
+def _typed(kind: str, value: Any) -> ParameterValue | None:
+    text = value.strip() if isinstance(value, str) else None
+    if kind == "str":
+        return value if isinstance(value, str) else None
+    if kind == "bool":
+        return value if isinstance(value, bool) else _WORDS.get((text or "").lower())
+    if isinstance(value, bool):
+        return None
+    try:
+        if kind == "int":
+            number = value if isinstance(value, int) else int(text or "")
+            return number if -(1 << 63) <= number < 1 << 63 else None
+        if kind == "float":
+            return float(value if text is None else text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return None
