@@ -12,26 +12,25 @@ from typing import Any, Literal, TypeAlias
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core import codec
-from fedd.core.records import (
-    MAX_CHAIN_BYTES,
-    MAX_COUNTER,
-    MAX_SEALED_BYTES,
-    Row,
-    Stamp,
-    peer_from_bytes,
-    peer_to_bytes,
+from fedd.core import broadcast_messages, codec
+from fedd.core.broadcast_messages import BroadcastMessage
+from fedd.core.presence_fields import (
+    MAX_ENTRIES,
+    MAX_FRAME_BYTES,
+    ROW_OVERHEAD_BYTES,
+    ROWS_BYTES,
+    bool_of,
+    bytes_of,
+    counter_of,
+    list_of,
+    peer_of,
+    text_of,
 )
+from fedd.core.records import MAX_CHAIN_BYTES, MAX_SEALED_BYTES, Row, Stamp, peer_to_bytes
 from fedd.core.revocation import MAX_ISSUERS, MAX_LIST_BYTES, Mark
 
 PRESENCE_PROTOCOL = "/fedd/presence/1.0.0"
 PRESENCE_VERSION = 1
-MAX_FRAME_BYTES = 16 * 1024
-# Room for the frame's own structure beside the rows in it.
-ROWS_BYTES = MAX_FRAME_BYTES - 512
-# A row beside its envelope: peer id, stamp, CBOR heads. A version entry is the same without the envelope.
-ROW_OVERHEAD_BYTES = 80
-MAX_ENTRIES = ROWS_BYTES // ROW_OVERHEAD_BYTES
 HASH_BYTES = 24
 
 ByeReason: TypeAlias = Literal["left", "trim", "shutdown", "duplicate", "refused"]
@@ -145,7 +144,19 @@ class Revocations:
 
 
 Message: TypeAlias = (
-    Hello | Ping | Pong | Rows | Digest | Versions | Want | Refuse | Pin | Bye | RevocationMarks | Revocations
+    Hello
+    | Ping
+    | Pong
+    | Rows
+    | Digest
+    | Versions
+    | Want
+    | Refuse
+    | Pin
+    | Bye
+    | RevocationMarks
+    | Revocations
+    | BroadcastMessage
 )
 
 
@@ -260,8 +271,10 @@ def _to_items(message: Message) -> list[Any]:
             return ["revocation-marks", [[peer_to_bytes(peer), epoch] for peer, epoch in marks]]
         case Revocations(sealed):
             return ["revocations", sealed]
+        case Bye(reason):
+            return ["bye", reason]
         case _:
-            return ["bye", message.reason]
+            return broadcast_messages.to_items(message)
 
 
 def _row_items(row: Row) -> list[Any]:
@@ -269,7 +282,9 @@ def _row_items(row: Row) -> list[Any]:
 
 
 def _hello(version: object, federation: object, chain: object, pinned: object) -> Hello:
-    return Hello(_text(federation, 128), _bytes(chain, MAX_CHAIN_BYTES), _bool(pinned), _counter(version))
+    return Hello(
+        text_of(federation, 128), bytes_of(chain, MAX_CHAIN_BYTES), bool_of(pinned), counter_of(version)
+    )
 
 
 def _bye(reason: object) -> Bye:
@@ -279,81 +294,48 @@ def _bye(reason: object) -> Bye:
 
 
 def _marks(items: object) -> RevocationMarks:
-    pairs = [_list(item) for item in _list(items)]
+    pairs = [list_of(item) for item in list_of(items)]
     if len(pairs) > MAX_ISSUERS or any(len(pair) != 2 for pair in pairs):
         raise ProtocolError(f"revocation marks are at most {MAX_ISSUERS} issuers with their epochs")
-    return RevocationMarks(tuple((_peer(peer), _counter(epoch)) for peer, epoch in pairs))
+    return RevocationMarks(tuple((peer_of(peer), counter_of(epoch)) for peer, epoch in pairs))
 
 
 def _versions(low: object, high: object, stamps: object) -> Versions:
-    entries = tuple(_entry(item) for item in _list(stamps))
-    return Versions(_text(low, 128), _text(high, 128), entries)
+    entries = tuple(_entry(item) for item in list_of(stamps))
+    return Versions(text_of(low, 128), text_of(high, 128), entries)
 
 
 def _entry(item: object) -> tuple[PeerId, Stamp]:
-    fields = _list(item)
+    fields = list_of(item)
     if len(fields) != 4:
         raise ProtocolError("a version entry has four items")
-    return _peer(fields[0]), (_counter(fields[1]), _bool(fields[2]), _counter(fields[3]))
+    return peer_of(fields[0]), (counter_of(fields[1]), bool_of(fields[2]), counter_of(fields[3]))
 
 
 def _row(item: object) -> Row:
-    fields = _list(item)
+    fields = list_of(item)
     if len(fields) != 5:
         raise ProtocolError("a row has five items")
     peer, stamp = _entry(fields[:4])
-    return Row(peer, stamp, _bytes(fields[4], MAX_SEALED_BYTES))
+    return Row(peer, stamp, bytes_of(fields[4], MAX_SEALED_BYTES))
 
 
 def _rows(items: object) -> tuple[Row, ...]:
-    return tuple(_row(item) for item in _list(items))
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list) or len(value) > MAX_ENTRIES:
-        raise ProtocolError(f"a presence message wants a list of at most {MAX_ENTRIES} items there")
-    return value
-
-
-def _peer(value: object) -> PeerId:
-    return peer_from_bytes(_bytes(value, 64))
-
-
-def _bytes(value: object, most: int) -> bytes:
-    if not isinstance(value, bytes) or len(value) > most:
-        raise ProtocolError(f"a presence message wants at most {most} bytes there")
-    return value
-
-
-def _text(value: object, most: int) -> str:
-    if not isinstance(value, str) or len(value) > most:
-        raise ProtocolError(f"a presence message wants a text of at most {most} characters there")
-    return value
-
-
-def _bool(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ProtocolError("a presence message wants true or false there")
-    return value
-
-
-def _counter(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNTER:
-        raise ProtocolError(f"a presence message wants an integer from 0 to {MAX_COUNTER} there")
-    return value
+    return tuple(_row(item) for item in list_of(items))
 
 
 _PARSERS: dict[str, tuple[int, Callable[..., Message]]] = {
     "hello": (4, _hello),
-    "ping": (2, lambda number, rtt_us: Ping(_counter(number), _counter(rtt_us))),
-    "pong": (1, lambda number: Pong(_counter(number))),
+    "ping": (2, lambda number, rtt_us: Ping(counter_of(number), counter_of(rtt_us))),
+    "pong": (1, lambda number: Pong(counter_of(number))),
     "rows": (1, lambda rows: Rows(_rows(rows))),
     "refuse": (1, lambda rows: Refuse(_rows(rows))),
-    "digest": (1, lambda digest: Digest(_bytes(digest, HASH_BYTES))),
+    "digest": (1, lambda digest: Digest(bytes_of(digest, HASH_BYTES))),
     "versions": (3, _versions),
-    "want": (1, lambda ids: Want(tuple(_peer(item) for item in _list(ids)))),
-    "pin": (1, lambda pinned: Pin(_bool(pinned))),
+    "want": (1, lambda ids: Want(tuple(peer_of(item) for item in list_of(ids)))),
+    "pin": (1, lambda pinned: Pin(bool_of(pinned))),
     "revocation-marks": (1, lambda marks: _marks(marks)),
-    "revocations": (1, lambda sealed: Revocations(_bytes(sealed, MAX_LIST_BYTES))),
+    "revocations": (1, lambda sealed: Revocations(bytes_of(sealed, MAX_LIST_BYTES))),
     "bye": (1, _bye),
+    **broadcast_messages.PARSERS,
 }
