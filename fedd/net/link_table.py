@@ -15,7 +15,8 @@ from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
 from fedd.core.records import LossReason
-from fedd.net.presence_link import PresenceLink
+from fedd.core.revocation import Revoked
+from fedd.net.presence_link import PresenceLink, RefusedByList
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 
@@ -34,8 +35,9 @@ class LinkEvents:
     """What the owner of the table provides; all but `hello` and `check` are told, synchronously.
 
     `hello(peer)` gives this node's greeting, None while it belongs to no federation; `check(peer, chain)`
-    raises FeddError when the certificate does not hold. `down` says "closed" when the peer's end closed the
-    connection, "silent" when it broke otherwise, None when this end did it.
+    raises FeddError when the certificate does not hold. `told(peer, sealed)` says that `peer` refused this
+    node because of a revocation list. `down` says "closed" when the peer's end closed the connection,
+    "silent" when it broke otherwise, None when this end did it.
     """
 
     hello: Callable[[PeerId], Hello | None]
@@ -44,6 +46,7 @@ class LinkEvents:
     message: Callable[[PeerId, Message], None]
     down: Callable[[PeerId, LossReason | None], None]
     dial_failed: Callable[[PeerId], None]
+    told: Callable[[PeerId, bytes], None]
 
 
 class _Opening:
@@ -167,6 +170,12 @@ class LinkTable:
     async def _greet(self, link: PresenceLink, hello: Hello) -> bool:
         try:
             await link.greet(hello, self._events.check)
+        except Revoked as error:
+            logger.info("refused %s as a member: %s", link.peer_id, error.detail)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await link.refuse(error.sealed)
+        except RefusedByList as error:
+            self._events.told(link.peer_id, error.sealed)
         except FeddError as error:
             logger.info("refused %s as a member: %s", link.peer_id, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

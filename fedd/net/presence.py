@@ -15,16 +15,16 @@ import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, TimedOut
 from fedd.api.types import PeerId
-from fedd.core.certificates import verify_chain
 from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message, Rows
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Digest, Hello, Message, Rows
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange, State
 from fedd.net.bounds import Bound
 from fedd.net.connection import Connection
+from fedd.net.credentials import Credentials
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.known_members import KnownMembers, raise_epoch
 from fedd.net.link_table import LinkEvents, LinkTable
@@ -33,6 +33,7 @@ from fedd.net.member_view import views_of
 from fedd.net.own_addresses import tellable
 from fedd.net.pins import Pins
 from fedd.net.presence_link import PresenceLink
+from fedd.net.revoking import Revoking
 from fedd.net.swarm import Swarm
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ logger = logging.getLogger("fedd.net.presence")
 LATE_S: Final = 0.25
 DRAIN_S: Final = 0.05
 GOODBYE_S: Final = 1.0
-# Certificates that were verified once, one a member.
-MAX_CHECKED: Final = 4096
 
 _NOTICES: Final = {
     "isolated": "no live link is left: this node is probably cut off; verdicts on others are held back",
@@ -84,19 +83,25 @@ class Presence:
         self._clock = clock
         self._rng = rng or random.Random()
         self._core: Membership | None = None
-        self._federation: FederationIdentity | None = None
         self._entered_at = 0.0
+        self.credentials = Credentials(store, clock)
+        """What makes others members."""
         self._table = LinkTable(
             swarm,
             LinkEvents(
                 hello=self._hello,
-                check=self._check,
+                check=self.credentials.check,
                 up=self._link_up,
                 message=self._received,
                 down=self._link_down,
                 dial_failed=self._dial_failed,
+                told=lambda peer, sealed: self.revoking.told(peer, sealed),
             ),
         )
+        self.revoking = Revoking(
+            swarm, self.credentials, self._table, lambda: self._core, self._perform, clock
+        )
+        """Carries revocations, and makes them count."""
         self._pins = Pins()
         self._observers: list[Callable[[MemberChange], None]] = []
         self._notice_observers: list[Callable[[str], None]] = []
@@ -105,7 +110,6 @@ class Presence:
         self._wake = trio.Event()
         self._news = trio.Event()
         self._known = KnownMembers(store, clock)
-        self._checked: set[tuple[PeerId, bytes]] = set()
         swarm.member_check = self.is_member
         swarm.handle(PRESENCE_PROTOCOL, self._table.accept, access="anyone")
         swarm.subscribe(self._connection_changed)
@@ -115,7 +119,12 @@ class Presence:
     @property
     def federation(self) -> FederationIdentity | None:
         """The federation this node is in."""
-        return self._federation
+        return self.credentials.federation
+
+    @property
+    def name(self) -> str:
+        """What this node calls itself."""
+        return self._name
 
     @property
     def own_addresses(self) -> tuple[str, ...]:
@@ -161,6 +170,7 @@ class Presence:
         return [
             Bound("members", known, MAX_RECORDS, refused, "records of members, those dead or left included"),
             self._pins.bound(),
+            *self.credentials.bounds(),
         ]
 
     def subscribe(self, callback: Callable[[MemberChange], None]) -> None:
@@ -177,12 +187,17 @@ class Presence:
         """Take this node's place in `federation`, in an epoch above all before.
 
         Raises:
-            Conflict: it is in one already.
+            Conflict: it is in one already. Revoked: it is a member of that one no longer.
         """
         if self._core is not None:
             raise Conflict("this node is in a federation already", hint="`fedctl leave` first")
         now = self._clock()
-        self._federation = federation
+        self.credentials.enter(federation)
+        try:
+            self.credentials.check(self._key.peer_id, federation.chain)
+        except Denied:
+            self.credentials.leave()
+            raise
         self._entered_at = now
         mine = Record(
             id=self._key.peer_id,
@@ -209,6 +224,16 @@ class Presence:
             if connection.direction == "out":
                 self._table.start(self._table.open, peer)
 
+    def renew(self, federation: FederationIdentity) -> None:
+        """This node's place in its federation has changed: another certificate, or another allow-list."""
+        core = self._core
+        if core is None:
+            raise Conflict("this node is in no federation")
+        self.credentials.renew(federation)
+        if core.records[core.me].chain != federation.chain:
+            self._perform(core.renew(federation.chain, self._clock()))
+        self.revoking.enforce()
+
     async def leave(self) -> None:
         """Say goodbye for good; afterwards nobody is a member here."""
         core = self._core
@@ -216,9 +241,9 @@ class Presence:
             raise Conflict("this node is in no federation")
         peers = core.links
         self._perform(core.leave(self._clock()))
-        self._core = self._federation = None
+        self._core = None
+        self.credentials.leave()
         self._pins.clear()
-        self._checked.clear()
         await self._table.drain(GOODBYE_S)
         self._known.clear()
         for peer in peers:
@@ -333,6 +358,8 @@ class Presence:
             match action:
                 case Send(peer, message):
                     self._table.send(peer, message)
+                    if isinstance(message, Digest):  # databases are compared, so are lists
+                        self.revoking.greet(peer)
                 case Close(peer, reason):
                     self._table.retire(peer, abrupt=reason == "silent")
                 case Persist(epoch):
@@ -372,33 +399,25 @@ class Presence:
     # -- what the links tell
 
     def _hello(self, peer: PeerId) -> Hello | None:
-        if self._core is None or self._federation is None:
+        if self._core is None or self.federation is None:
             return None
-        return Hello(self._federation.id, self._federation.chain, self._core.is_pinned(peer))
-
-    def _check(self, peer: PeerId, chain: bytes) -> None:
-        if self._federation is None:
-            raise Denied("this node has left its federation")
-        if (peer, chain) not in self._checked:
-            verify_chain(chain, self._federation.id, peer)
-            if len(self._checked) >= MAX_CHECKED:
-                self._checked.clear()
-            self._checked.add((peer, chain))
+        return Hello(self.federation.id, self.federation.chain, self._core.is_pinned(peer))
 
     def _open_row(self, row: Row) -> Record:
-        return open_row(row, lambda chain, peer: self._check(peer, chain))
+        return open_row(row, lambda chain, peer: self.credentials.check(peer, chain))
 
     def _link_up(self, link: PresenceLink) -> None:
         if self._core is not None:
+            self.revoking.greet(link.peer_id)  # before anything else
             self._perform(self._core.link_up(link.peer_id, link.needed_there, self._clock()))
 
     def _received(self, peer: PeerId, message: Message) -> None:
-        core = self._core
-        if core is None:
+        core, rest = self._core, self.revoking.receive(peer, message)
+        if core is None or rest is None:
             return
-        self._perform(core.receive(peer, message, self._clock()))
+        self._perform(core.receive(peer, rest, self._clock()))
         # Who has moved is as alive as before, but no longer to be found where the file says.
-        if isinstance(message, Rows) and any(self._known.looks_old(core, row.id) for row in message.rows):
+        if isinstance(rest, Rows) and any(self._known.looks_old(core, row.id) for row in rest.rows):
             self._known.changed(core)
 
     def _link_down(self, peer: PeerId, reason: LossReason | None) -> None:

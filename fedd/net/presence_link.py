@@ -9,7 +9,15 @@ import trio
 
 from fedd.api.errors import Denied, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.presence_messages import PRESENCE_VERSION, Bye, Hello, Message, MessageDecoder, encode_message
+from fedd.core.presence_messages import (
+    PRESENCE_VERSION,
+    Bye,
+    Hello,
+    Message,
+    MessageDecoder,
+    Revocations,
+    encode_message,
+)
 from fedd.net.stream import Stream
 
 # A certificate is checked in a millisecond; what takes longer is a network or a peer that stalls.
@@ -19,6 +27,18 @@ WRITE_DEADLINE_S = 10.0
 # Full databases of 1000 members fit; a peer that lets more pile up is not reading.
 MAX_QUEUED = 512
 RECEIVE_BYTES = 16 * 1024
+# Whoever is refused for a revocation is told by which list, if it reads.
+REFUSAL_S = 1.0
+
+
+class RefusedByList(Denied):
+    """The other end refused this node and handed over the revocation list because of which it did."""
+
+    code = "denied"
+
+    def __init__(self, detail: str, sealed: bytes) -> None:
+        super().__init__(detail)
+        self.sealed = sealed
 
 
 class PresenceLink:
@@ -32,6 +52,8 @@ class PresenceLink:
         self.opened_here = opened_here
         self.needed_there = False
         self.said_bye = False
+        self.chain = b""
+        """The certificate chain that the other end has shown."""
         self._decoder = MessageDecoder()
         self._early: list[Message] = []
         self._queue: deque[Message] = deque()
@@ -49,6 +71,7 @@ class PresenceLink:
 
         Raises:
             ProtocolError: the first message is no acceptable hello, or did not come in time.
+            RefusedByList: it is a revocation list instead, because of which this node is refused.
             FeddError: whatever `check(peer, chain)` raises for a certificate that does not hold.
             trio.BrokenResourceError, trio.ClosedResourceError: the stream broke.
         """
@@ -59,11 +82,17 @@ class PresenceLink:
             if theirs.federation != mine.federation:
                 raise Denied(f"{self.peer_id} is of another federation")
             check(self.peer_id, theirs.chain)
-            self.needed_there = theirs.pinned
+            self.needed_there, self.chain = theirs.pinned, theirs.chain
             if not self.opened_here:
                 await self.stream.send_all(encode_message(mine))
         if scope.cancelled_caught:
             raise ProtocolError(f"{self.peer_id} did not say hello within {HELLO_DEADLINE_S:g} s")
+
+    async def refuse(self, sealed: bytes) -> None:
+        """End the stream with the revocation list because of which the other end is refused."""
+        with trio.move_on_after(REFUSAL_S):
+            await self.stream.send_all(encode_message(Revocations(sealed)))
+            await self.stream.aclose()
 
     def send(self, message: Message) -> None:
         """Queue `message`; a reader that is too slow loses the link."""
@@ -131,6 +160,8 @@ class PresenceLink:
                 raise ProtocolError(f"{self.peer_id} ended the stream instead of a hello")
             self._early = self._decoder.receive_data(data)
         hello = self._early.pop(0)
+        if isinstance(hello, Revocations):
+            raise RefusedByList(f"{self.peer_id} refuses this node, which is revoked", hello.sealed)
         if not isinstance(hello, Hello) or hello.version != PRESENCE_VERSION:
             raise ProtocolError(f"{self.peer_id} did not begin with a hello of version {PRESENCE_VERSION}")
         return hello

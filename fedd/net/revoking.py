@@ -1,0 +1,118 @@
+"""Revocation over the presence links: lists are flooded and compared, and whom they name is cut off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from fedd.api.types import PeerId
+from fedd.core.membership import Membership
+from fedd.core.membership_types import Action
+from fedd.core.presence_messages import Message, Refuse, RevocationMarks, Revocations, Rows
+from fedd.core.revocation import Revoked
+from fedd.net.credentials import Credentials
+from fedd.net.link_table import LinkTable
+from fedd.net.presence_link import PresenceLink
+from fedd.net.swarm import Swarm
+
+logger = logging.getLogger("fedd.net.admission")
+
+# The revoked are told why before the connection ends: an honest one reads a small frame in this time.
+CUT_S: Final = 0.25
+
+
+class Revoking:
+    """Hands lists on, and makes them count for the links and records of this node.
+
+    `core` gives the present membership, None without a federation; `perform` does what it asks for.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        credentials: Credentials,
+        table: LinkTable,
+        core: Callable[[], Membership | None],
+        perform: Callable[[list[Action]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._swarm = swarm
+        self._credentials = credentials
+        self._table = table
+        self._core = core
+        self._perform = perform
+        self._clock = clock
+        self.expelled: Callable[[Revoked], None] = lambda revoked: None
+        """Called when this node itself turns out to be revoked."""
+
+    def greet(self, peer: PeerId) -> None:
+        """A link stands, or databases are compared: tell `peer` which lists are held here."""
+        if self._credentials.marks:
+            self._table.send(peer, RevocationMarks(self._credentials.marks))
+
+    def receive(self, peer: PeerId, message: Message) -> Message | None:
+        """Deal with what is about revocation; what is left of `message` for membership, if anything."""
+        match message:
+            case Revocations(sealed):
+                if self._credentials.take(sealed, peer):
+                    self.spread(sealed, peer)
+            case RevocationMarks(marks):
+                for sealed in self._credentials.revocations.missing(marks):
+                    self._table.send(peer, Revocations(sealed))
+            case Rows(rows):
+                # Neighbours that have not heard of it yet are not to blame for what they hand on.
+                kept = tuple(row for row in rows if not self._credentials.refuses(row.id))
+                return message if len(kept) == len(rows) else Rows(kept)
+            case Refuse(rows):
+                return Refuse(tuple(row for row in rows if not self._credentials.refuses(row.id)))
+            case _:
+                return message
+        return None
+
+    def told(self, peer: PeerId, sealed: bytes) -> None:
+        """`peer` refused this node because of a list. Anybody can say so: only the list counts."""
+        if self._credentials.why_revoked(self._swarm.peer_id, sealed) is not None:
+            self.receive(peer, Revocations(sealed))
+
+    def spread(self, sealed: bytes, source: PeerId | None = None) -> None:
+        """A list that counts from now on: hand it on, to those that it names as well, and enforce it."""
+        for peer in list(self._table.links):
+            if peer != source:
+                self._table.send(peer, Revocations(sealed))
+        self.enforce()
+
+    def enforce(self) -> None:
+        """Cut off whoever is a member no longer; it may be this node."""
+        core, federation = self._core(), self._credentials.federation
+        if core is None or federation is None:
+            return
+        holds = self._credentials.holds
+        known = (*core.records.values(), *core.remembered.values())
+        gone = {record.id for record in known if record.id != core.me and not holds(record.id, record.chain)}
+        gone |= {peer for peer, link in self._table.links.items() if not holds(peer, link.chain)}
+        for peer in sorted(gone):
+            self.cut(peer)
+        self._perform(core.expel(sorted(gone), self._clock()))
+        try:
+            self._credentials.check(core.me, federation.chain)
+        except Revoked as revoked:
+            self.expelled(revoked)
+
+    def cut(self, peer: PeerId) -> None:
+        """End every connection with `peer`, once it could read why."""
+        link = self._table.links.get(peer)
+        self._table.retire(peer)
+        self._table.start(self._cut, peer, link)
+
+    async def _cut(self, peer: PeerId, link: PresenceLink | None) -> None:
+        connections = [each for each in self._swarm.all_connections if each.peer_id == peer]
+        with trio.move_on_after(CUT_S):
+            if link is not None:
+                await link.done.wait()
+            for connection in connections:
+                await connection.aclose()
+        for connection in connections:
+            connection.end("local")
