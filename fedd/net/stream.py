@@ -204,12 +204,15 @@ class Stream(trio.abc.HalfCloseableStream):
             await self._wait_to_read()
         return self._take(max_bytes)
 
+    @property
+    def readable(self) -> bool:
+        """Whether `receive_nowait` has something to say: bytes, the end, or an error."""
+        core = self._core
+        return bool(core.chunks or core.eof or core.dead or self._prefix or self._closed)
+
     def receive_nowait(self, max_bytes: int | None = None) -> bytes | None:
         """What has arrived, b"" at the peer's end, None when there is nothing. Errors as `receive_some`."""
-        core = self._core
-        if not (core.chunks or core.eof or core.dead or self._prefix or self._closed):
-            return None
-        return self._take(max_bytes)
+        return self._take(max_bytes) if self.readable else None
 
     def deliver_to(self, sink: Callable[[], None] | None) -> None:
         """Have `sink` called at each arrival, at the end and when the stream breaks; None: no more.
