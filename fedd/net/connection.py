@@ -113,6 +113,8 @@ class Connection:
         """The member that passes its bytes on, which are encrypted from end to end; None: it is direct."""
         self.wire: Wire = secured.wire
         self.remote_address = str(secured.wire.remote_address)
+        if relayed_by is not None:  # as libp2p writes it (github.com/libp2p/specs, relay/circuit-v2)
+            self.remote_address += "/p2p-circuit"
         self.direction = direction
         self.opened_at = self.last_received = trio.current_time()
         self.last_used = self.opened_at

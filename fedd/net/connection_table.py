@@ -47,6 +47,11 @@ class ConnectionTable:
         """Wait until another connection is in use with some peer, or none any more."""
         await self._news.wait()
 
+    def direct(self, peer_id: PeerId) -> Connection | None:
+        """The connection in use to this peer, unless it is relayed."""
+        connection = self.in_use.get(peer_id)
+        return connection if connection is not None and connection.relayed_by is None else None
+
     def has(self, peer_id: PeerId) -> bool:
         """Whether any connection to this peer is open."""
         return any(connection.peer_id == peer_id for connection in self.open)
@@ -54,7 +59,8 @@ class ConnectionTable:
     def settle(self, new: Connection) -> None:
         """Decide which of two connections to a peer stays; both ends decide alike.
 
-        Of two dialled by each other at once, the one dialled by the lower peer id; else the newest.
+        A direct one stays before a relayed one. Of two of a kind, opened by each other at once, the one
+        opened by the lower peer id; else the newest.
         """
         if new.closed:
             return
@@ -63,8 +69,7 @@ class ConnectionTable:
             self.in_use[new.peer_id] = new
             self._publish("up", new, "")
             return
-        at_once = new.opened_at - old.opened_at < SIMULTANEOUS_S
-        if new.direction != old.direction and at_once and self._dialled_by_lower(old):
+        if self._stays(old, new):
             if new.direction == "out":  # the old came while we dialled, so both ends have both
                 new.retire()
             else:
@@ -73,6 +78,13 @@ class ConnectionTable:
         self.in_use[new.peer_id] = new
         old.retire()
         self._publish("up", new, "replaced")
+
+    def _stays(self, old: Connection, new: Connection) -> bool:
+        """Whether the old one is to stay, if it still works."""
+        if (old.relayed_by is None) != (new.relayed_by is None):
+            return old.relayed_by is None
+        at_once = new.opened_at - old.opened_at < SIMULTANEOUS_S
+        return new.direction != old.direction and at_once and self._dialled_by_lower(old)
 
     async def _settle_by_probe(self, old: Connection, new: Connection) -> None:
         """Did the peer dial `new` at the same time as we dialled `old`, or because it has lost `old`?

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -12,6 +13,7 @@ from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotCo
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.net.connection import Connection
+from fedd.net.names import Names
 from fedd.net.transport import Address, Network, parse_multiaddr
 from fedd.net.upgrade import DoorClosed, Secured, upgrade
 
@@ -22,43 +24,93 @@ BUSY_DOOR_RETRY_S: Final = 0.1
 """First wait before a peer that closed at once is dialled again, doubled each time, with jitter."""
 
 
+MAX_TRIED: Final = 32
+"""Addresses of one peer that are tried at once; a record has 8, a name may stand for 16."""
+
+
+class _Underway:
+    """One peer that is being dialled: what is still to be tried, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.errors: list[FeddError] = []
+        self._left: deque[Address] = deque()
+        self._seen: set[Address] = set()
+        self._working = 0
+        self._news = trio.Event()
+
+    def add(self, addresses: Iterable[Address]) -> None:
+        """Try these too, once."""
+        for address in addresses:
+            if address not in self._seen and len(self._seen) < MAX_TRIED:
+                self._seen.add(address)
+                self._left.append(address)
+        self._tell()
+
+    def end(self) -> None:
+        """What was begun with an address that `next` gave has ended."""
+        self._working -= 1
+        self._tell()
+
+    async def next(self) -> Address | None:
+        """The next address, to be followed by `end`; None when all has been tried."""
+        while not self._left and self._working:
+            await self._news.wait()
+        if not self._left:
+            return None
+        self._working += 1
+        return self._left.popleft()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+
 class Dialling:
     """Makes connections, one at a time to each peer.
 
     `network_of` says by which network an address is dialled, `begin` starts a connection from a
-    wire that has shaken hands, `connections` are those in use.
+    wire that has shaken hands, `direct` gives the one in use with a peer if nobody relays it.
     """
 
     def __init__(
         self,
         key: PrivateKey,
         deadline_s: float,
-        connections: Mapping[PeerId, Connection],
+        direct: Callable[[PeerId], Connection | None],
         network_of: Callable[[Address], Network],
         begin: Callable[[Secured], Awaitable[Connection]],
+        names: Names | None = None,
     ) -> None:
         self._key = key
         self._deadline_s = deadline_s
-        self._connections = connections
+        self._direct = direct
         self._network_of = network_of
         self._begin = begin
         self._random = random.Random(key.peer_id)
-        self._underway: dict[PeerId, trio.Event] = {}
+        self._names = names or Names()
+        self._underway: dict[PeerId, _Underway] = {}
 
     async def dial(self, addresses: Sequence[str], peer_id: PeerId | None = None) -> Connection:
-        """Connect as `Swarm.dial` says."""
+        """Connect as `Swarm.dial` says.
+
+        While the same peer is being dialled, these addresses are tried beside those under way.
+        """
         expected, parsed = _check(self._key.peer_id, addresses, peer_id)
         await trio.lowlevel.checkpoint()
         try:
             with trio.fail_after(self._deadline_s):
                 while True:
-                    existing = self._connections.get(expected)
+                    existing = self._direct(expected)
                     if existing is not None:
                         return existing
-                    if expected not in self._underway:
-                        break
-                    await self._underway[expected].wait()
-                return await self._dial_once(expected, parsed)
+                    underway = self._underway.get(expected)
+                    if underway is None:
+                        return await self._dial_once(expected, parsed)
+                    underway.add(parsed)
+                    await underway.over.wait()
+                    if underway.errors and self._direct(expected) is None:
+                        raise _best_of(underway.errors)
         except trio.TooSlowError:
             raise TimedOut(
                 f"{expected} did not answer at {', '.join(map(str, parsed))} in {self._deadline_s:g} s",
@@ -67,8 +119,8 @@ class Dialling:
 
     async def _dial_once(self, expected: PeerId, addresses: list[Address]) -> Connection:
         """Try the addresses side by side, each a little later than the one before."""
-        over = self._underway[expected] = trio.Event()
-        errors: list[FeddError] = []
+        underway = self._underway[expected] = _Underway()
+        underway.add(addresses)
         won: list[Connection] = []
         one_handshake = trio.Lock()
 
@@ -78,26 +130,38 @@ class Dialling:
                 won.append(await self._begin(secured))
                 scope.cancel()
             except FeddError as error:
-                errors.append(error)
+                underway.errors.append(error)
             finally:
                 failed.set()
+                underway.end()
+
+        async def resolve(name: Address) -> None:
+            try:
+                underway.add(await self._names.resolve(name))
+            except FeddError as error:
+                underway.errors.append(error)
+            finally:
+                underway.end()
 
         try:
             async with trio.open_nursery() as nursery:
-                for address in addresses:
+                while (address := await underway.next()) is not None:
+                    if address.is_name:
+                        nursery.start_soon(resolve, address)
+                        continue
                     failed = trio.Event()
                     nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
                     with trio.move_on_after(DIAL_STAGGER_S):
                         await failed.wait()
         finally:
             del self._underway[expected]
-            over.set()
-        existing = self._connections.get(expected)
+            underway.over.set()
+        existing = self._direct(expected)
         if existing is not None:
             return existing
         if won:  # it has ended again already
             raise NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
-        raise _best_of(errors)
+        raise _best_of(underway.errors)
 
     async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
         pause_s = BUSY_DOOR_RETRY_S

@@ -84,7 +84,7 @@ class Swarm:
             on_down=self._on_down,
             pool=BufferPool(),
         )
-        self._dialling = Dialling(key, self.limits.dial_s, self._table.in_use, self._network, self._begin)
+        self._dialling = Dialling(key, self.limits.dial_s, self._table.direct, self._network, self._begin)
 
     # ---- what there is -------------------------------------------------------------------
 
@@ -99,8 +99,12 @@ class Swarm:
 
     @property
     def connections(self) -> Mapping[PeerId, Connection]:
-        """The connection in use to each connected peer."""
+        """The connection in use to each connected peer: direct, or `relayed_by` a member."""
         return MappingProxyType(self._table.in_use)
+
+    def direct(self, peer_id: PeerId) -> Connection | None:
+        """The connection in use to this peer, unless it is relayed or there is none."""
+        return self._table.direct(peer_id)
 
     @property
     def all_connections(self) -> frozenset[Connection]:
@@ -260,7 +264,9 @@ class Swarm:
 
     # ---- the table of connections --------------------------------------------------------
 
-    def _admit(self, secured: Secured, direction: Literal["in", "out"]) -> Connection:
+    def _admit(
+        self, secured: Secured, direction: Literal["in", "out"], relayed_by: PeerId | None = None
+    ) -> Connection:
         """Make the connection, if there is a seat for this peer; Unhealthy when there is none."""
         peer_id = secured.peer_id
         if peer_id == self.peer_id:
@@ -274,7 +280,7 @@ class Swarm:
             )
         member = direction == "out" or self.member_check(peer_id)
         limits = self.limits.streams if member else self.limits.stranger_streams
-        connection = Connection(secured, direction, self._hooks, limits)
+        connection = Connection(secured, direction, self._hooks, limits, relayed_by)
         self._table.open.add(connection)
         return connection
 
@@ -288,7 +294,7 @@ class Swarm:
     # ---- dialling ------------------------------------------------------------------------
 
     async def dial(self, addresses: Sequence[str], peer_id: PeerId | None = None) -> Connection:
-        """Connect to a peer at any of its addresses; an existing connection is reused.
+        """Connect to a peer at any of its addresses; an existing connection that is direct is reused.
 
         Every address ends in /p2p/ID, the same one, unless `peer_id` is given. Denied when somebody
         else answers, NotConnected when nobody does, TimedOut after the dial's deadline,
@@ -297,9 +303,26 @@ class Swarm:
         self._running()
         return await self._dialling.dial(addresses, peer_id)
 
-    async def _begin(self, secured: Secured) -> Connection:
+    async def adopt(self, wire: Wire, relay: PeerId, peer_id: PeerId, *, initiator: bool) -> Connection:
+        """Make a connection with the member `peer_id` from a wire whose bytes `relay` passes on.
+
+        The caller sets the deadline. The wire is closed when this raises: Denied when another key answers or
+        the peer is no member, ProtocolError, NotConnected when it broke, Unhealthy when no seat is free.
+        """
         try:
-            connection = self._admit(secured, "out")
+            secured = await upgrade(wire, self.key, initiator=initiator, expected_peer=peer_id)
+            if not self.member_check(peer_id):
+                raise Denied(f"{peer_id} is no member: nothing is relayed for strangers")
+        except BaseException:
+            wire.close()
+            raise
+        return await self._begin(secured, "out" if initiator else "in", relay)
+
+    async def _begin(
+        self, secured: Secured, direction: Literal["in", "out"] = "out", relayed_by: PeerId | None = None
+    ) -> Connection:
+        try:
+            connection = self._admit(secured, direction, relayed_by)
         except FeddError:
             secured.wire.close()
             raise
