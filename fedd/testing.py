@@ -29,8 +29,8 @@ from fedd.api.algorithm import Algorithm
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut
 from fedd.api.types import Message, PeerId
 from fedd.core import topology as graphs
+from fedd.core.graph import Graph
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
-from fedd.core.topology import Graph
 from fedd.worker import arrays
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from fedd.api import InvalidMessage, InvalidParameter, Message, PluginFailed, QuorumLost, RunContext, TimedOut
-from fedd.core.topology import Graph
+from fedd.core.graph import Graph
 from fedd.testing import DroppedPeer, Federation, Kill, NodeResult
 from fedd_consensus import AverageConsensus
 

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias, TypeVar
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
+from fedd.core.graph import Graph
 from fedd.core.identity import PrivateKey, open_sealed, seal
-from fedd.core.topology import Graph, build, default_topology
+from fedd.core.topology import build, default_topology
 
 Parameter: TypeAlias = bool | int | float | str
 

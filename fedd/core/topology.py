@@ -6,111 +6,35 @@ Every member derives the same graph from the manifest; no floating point decides
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from math import isqrt
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
+from fedd.core.graph import Graph
+from fedd.core.random_graphs import erdos_renyi, random_regular, watts_strogatz
 
 _MAX_MEMBERS = 4096
 """Four times the largest federation that membership was simulated with."""
 
-_MAX_POINTS = 20_000
-"""Members times neighbours of a random graph. Every member derives it before the run: 0.1 s a pairing, on the
-loop that also answers heartbeats, whoever sent the manifest."""
-
-_MAX_PAIRED = 1 << 19
-"""Points of all pairings together before giving up: 3 s at the worst. At K = 2, the least likely to connect,
-about sqrt(n) pairings are needed, which 1000 members have four times over."""
-
 _COMPLETE_UP_TO = 5
 """The default graph is complete up to here: four links a node cost nothing."""
 
-NAMES = ("complete", "ring", "random-regular:K")
+NAMES = (
+    "complete",
+    "ring",
+    "star",
+    "line",
+    "grid",
+    "torus",
+    "hypercube",
+    "exponential",
+    "random-regular:K",
+    "erdos-renyi:P",
+    "watts-strogatz:K:P",
+)
 """The topologies that `build` knows, as the user writes them."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """An undirected simple graph. `members` is sorted; every edge is a pair (lower, higher)."""
-
-    members: tuple[PeerId, ...]
-    edges: frozenset[tuple[PeerId, PeerId]]
-    _adjacency: dict[PeerId, tuple[PeerId, ...]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if list(self.members) != sorted(set(self.members)):
-            raise InvalidParameter("the members of a graph must be sorted and distinct", field="members")
-        adjacency: dict[PeerId, list[PeerId]] = {member: [] for member in self.members}
-        for low, high in sorted(self.edges):
-            if low not in adjacency or high not in adjacency or low >= high:
-                raise InvalidParameter(f"{low} - {high} is not an edge between two members", field="edges")
-            adjacency[low].append(high)
-            adjacency[high].append(low)
-        frozen = {member: tuple(sorted(near)) for member, near in adjacency.items()}
-        object.__setattr__(self, "_adjacency", frozen)
-
-    def neighbors(self, peer: PeerId) -> tuple[PeerId, ...]:
-        """The sorted neighbours of `peer`; empty for one that is no member."""
-        return self._adjacency.get(peer, ())
-
-    def degree(self, peer: PeerId) -> int:
-        """How many neighbours `peer` has."""
-        return len(self.neighbors(peer))
-
-    def reachable(
-        self,
-        start: PeerId,
-        without: Iterable[PeerId] = (),
-        cut: Iterable[tuple[PeerId, PeerId]] = (),
-    ) -> frozenset[PeerId]:
-        """The component of `start` (itself included) when some members and edges (lower, higher) are gone."""
-        closed = set(without)
-        cut_edges = frozenset(cut)
-        found = {start}
-        frontier = [start]
-        while frontier:
-            here = frontier.pop()
-            for near in self.neighbors(here):
-                edge = (here, near) if here < near else (near, here)
-                if near not in found and near not in closed and edge not in cut_edges:
-                    found.add(near)
-                    frontier.append(near)
-        return frozenset(found)
-
-    def is_connected(self) -> bool:
-        """Whether every member reaches every other. True for one member, False for none."""
-        return bool(self.members) and len(self.reachable(self.members[0])) == len(self.members)
-
-    def diameter(self) -> int:
-        """The longest shortest path, in hops. Raises InvalidParameter when the graph is not connected."""
-        if not self.is_connected():
-            raise InvalidParameter("a graph that is not connected has no diameter", field="topology")
-        return max(self._eccentricity(member) for member in self.members)
-
-    def _eccentricity(self, start: PeerId) -> int:
-        distance = {start: 0}
-        queue = [start]
-        for here in queue:
-            for near in self.neighbors(here):
-                if near not in distance:
-                    distance[near] = distance[here] + 1
-                    queue.append(near)
-        return max(distance.values())
-
-    def edge_indices(self) -> list[list[int]]:
-        """The edges as sorted pairs of indices into `members`."""
-        index = {member: position for position, member in enumerate(self.members)}
-        return sorted([index[low], index[high]] for low, high in self.edges)
-
-    def adjacency_hash(self) -> bytes:
-        """32 bytes (SHA-256) that two nodes compare to know that they hold the same graph."""
-        digest = hashlib.sha256(b"fedd/graph/1\n")
-        for member in self.members:
-            digest.update(f"{member}:{','.join(self.neighbors(member))}\n".encode())
-        return digest.digest()
 
 
 def default_topology(members: int) -> str:
@@ -119,12 +43,18 @@ def default_topology(members: int) -> str:
 
 
 def build(name: str, members: Iterable[PeerId], seed: int) -> Graph:
-    """The connected graph `name` over `members`, the same for the same seed on every node.
+    """The connected graph `name` over `members` in sorted order, the same for the same seed on every node.
 
-    `name` is "complete", "ring" (in sorted order) or "random-regular:K" (K neighbours each, drawn by
-    pairing; K of at least len(members) - 1 is the complete graph).
+    - complete; ring; line; star, around the first member
+    - grid and torus: rows times columns as near to a square as the number of members allows
+    - hypercube: 2**d members, linked where their numbers differ in one binary digit
+    - exponential: member i with those 1, 2, 4, ... places further and back, round the circle
+      (B. Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS
+      2021, made symmetric)
+    - random-regular:K, erdos-renyi:P, watts-strogatz:K:P: see `fedd.core.random_graphs`; a K of at least
+      len(members) - 1 is the complete graph
 
-    Raises InvalidParameter (field "topology" or "members") for an unknown name, for a K that no graph
+    Raises InvalidParameter (field "topology" or "members") for an unknown name, for numbers that no graph
     has, or when no connected graph was found.
     """
     ordered = tuple(sorted(set(members)))
@@ -133,13 +63,14 @@ def build(name: str, members: Iterable[PeerId], seed: int) -> Graph:
             f"a graph needs between 1 and {_MAX_MEMBERS} members, not {len(ordered)}", field="members"
         )
     family, _, argument = name.partition(":")
-    if family == "random-regular":
-        return _random_regular(name, argument, ordered, seed)
+    if family in _DRAWN:
+        return _DRAWN[family](name, argument, ordered, seed)
     if name not in _PLAIN:
         raise InvalidParameter(
             f"there is no topology {name!r}", hint=f"known: {', '.join(NAMES)}", field="topology"
         )
-    return Graph(ordered, frozenset(_PLAIN[name](ordered)))
+    edges = {(min(pair), max(pair)) for pair in _PLAIN[name](len(ordered))}
+    return Graph(ordered, frozenset((ordered[low], ordered[high]) for low, high in edges))
 
 
 def metropolis_weights(degree: int, neighbor_degrees: Mapping[PeerId, int]) -> dict[PeerId, float]:
@@ -154,119 +85,90 @@ def metropolis_weights(degree: int, neighbor_degrees: Mapping[PeerId, int]) -> d
     return {peer: 1.0 / (1 + max(degree, neighbor_degrees[peer])) for peer in sorted(neighbor_degrees)}
 
 
-def _complete(members: tuple[PeerId, ...]) -> Iterator[tuple[PeerId, PeerId]]:
-    for position, low in enumerate(members):
-        for high in members[position + 1 :]:
-            yield low, high
+def _complete(count: int) -> Iterator[tuple[int, int]]:
+    yield from itertools.combinations(range(count), 2)
 
 
-def _ring(members: tuple[PeerId, ...]) -> Iterator[tuple[PeerId, PeerId]]:
-    yield from itertools.pairwise(members)
-    if len(members) > 2:
-        yield members[0], members[-1]
+def _line(count: int) -> Iterator[tuple[int, int]]:
+    yield from itertools.pairwise(range(count))
 
 
-_PLAIN: Mapping[str, Callable[[tuple[PeerId, ...]], Iterator[tuple[PeerId, PeerId]]]] = {
+def _ring(count: int) -> Iterator[tuple[int, int]]:
+    yield from _line(count)
+    if count > 2:
+        yield 0, count - 1
+
+
+def _star(count: int) -> Iterator[tuple[int, int]]:
+    for leaf in range(1, count):
+        yield 0, leaf
+
+
+def _rectangle(count: int, name: str) -> tuple[int, int]:
+    rows = next(rows for rows in range(isqrt(count), 0, -1) if count % rows == 0)
+    if rows == 1 and count > 3:
+        raise InvalidParameter(
+            f"{count} members make no {name}: {count} is a prime number",
+            hint="use another number of members, or line or ring",
+            field="topology",
+        )
+    return rows, count // rows
+
+
+def _grid(count: int) -> Iterator[tuple[int, int]]:
+    rows, columns = _rectangle(count, "grid")
+    for row, column in itertools.product(range(rows), range(columns)):
+        here = row * columns + column
+        if column + 1 < columns:
+            yield here, here + 1
+        if row + 1 < rows:
+            yield here, here + columns
+
+
+def _torus(count: int) -> Iterator[tuple[int, int]]:
+    rows, columns = _rectangle(count, "torus")
+    yield from _grid(count)
+    if columns > 2:
+        for row in range(rows):
+            yield row * columns, row * columns + columns - 1
+    if rows > 2:
+        for column in range(columns):
+            yield column, (rows - 1) * columns + column
+
+
+def _hypercube(count: int) -> Iterator[tuple[int, int]]:
+    if count & (count - 1):
+        lower = 1 << (count.bit_length() - 1)
+        raise InvalidParameter(
+            f"{count} members make no hypercube: {count} is no power of two",
+            hint=f"use {lower} or {2 * lower} members, or exponential",
+            field="topology",
+        )
+    for here in range(count):
+        for bit in range(count.bit_length() - 1):
+            if here < here ^ 1 << bit:
+                yield here, here ^ 1 << bit
+
+
+def _exponential(count: int) -> Iterator[tuple[int, int]]:
+    for here in range(count):
+        for power in range((count - 1).bit_length()):
+            yield here, (here + (1 << power)) % count
+
+
+_PLAIN: Mapping[str, Callable[[int], Iterator[tuple[int, int]]]] = {
     "complete": _complete,
     "ring": _ring,
+    "star": _star,
+    "line": _line,
+    "grid": _grid,
+    "torus": _torus,
+    "hypercube": _hypercube,
+    "exponential": _exponential,
 }
 
-
-def _random_regular(name: str, argument: str, members: tuple[PeerId, ...], seed: int) -> Graph:
-    """Draw pairings until one is simple and connected.
-
-    Source: A. Steger, N. Wormald, "Generating random regular graphs quickly", Combinatorics,
-    Probability and Computing 8 (1999): points are paired one by one and unsuitable pairs passed over,
-    which stays fast for K where the plain pairing model hardly ever gives a simple graph.
-    """
-    count = len(members)
-    if not argument.isascii() or not argument.isdigit() or len(argument) > 4 or int(argument) < 1:
-        raise InvalidParameter(
-            f"{name!r} does not say how many neighbours", hint="as in random-regular:4", field="topology"
-        )
-    degree = int(argument)
-    if degree >= count - 1:
-        return Graph(members, frozenset(_complete(members)))
-    if degree * count % 2:
-        raise InvalidParameter(
-            f"no graph gives {degree} neighbours to each of {count} members: {degree} x {count} is odd",
-            hint=f"use random-regular:{degree + 1} or another number of members",
-            field="topology",
-        )
-    if degree == 1:
-        raise InvalidParameter(
-            f"with one neighbour each, {count} members are not connected",
-            hint="use random-regular:2 or more",
-            field="topology",
-        )
-    if degree * count > _MAX_POINTS:
-        raise InvalidParameter(
-            f"{name} of {count} members has {degree * count // 2} edges, too many to draw at random",
-            hint=f"use up to random-regular:{_MAX_POINTS // count}, or complete",
-            field="topology",
-        )
-    draw = _integers(f"{name}\n{count}\n{seed}")
-    tries = _MAX_PAIRED // (degree * count)
-    for _ in range(tries):
-        pairs = _pairing(count, degree, draw)
-        if pairs is not None:
-            graph = Graph(members, frozenset((members[low], members[high]) for low, high in pairs))
-            if graph.is_connected():
-                return graph
-    raise InvalidParameter(
-        f"no connected graph {name} of {count} members in {tries} tries",
-        hint="use another seed or more neighbours",
-        field="topology",
-    )
-
-
-def _pairing(count: int, degree: int, draw: Callable[[int], int]) -> set[tuple[int, int]] | None:
-    """One pairing of `degree` points a member into a simple graph; None when it got stuck."""
-    pairs: set[tuple[int, int]] = set()
-    points = [member for member in range(count) for _ in range(degree)]
-    while points:
-        left_over: list[int] = []
-        _shuffle(points, draw)
-        for one, other in zip(points[::2], points[1::2], strict=True):
-            pair = (one, other) if one < other else (other, one)
-            if one == other or pair in pairs:
-                left_over += pair
-            else:
-                pairs.add(pair)
-        if left_over and not _some_pair_fits(left_over, pairs):
-            return None
-        points = left_over
-    return pairs
-
-
-def _some_pair_fits(points: list[int], pairs: set[tuple[int, int]]) -> bool:
-    distinct = sorted(set(points))
-    return any(
-        (low, high) not in pairs for position, low in enumerate(distinct) for high in distinct[position + 1 :]
-    )
-
-
-def _shuffle(values: list[int], draw: Callable[[int], int]) -> None:
-    """Fisher-Yates."""
-    for last in range(len(values) - 1, 0, -1):
-        chosen = draw(last + 1)
-        values[last], values[chosen] = values[chosen], values[last]
-
-
-def _integers(label: str) -> Callable[[int], int]:
-    """A function `draw(below)` that gives uniform integers from the SHA-256 stream of `label`."""
-
-    def words() -> Iterator[int]:
-        counter = 0
-        while True:
-            block = hashlib.sha256(f"fedd/topology/1\n{label}\n{counter}".encode()).digest()
-            yield from (int.from_bytes(block[at : at + 8]) for at in range(0, 32, 8))
-            counter += 1
-
-    stream = words()
-
-    def draw(below: int) -> int:
-        fair = (1 << 64) - (1 << 64) % below  # beyond it the remainder would favour small numbers
-        return next(word for word in stream if word < fair) % below
-
-    return draw
+_DRAWN: Mapping[str, Callable[[str, str, tuple[PeerId, ...], int], Graph]] = {
+    "random-regular": random_regular,
+    "erdos-renyi": erdos_renyi,
+    "watts-strogatz": watts_strogatz,
+}

@@ -17,7 +17,8 @@ from fedd.api.algorithm import Agreement, Algorithm, Merged
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, QuorumLost
 from fedd.api.types import Message, PeerId
 from fedd.core import codec
-from fedd.core.topology import Graph, metropolis_weights
+from fedd.core.graph import Graph
+from fedd.core.topology import metropolis_weights
 from fedd.worker import arrays
 from fedd.worker.ledger import LedgerCore, start_value
 

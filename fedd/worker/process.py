@@ -16,8 +16,8 @@ import trio
 
 from fedd.api.algorithm import Algorithm
 from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopped
+from fedd.core.graph import Graph
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
-from fedd.core.topology import Graph
 from fedd.worker import arrays
 from fedd.worker.context import Context, Outcome, Round, RunStart, plugin_failure, run_algorithm
 from fedd.worker.inputs import read_input

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import InvalidParameter
-from fedd.core import topology
-from fedd.core.topology import Graph, build, default_topology, metropolis_weights
+from fedd.core import random_graphs
+from fedd.core.graph import Graph
+from fedd.core.topology import build, default_topology, metropolis_weights
 
 MEMBERS = [f"p{i:02d}" for i in range(40)]
 
@@ -84,14 +85,118 @@ def test_plain_and_steger_wormald_agree_on_every_labelled_ring() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["torus", "", "complete:2", "random-regular", "random-regular:", "random-regular:0", "random-regular:-2",
-     "random-regular:x", "random-regular:99999", "random-regular:\u00b2"],
-)  # fmt: skip
+    [
+        *("tours", "", "complete:2"),
+        *(f"random-regular{text}" for text in ("", ":", ":0", ":-2", ":x", ":99999", ":\u00b2")),
+        *(f"erdos-renyi{text}" for text in ("", ":", ":1.5", ":-0.1", ":nan", ":0.5000000000001", ":x")),
+        *(f"watts-strogatz{text}" for text in ("", ":2", ":3:0.1", ":0:0.1", ":x:0.1", ":4:2")),
+    ],
+)
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         build(name, MEMBERS[:6], 0)
     assert caught.value.field == "topology"
     assert caught.value.hint
+
+
+def edges_of(name: str, count: int, seed: int = 0) -> list[list[int]]:
+    return build(name, MEMBERS[:count], seed).edge_indices()
+
+
+def test_star_and_line() -> None:
+    assert edges_of("star", 4) == [[0, 1], [0, 2], [0, 3]]
+    assert edges_of("line", 4) == [[0, 1], [1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "edges", "degrees", "diameter"),
+    [
+        ("grid", 12, 17, {2, 3, 4}, 5),
+        ("grid", 4, 4, {2}, 2),
+        ("grid", 3, 2, {1, 2}, 2),
+        ("torus", 12, 24, {4}, 3),
+        ("torus", 6, 9, {3}, 2),
+        ("torus", 2, 1, {1}, 1),
+        ("torus", 16, 32, {4}, 4),
+        ("hypercube", 1, 0, {0}, 0),
+        ("hypercube", 8, 12, {3}, 3),
+        ("hypercube", 16, 32, {4}, 4),
+        ("exponential", 2, 1, {1}, 1),
+        ("exponential", 8, 20, {5}, 2),
+        ("exponential", 16, 56, {7}, 2),
+        ("exponential", 6, 12, {4}, 2),
+    ],
+)
+def test_regular_shapes(name: str, count: int, edges: int, degrees: set[int], diameter: int) -> None:
+    graph = build(name, MEMBERS[:count], 0)
+    assert len(graph.edges) == edges
+    assert {graph.degree(member) for member in graph.members} == degrees
+    assert graph.diameter() == diameter
+
+
+def test_an_exponential_graph_links_powers_of_two() -> None:
+    near_0 = build("exponential", MEMBERS[:16], 0).neighbors(MEMBERS[0])
+    assert near_0 == tuple(MEMBERS[i] for i in (1, 2, 4, 8, 12, 14, 15))
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "reason"),
+    [("grid", 7, "prime"), ("torus", 5, "prime"), ("hypercube", 6, "power of two")],
+)
+def test_shapes_that_a_number_of_members_does_not_have(name: str, count: int, reason: str) -> None:
+    with pytest.raises(InvalidParameter, match=reason) as caught:
+        build(name, MEMBERS[:count], 0)
+    assert caught.value.field == "topology"
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(2, 24), seed=st.integers(0, 2**63))
+def test_drawn_graphs_are_connected_and_repeatable(count: int, seed: int) -> None:
+    for name in ("erdos-renyi:0.7", "watts-strogatz:4:0.2"):
+        try:
+            graph = build(name, MEMBERS[:count], seed)
+        except InvalidParameter:
+            assert count < 6  # few members are often not connected
+            continue
+        assert graph.is_connected()
+        assert graph == build(name, reversed(MEMBERS[:count]), seed)
+
+
+def test_the_probability_decides_how_many_edges() -> None:
+    assert len(edges_of("erdos-renyi:1", 10)) == 45
+    with pytest.raises(InvalidParameter, match="no connected graph erdos-renyi:0 of 10 members in 16 tries"):
+        edges_of("erdos-renyi:0", 10)
+    mean = sum(len(edges_of("erdos-renyi:0.5", 20, seed)) for seed in range(40)) / 40
+    assert 90 < mean < 100  # 95 expected, standard deviation of the mean 1.1
+
+
+def test_a_small_world_keeps_its_edges_and_moves_some() -> None:
+    lattice = edges_of("watts-strogatz:4:0", 20)
+    assert {tuple(edge) for edge in lattice} == {
+        (min(i, j), max(i, j)) for i in range(20) for j in ((i + 1) % 20, (i + 2) % 20)
+    }
+    moved = [sum(e not in lattice for e in edges_of("watts-strogatz:4:0.25", 20, s)) for s in range(40)]
+    assert all(len(edges_of("watts-strogatz:4:1", 20, seed)) == 40 for seed in range(5))
+    assert 8 < sum(moved) / 40 < 12  # 10 of 40 edges
+    assert edges_of("watts-strogatz:6:0.1", 6) == edges_of("complete", 6)
+
+
+def test_an_edge_with_nowhere_to_go_stays() -> None:
+    everybody = {(low, high) for low in range(5) for high in range(low + 1, 5)}
+    assert random_graphs._rewired(5, 4, 10**9, lambda below: 0) == everybody
+
+
+@pytest.mark.parametrize("name", ["erdos-renyi:0.5", "watts-strogatz:4:0.5"])
+def test_pairs_are_drawn_for_few_members_only(name: str) -> None:
+    with pytest.raises(InvalidParameter, match="too many pairs"):
+        build(name, [f"m{index:04d}" for index in range(257)], 0)
+
+
+def test_a_small_world_may_never_be_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_graphs, "_rewired", lambda count, degree, chance, draw: set())
+    with pytest.raises(InvalidParameter, match="no connected graph") as caught:
+        build("watts-strogatz:2:1", MEMBERS[:9], 0)
+    assert "smaller P" in caught.value.hint
 
 
 def test_member_bounds() -> None:
@@ -102,7 +207,7 @@ def test_member_bounds() -> None:
 
 
 def test_gives_up_after_many_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topology, "_pairing", lambda count, degree, draw: None)
+    monkeypatch.setattr(random_graphs, "_pairing", lambda count, degree, draw: None)
     with pytest.raises(InvalidParameter, match="no connected graph"):
         build("random-regular:2", MEMBERS[:5], 0)
 

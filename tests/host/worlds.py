@@ -14,9 +14,9 @@ import trio
 from fedd.api.errors import FeddError, InvalidParameter
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
 from fedd.core.codec import encode
+from fedd.core.graph import Graph
 from fedd.core.identity import PrivateKey
 from fedd.core.pipe import Frame
-from fedd.core.topology import Graph
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
