@@ -14,6 +14,9 @@ from fedd.api.errors import FeddError
 log = logging.getLogger("fedd.host")
 
 _DIRECTORY = "runs"
+_MAX_UNSAVED = 16
+"""Results that a full disk refused are shown until the daemon ends; large arrays are not in them."""
+
 _NAME = re.compile(r"runs/(\d{9})-([0-9a-f]{40})\.json")
 
 
@@ -50,37 +53,55 @@ class Results:
             if match:
                 self._files[match[2]] = name
         self._summaries: dict[str, dict[str, Any]] = {}
+        self._unsaved: dict[str, dict[str, Any]] = {}
         self.removed = 0
         """How many results gave way to newer ones since the start."""
         self._next = 1 + max((int(name[5:14]) for name in self._files.values()), default=0)
         self._prune()
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._files
+        return run_id in self._files or run_id in self._unsaved
 
     def ids(self) -> list[str]:
         """All run ids, oldest first."""
-        return list(self._files)
+        return [*self._files, *self._unsaved]
 
     def summaries(self) -> list[dict[str, Any]]:
         """[{run_id, algorithm, state, round, rounds, members, started_s_ago}], oldest first."""
         return [summary for run_id in self.ids() if (summary := self._summary(run_id)) is not None]
 
-    def keep(self, result: dict[str, Any]) -> None:
-        """Store a result durably; a full disk is logged and costs the result, not the daemon."""
-        name = f"{_DIRECTORY}/{self._next:09d}-{result['run_id']}.json"
-        try:
-            self._state.write(name, json.dumps(result, allow_nan=False).encode())
-        except FeddError as error:
-            log.error("the result of run %s is not kept: %s", result["run_id"], error)
-            return
-        self._next += 1
-        self._summaries[result["run_id"]] = _summarise(result)
-        self._files[result["run_id"]] = name
+    def keep(self, result: dict[str, Any]) -> str:
+        """Store a result durably; why that did not work, empty when it did.
+
+        On a full disk it is remembered until this process ends, and stored with the next one.
+        """
+        self._unsaved[result["run_id"]] = result
+        why = ""
+        for run_id, waiting in list(self._unsaved.items()):
+            try:
+                self._save(waiting)
+            except FeddError as error:
+                log.error("the result of run %s is not stored: %s", run_id, error)
+                why = str(error)
+                break
+            del self._unsaved[run_id]
+        while len(self._unsaved) > _MAX_UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
         self._prune()
+        return why
+
+    def _save(self, result: dict[str, Any]) -> None:
+        run_id = result["run_id"]
+        name = f"{_DIRECTORY}/{self._next:09d}-{run_id}.json"
+        self._state.write(name, json.dumps(result, allow_nan=False).encode())
+        self._next += 1
+        self._summaries[run_id] = _summarise(result)
+        self._files[run_id] = name
 
     def get(self, run_id: str) -> dict[str, Any] | None:
-        """The stored result, None when it is not kept or its file is damaged."""
+        """The result, None when it is not kept or its file is damaged."""
+        if run_id in self._unsaved:
+            return self._unsaved[run_id]
         name = self._files.get(run_id)
         data = None if name is None else self._state.read(name)
         if data is None:

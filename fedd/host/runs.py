@@ -320,7 +320,9 @@ class Runs:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
         with trio.CancelScope(shield=True):  # a shutdown waits for this one file
-            await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
+            why = await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
+            if why:
+                self._publish(node.story, "not stored", why)
 
     async def _open_run_stream(self, peer: PeerId) -> Stream:
         return await self._swarm.open_stream(peer, RUN_PROTOCOL)
@@ -341,10 +343,10 @@ class Runs:
             for node in self._nodes.values():
                 node.renew(connection.peer_id)
 
-    def _publish(self, story: Story, what: str) -> None:
+    def _publish(self, story: Story, what: str, why: str | None = None) -> None:
         log.info("run %s (%s): %s", story.manifest.run_id[:8], story.manifest.proposal.algorithm, what)
         if self._events is not None:
-            error = story.ending.detail if story.ending is not None and what == "failed" else None
+            error = story.ending.detail if story.ending is not None and what == "failed" else why
             self._events.publish(
                 "run",
                 run_id=story.manifest.run_id,

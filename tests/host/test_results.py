@@ -48,14 +48,34 @@ def test_a_damaged_file_costs_its_result_only() -> None:
     assert again.summaries() == []
 
 
-def test_a_full_disk_costs_the_result_only() -> None:
-    class Full(Store):
-        def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
-            raise FeddError("no space")
+class Full(Store):
+    full = True
 
-    results = Results(Full(), 3)
-    results.keep(result(1))
-    assert results.ids() == []
+    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        if self.full:
+            raise FeddError("no space")
+        super().write(name, data, mode)
+
+
+def test_a_full_disk_costs_no_result_until_the_end() -> None:
+    store = Full()
+    results = Results(store, 30)
+    assert results.keep(result(1)) == "no space"
+    assert results.keep(result(2)) == "no space"
+    assert result(1)["run_id"] in results
+    assert [summary["rounds"] for summary in results.summaries()] == [1, 2]
+    assert results.get(result(2)["run_id"]) == result(2)
+    store.full = False
+    assert results.keep(result(3)) == ""
+    assert [summary["rounds"] for summary in Results(store, 30).summaries()] == [1, 2, 3]
+    assert results.ids() == Results(store, 30).ids()
+
+
+def test_a_full_disk_has_a_bound_too() -> None:
+    results = Results(Full(), 30)
+    for number in range(20):
+        results.keep(result(number))
+    assert results.ids() == [result(number)["run_id"] for number in range(4, 20)]
 
 
 def test_an_old_result_that_cannot_be_removed() -> None:

@@ -9,7 +9,7 @@ import trio
 from host.worlds import Node, mean, request, rounds_of, until, world
 from trio.testing import MockClock
 
-from fedd.api.errors import Conflict, NotFound
+from fedd.api.errors import Conflict, FeddError, NotFound
 
 
 async def results(nodes: list[Node], run_id: str) -> list[dict[str, Any]]:
@@ -52,6 +52,22 @@ async def test_everybody_gets_the_mean(autojump_clock: MockClock, topology: str 
         assert summary["members"] == 4
         states = [event["state"] async for event in take(nodes[0], "run", 2)]
         assert states == ["started", "finished"]
+
+
+async def test_a_result_that_the_disk_refuses_is_shown_and_told(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, data: bytes, mode: int = 0o600) -> None:
+        raise FeddError("the disk is full")
+
+    async with world(2) as nodes:
+        monkeypatch.setattr(nodes[0].store, "write", refuse)
+        started = await nodes[0].runs.start(request())
+        await results(nodes, started["run_id"])
+        await everything_is_over(nodes)
+        assert nodes[0].runs.get(started["run_id"])["state"] == "finished"
+        events = [event async for event in take(nodes[0], "run", 3)]
+        assert (events[2]["state"], events[2]["error"]) == ("not stored", "the disk is full")
 
 
 async def take(node: Node, kind: str, count: int) -> Any:
