@@ -141,24 +141,17 @@ class TcpListener:
 
 
 class TcpNetwork:
-    """TCP over IPv4 and IPv6, numeric or by name."""
+    """TCP over IPv4 and IPv6."""
 
     async def connect(self, address: Address) -> Wire:
-        """Connect to the first of the host's addresses that answers; NotConnected when none does."""
-        last: OSError = OSError(errno.EHOSTUNREACH, "no address")
+        """Connect to a numeric address; NotConnected when nobody answers there."""
+        family = socket.AF_INET6 if address.transport == "ip6" else socket.AF_INET
         try:
-            for family, sockaddr in await _resolve(address):
-                raw = trio.socket.socket(family, socket.SOCK_STREAM)
-                try:
-                    await raw.connect(sockaddr)
-                    return _wire(socket.socket(fileno=raw.detach()))
-                except OSError as error:
-                    last = error
-                finally:
-                    raw.close()
+            with trio.socket.socket(family, socket.SOCK_STREAM) as raw:
+                await raw.connect((address.host, address.port))
+                return _wire(socket.socket(fileno=raw.detach()))
         except OSError as error:
-            last = error
-        raise _not_connected(address, last) from last
+            raise _not_connected(address, error) from error
 
     async def listen(self, address: Address) -> TcpListener:
         """Bind and listen; Conflict when the address is taken, with what to do about it."""
@@ -194,25 +187,10 @@ def _wire(raw: socket.socket) -> TcpWire:
         raise
 
 
-async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
-    if address.transport == "ip4":
-        return [(socket.AF_INET, (address.host, address.port))]
-    if address.transport == "ip6":
-        return [(socket.AF_INET6, (address.host, address.port))]
-    family = {"dns4": socket.AF_INET, "dns6": socket.AF_INET6}.get(address.transport, socket.AF_UNSPEC)
-    found = await trio.socket.getaddrinfo(address.host, address.port, family=family, type=socket.SOCK_STREAM)
-    return [(entry[0], (str(entry[4][0]), int(entry[4][1]))) for entry in found]
-
-
 def _not_connected(address: Address, error: OSError) -> FeddError:
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return Unhealthy(
             f"cannot dial {address}: {error.strerror}", hint="raise the limit of open files (LimitNOFILE)"
-        )
-    if isinstance(error, socket.gaierror):
-        return NotConnected(
-            f"cannot dial {address}: the name {address.host} does not resolve ({error.strerror})",
-            hint="check the name, or use a numeric address",
         )
     if error.errno == errno.ECONNREFUSED:
         return NotConnected(

@@ -26,13 +26,14 @@ MEMORY_PIPE_BYTES: Final = 64 * 1024
 """What an in-memory wire holds in each direction, about what a socket's buffer does."""
 
 _COMMON: Final = re.compile(
-    r"/(?:(ip4|ip6|dns|dns4|dns6)/([0-9A-Za-z.:_-]{1,253})/tcp/([0-9]{1,5})|(memory)/([0-9]{1,9}))"
+    r"/(?:(ip4|ip6|dns|dns4|dns6)/([0-9A-Za-z.:_-]{1,253})/tcp/([0-9]{1,5})|(memory)/([0-9]{1,9})"
+    r"|dnsaddr/([0-9A-Za-z._-]{1,244}))"
     r"(?:/(?:p2p|ipfs)/([0-9A-Za-z]{1,128}))?/?"
 )
 _TCP: Final = 6
 _P2P: Final = 421
 _MEMORY: Final = 777
-_CODES: Final = {"ip4": 4, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55}
+_CODES: Final = {"ip4": 4, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55, "dnsaddr": 56}
 _IP_BYTES: Final = {"ip4": 4, "ip6": 16}
 _IP_BY_CODE: Final = {b"\x04": "ip4", b"\x29": "ip6"}
 _EXAMPLE: Final = "an address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
@@ -42,8 +43,8 @@ _EXAMPLE: Final = "an address looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...
 class Address:
     """A multiaddress that fedd can dial or listen on; `str()` gives its text back.
 
-    `transport` is the first part: ip4, ip6, dns, dns4, dns6 (all over TCP) or memory, whose
-    number is the `port`.
+    `transport` is the first part: ip4, ip6, dns, dns4, dns6 (all over TCP), dnsaddr, which stands
+    for other addresses and has no port of its own, or memory, whose number is the `port`.
     """
 
     transport: str
@@ -55,7 +56,14 @@ class Address:
         end = f"/p2p/{self.peer_id}" if self.peer_id is not None else ""
         if self.transport == "memory":
             return f"/memory/{self.port}{end}"
+        if self.transport == "dnsaddr":
+            return f"/dnsaddr/{self.host}{end}"
         return f"/{self.transport}/{self.host}/tcp/{self.port}{end}"
+
+    @property
+    def is_name(self) -> bool:
+        """Whether a name has to be resolved before this can be dialled."""
+        return self.transport.startswith("dns")
 
     @property
     def is_wildcard(self) -> bool:
@@ -70,10 +78,12 @@ def parse_multiaddr(text: str) -> Address:
     match = _COMMON.fullmatch(text)
     if match is None:
         raise InvalidParameter(f"{text[:200]!r} is not an address: {_why_not(text)}", hint=_EXAMPLE)
-    transport, host, port, memory, number, peer = match.groups()
+    transport, host, port, memory, number, name, peer = match.groups()
     peer_id = parse_peer_id(peer) if peer is not None else None
     if memory is not None:
         return Address("memory", "", int(number), peer_id)
+    if name is not None:
+        return Address("dnsaddr", name, 0, peer_id)
     if int(port) > 65535:
         raise InvalidParameter(f"{text[:200]!r}: a port is at most 65535, not {port}", hint=_EXAMPLE)
     if transport in {"ip4", "ip6"}:
@@ -108,6 +118,8 @@ def multiaddr_to_bytes(address: Address) -> bytes:
     else:
         host = encode_uvarint(len(address.host)) + address.host.encode()
     code = encode_uvarint(_CODES[address.transport])
+    if address.transport == "dnsaddr":
+        return code + host + end
     return code + host + encode_uvarint(_TCP) + address.port.to_bytes(2, "big") + end
 
 

@@ -689,20 +689,22 @@ async def test_a_connection_to_oneself_is_not_admitted(autojump_clock: Clock) ->
             swarm._admit(secured, "in")
 
 
-async def test_the_wait_for_another_dial_ends_with_it(autojump_clock: Clock) -> None:
-    """Whoever waited for a dial that failed tries its own addresses."""
+async def test_another_dial_helps_the_one_under_way(autojump_clock: Clock) -> None:
+    """Whoever dials the same peer meanwhile adds its addresses, and both have the connection."""
     async with running(latency_s=0.1) as links:
         a, b = links.swarms
         silent = await links.network.listen(Address("memory", "", 50))
 
-        async def fail() -> None:
-            with pytest.raises((TimedOut, NotConnected)):
-                await a.dial(["/memory/50"], peer_id=b.peer_id)
+        made = []
+
+        async def helped() -> None:
+            made.append(await a.dial(["/memory/50"], peer_id=b.peer_id))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fail)
+            nursery.start_soon(helped)
             await trio.sleep(1)
-            assert (await a.dial(b.addresses)).peer_id == b.peer_id
+            made.append(await a.dial(b.addresses))
+        assert made == [a.connections[b.peer_id]] * 2
         silent.close()
 
 

@@ -40,6 +40,8 @@ PEER = PrivateKey.from_seed(bytes(32)).peer_id
         "/dns/example.org/tcp/1",
         "/dns4/a-b.example/tcp/1",
         "/dns6/localhost/tcp/1",
+        f"/dnsaddr/bootstrap.example.org/p2p/{PEER}",
+        "/dnsaddr/a.example",
         "/memory/12",
         f"/memory/12/p2p/{PEER}",
     ],
@@ -85,6 +87,7 @@ def test_binary_addresses() -> None:
         "/dns/example.org/tcp/2",
         "/dns4/localhost/tcp/3",
         f"/dns6/a.b/tcp/4/p2p/{PEER}",
+        f"/dnsaddr/a.b/p2p/{PEER}",
         f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}",
     ):
         binary = multiaddr_to_bytes(parse_multiaddr(text))
@@ -147,6 +150,13 @@ def test_wildcards() -> None:
     assert not parse_multiaddr("/ip6/::1/tcp/1").is_wildcard
     assert not parse_multiaddr("/memory/1").is_wildcard
     assert not parse_multiaddr("/dns/localhost/tcp/1").is_wildcard
+    assert not parse_multiaddr("/dnsaddr/a.example").is_wildcard
+
+
+def test_it_is_known_which_addresses_hold_names() -> None:
+    names = ["/dns/a.b/tcp/1", "/dns4/a.b/tcp/1", "/dns6/a.b/tcp/1", "/dnsaddr/a.b"]
+    numbers = ["/ip4/1.2.3.4/tcp/1", "/ip6/::1/tcp/1", "/memory/1"]
+    assert [parse_multiaddr(text).is_name for text in names + numbers] == [True] * 4 + [False] * 3
     assert machine_addresses("ip4")
     assert machine_addresses("ip6")
 
@@ -207,16 +217,6 @@ async def test_ipv6() -> None:
     assert other.remote_address.transport == "ip6"
     for end in (wire, other, listener):
         end.close()
-
-
-async def test_names_are_resolved() -> None:
-    network = TcpNetwork()
-    listener = await network.listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
-    wire = await network.connect(Address("dns4", "localhost", listener.addresses[0].port))
-    wire.close()
-    listener.close()
-    with pytest.raises(NotConnected, match="does not resolve"):
-        await network.connect(Address("dns4", "no such name", 1))
 
 
 async def test_an_address_in_use_is_a_conflict_that_says_what_to_do() -> None:
