@@ -24,6 +24,7 @@ MAX_ANSWER_OVERHEAD_BYTES = 4096
 _MAX_TEXT_CHARS = 1000
 """Of an error's detail and hint: a few lines, cut and not refused."""
 
+_ERROR_HEAD = codec.encode({"error": {}})[:-1]
 _ERRORS: Mapping[str, type[FeddError]] = {
     cls.code: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, FeddError)
 }
@@ -53,6 +54,11 @@ def read_parameters(data: bytes | memoryview, max_bytes: int) -> dict[str, Any]:
 def encode_value(value: Any) -> bytes:
     """The answer of a handler that returned. Raises InvalidMessage for what cannot travel."""
     return codec.encode({"value": value}, canonical=False)
+
+
+def is_error(answer: bytes | memoryview) -> bool:
+    """Whether an answer holds an error, by its first bytes."""
+    return bytes(answer[: len(_ERROR_HEAD)]) == _ERROR_HEAD
 
 
 def encode_error(error: FeddError) -> bytes:

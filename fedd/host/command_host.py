@@ -229,12 +229,12 @@ class CommandHost:
                 except BaseException:
                     page.close()
                     raise
-                self._session = Session(process, page, self._outside, self._times)
-                self._nursery.start_soon(self._hold, self._session)
+                self._session = Session(process, page, self._outside, self._times, self._settle)
+                self._nursery.start_soon(self._session.run)
             return self._session
 
-    async def _hold(self, session: Session) -> None:
-        blamed = await session.run()
+    def _settle(self, session: Session, blamed: Call | None) -> None:
+        """A process has ended, perhaps by somebody's fault."""
         if self._session is session:
             self._session = None
         if blamed is None:
@@ -251,13 +251,21 @@ class CommandHost:
 class Session:
     """One plugin host process and the calls in it."""
 
-    def __init__(self, process: WorkerProcess, page: Page, outside: Outside, times: HostTimes) -> None:
+    def __init__(
+        self,
+        process: WorkerProcess,
+        page: Page,
+        outside: Outside,
+        times: HostTimes,
+        on_end: Callable[[Session, Call | None], None],
+    ) -> None:
         self.how = ""
         """How it ended, as the end of a sentence."""
         self._process = process
         self._page = page
         self._outside = outside
         self._times = times
+        self._on_end = on_end
         self._calls: dict[int, Call] = {}
         self._asks = 0
         self._ready_at: float | None = None
@@ -270,8 +278,8 @@ class Session:
         self._calls_wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
 
-    async def run(self) -> Call | None:
-        """Serve the process to its end; the call that is to blame for it, if one is. Raises no FeddError."""
+    async def run(self) -> None:
+        """Serve the process to its end. Raises no FeddError."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watch)
@@ -282,12 +290,9 @@ class Session:
                 self.how = f"made the plugin host send nonsense: {error.detail}"
             finally:
                 self._dead = True
-                blamed = self._settle()
+                self._settle()
                 self._page.close()
             nursery.cancel_scope.cancel()
-        if blamed is not None and self._process.last_line:
-            log.info("the plugin host's last line: %s", self._process.last_line)
-        return blamed
 
     def kill(self, blamed: int, how: str) -> None:
         """End the process at once, because of this call (0: because of nobody)."""
@@ -427,20 +432,20 @@ class Session:
         if any(now - max(self._calls[n].sent_at, self._ready_at) > times.start_s for n in waiting):
             self.kill(0, f"began nothing for {times.start_s:g} s")
 
-    def _settle(self) -> Call | None:
-        """Tell every call that is left; the one to blame."""
+    def _settle(self) -> None:
+        """Name the call to blame, if there is one, and tell every call that is left."""
         at_work = self._blamed or self._page.read()[0]
         blamed = self._calls.get(at_work)
         plugins = {call.info.plugin for call in self._calls.values()}
         if blamed is None and not self.how.startswith("was reloaded") and len(plugins) == 1:
             begun = [call for call in self._calls.values() if call.begun]
             blamed = begun[0] if begun else None
+        self._on_end(self, blamed)
         for call in self._calls.values():
             call.error = self._verdict(call, blamed)
             call.lost = call.error is None
             call.end()
         self._calls.clear()
-        return blamed
 
     def _verdict(self, call: Call, blamed: Call | None) -> FeddError | None:
         """What a call that the process did not answer ends with; None when it can go to another process."""

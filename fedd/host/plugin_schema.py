@@ -28,7 +28,8 @@ _WORDS = {
 class Parameter(NamedTuple):
     """One field of a plugin's dataclass.
 
-    `type` is bool, int, float or str, a command's also array or message. `default` is None for one that is `required`, and for arrays.
+    `type` is bool, int, float or str, a command's also array or message. `default` is None for one that is
+    `required`, and for arrays.
     """
 
     name: str

@@ -17,7 +17,7 @@ from fedd.net.bounds import Bound
 
 Event = dict[str, Any]
 
-KINDS = ("member", "link", "run", "input", "federation", "plugin", "node")
+KINDS = ("member", "link", "run", "input", "federation", "plugin", "command", "node")
 """What an event's `kind` can be. `lagged` is said by a subscription itself."""
 
 # A peer chooses its own name and reasons; longer strings are cut so that 4096 events stay below a few MiB.

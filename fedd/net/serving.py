@@ -35,6 +35,7 @@ class Services:
 
     def __init__(self, limits: SwarmLimits, is_member: Callable[[PeerId], bool]) -> None:
         self.protocols: dict[str, Service] = {}
+        self._families: dict[str, Service] = {}
         self._limits = limits
         self._is_member = is_member
         self._strangers: dict[PeerId, TokenBucket] = {}
@@ -44,6 +45,10 @@ class Services:
         if protocol in self.protocols:
             raise Conflict(f"{protocol} is served already")
         self.protocols[protocol] = Service(handler, access)
+
+    def add_family(self, prefix: str, handler: Handler, access: Access) -> None:
+        """Serve every protocol whose id begins so and goes on; the stream says which one it is."""
+        self._families[prefix] = Service(handler, access)
 
     def of(self, peer_id: PeerId) -> list[str]:
         """The protocols that this peer may speak to us."""
@@ -71,8 +76,9 @@ class Services:
         try:
             with trio.move_on_after(self._limits.negotiation_s):
                 await self._negotiate(stream)
-            if stream.protocol:
-                await self.protocols[stream.protocol].handler(stream)
+            service = self._service(stream.protocol)
+            if service is not None:
+                await service.handler(stream)
                 with contextlib.suppress(trio.BrokenResourceError):
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
@@ -88,8 +94,16 @@ class Services:
             stream.reset()  # does nothing to a stream that was closed
 
     def _may_speak(self, peer_id: PeerId, protocol: str) -> bool:
-        service = self.protocols.get(protocol)
+        service = self._service(protocol)
         return service is not None and (service.access == "anyone" or self._is_member(peer_id))
+
+    def _service(self, protocol: str) -> Service | None:
+        if protocol in self.protocols:
+            return self.protocols[protocol]
+        for prefix, service in self._families.items():
+            if protocol.startswith(prefix) and len(protocol) > len(prefix):
+                return service
+        return None
 
     async def _negotiate(self, stream: Stream) -> None:
         peer_id = stream.peer_id

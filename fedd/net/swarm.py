@@ -123,6 +123,10 @@ class Swarm:
         self._services.add(protocol, handler, access)
         self.identity_changed()
 
+    def handle_family(self, prefix: str, handler: Handler, access: Access = "members") -> None:
+        """Serve all protocols whose ids begin with `prefix`, as `handle` does. Identify lists none of them."""
+        self._services.add_family(prefix, handler, access)
+
     def subscribe(self, callback: LinkCallback) -> None:
         """Be called, synchronously, when a peer becomes connected ("up") or unconnected ("down").
 
