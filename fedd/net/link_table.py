@@ -106,6 +106,9 @@ class LinkTable:
         except FeddError as error:
             logger.debug("no presence stream with %s: %s", peer, error)
             return False
+        if stream.connection.relayed_by is not None:  # the direct connection ended this moment
+            stream.reset()
+            return False
         link = PresenceLink(stream, opened_here=True)
         if not await self._greet(link, hello):
             return False
@@ -115,7 +118,7 @@ class LinkTable:
     async def accept(self, stream: Stream) -> None:
         """Serve a presence stream that the peer opened."""
         hello = self._events.hello(stream.peer_id)
-        if hello is None:
+        if hello is None or stream.connection.relayed_by is not None:  # what is relayed proves no link
             stream.reset()
             return
         link = PresenceLink(stream, opened_here=False)
@@ -240,7 +243,7 @@ class LinkTable:
             return
         del self.links[peer]
         reason = link.stream.connection.close_reason
-        if peer in self._swarm.connections:
+        if self._swarm.direct(peer) is not None:
             self.start(self._replace, link)
         elif reason == "closed":
             self._events.down(peer, "closed")

@@ -14,7 +14,8 @@ from fedd.core.verdicts import State
 class MemberView:
     """What this node knows of one member; times in seconds, None where there is nothing to say.
 
-    `link`: "self", "direct" (a live link), "relayed", or "indirect" (reachable through others).
+    `link`: "self", "direct" (a live link), "relayed" (a connection through a member that both are linked
+    with, which proves no link), or "indirect" (reachable through others, or not at all).
     """
 
     peer_id: PeerId
@@ -30,11 +31,16 @@ class MemberView:
 
 
 def views_of(
-    core: Membership, entered_at: float, heard: Callable[[PeerId, float], float], now: float
+    core: Membership,
+    entered_at: float,
+    heard: Callable[[PeerId, float], float],
+    relayed: Callable[[PeerId], bool],
+    now: float,
 ) -> list[MemberView]:
     """Everybody `core` knows, its own node first, which entered at `entered_at`.
 
-    `heard(peer, at)` is when a byte last came from `peer`, at least `at`. Times in seconds, monotonic.
+    `heard(peer, at)` is when a byte last came from `peer`, at least `at`; `relayed(peer)` whether the only
+    connection with it is relayed. Times in seconds, monotonic.
     """
     mine = core.records[core.me]
     views = [
@@ -64,10 +70,37 @@ def views_of(
                 addresses=record.addresses,
                 rtt_s=link[1] if link else None,
                 last_heard_s=max(0.0, now - heard(peer, link[0])) if link else None,
-                link="direct" if link else "indirect",
+                link="direct" if link else "relayed" if relayed(peer) else "indirect",
                 version=record.version,
                 since_s=now - since,
                 reason=reason,
             )
         )
     return views
+
+
+def ways_to(core: Membership, peer: PeerId) -> list[PeerId]:
+    """Members that could pass bytes on to `peer`: both ends of their link with it list it.
+
+    Those linked with this node come first, of them those that can be dialled (they carry more), then those
+    with a short round trip; at the end those that would have to be dialled first.
+    """
+
+    def rank(way: PeerId) -> tuple[bool, bool, float, PeerId]:
+        link = core.link_of(way)
+        rtt_s = link[1] if link is not None else None
+        return (
+            link is None,
+            not core.addresses_of(way),
+            rtt_s if rtt_s is not None else float("inf"),
+            way,
+        )
+
+    ways = [
+        way
+        for way in core.edges.adjacent(peer)
+        if way != core.me
+        and core.state_of(way) == "alive"
+        and (core.link_of(way) is not None or core.addresses_of(way))
+    ]
+    return sorted(ways, key=rank)

@@ -29,7 +29,7 @@ from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.known_members import KnownMembers, raise_epoch
 from fedd.net.link_table import LinkEvents, LinkTable
 from fedd.net.member_view import MemberView as MemberView
-from fedd.net.member_view import views_of
+from fedd.net.member_view import views_of, ways_to
 from fedd.net.own_addresses import tellable
 from fedd.net.pins import Pins
 from fedd.net.presence_link import PresenceLink
@@ -136,7 +136,7 @@ class Presence:
         core = self._core
         if core is None:
             return []
-        return views_of(core, self._entered_at, self._heard, self._clock())
+        return views_of(core, self._entered_at, self._heard, self._is_relayed, self._clock())
 
     def state_of(self, peer: PeerId) -> State | None:
         """What this node thinks of `peer`, None when it is no known member."""
@@ -162,6 +162,14 @@ class Presence:
     def is_linked(self, peer: PeerId) -> bool:
         """Whether there is a live link with `peer`."""
         return self._core is not None and self._core.link_of(peer) is not None
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """Where `peer` says that it can be dialled, or somebody else says it of it."""
+        return self._core.addresses_of(peer) if self._core is not None else ()
+
+    def ways_to(self, peer: PeerId) -> list[PeerId]:
+        """Members that are linked with `peer` and with this node, or can be dialled; the best first."""
+        return ways_to(self._core, peer) if self._core is not None else []
 
     def bounds(self) -> list[Bound]:
         """What is known and held here, and the most of it."""
@@ -221,7 +229,7 @@ class Presence:
             self._perform(self._core.pin(peer, where, now))
         self._wake.set()
         for peer, connection in self._swarm.connections.items():
-            if connection.direction == "out":
+            if connection.direction == "out" and connection.relayed_by is None:
                 self._table.start(self._table.open, peer)
 
     def renew(self, federation: FederationIdentity) -> None:
@@ -348,7 +356,7 @@ class Presence:
         for peer, link in list(self._table.links.items()):
             connection = link.stream.connection
             self._perform(core.heard(peer, connection.last_received, self._clock()))
-            kept = self._swarm.connections.get(peer)
+            kept = self._swarm.direct(peer)
             if link.opened_here and kept is not None and kept is not connection:
                 self._table.reopen(peer)
 
@@ -430,10 +438,15 @@ class Presence:
 
     def _connection_changed(self, kind: str, connection: Connection, reason: str) -> None:
         # Whoever dialled opens the stream. The end of a connection shows as the end of its stream, after all
-        # that had arrived on it.
-        if kind == "up" and connection.direction == "out" and self._core is not None:
+        # that had arrived on it. A relayed connection is no link: it says of the relay that it lives.
+        direct = connection.relayed_by is None
+        if kind == "up" and direct and connection.direction == "out" and self._core is not None:
             self._table.start(self._table.open, connection.peer_id)
 
     def _heard(self, peer: PeerId, at: float) -> float:
-        connection = self._swarm.connections.get(peer)
+        connection = self._swarm.direct(peer)
         return max(at, connection.last_received) if connection is not None else at
+
+    def _is_relayed(self, peer: PeerId) -> bool:
+        connection = self._swarm.connections.get(peer)
+        return connection is not None and connection.relayed_by is not None
