@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -44,7 +44,13 @@ class ForeignPeer:
 @asynccontextmanager
 async def foreign_peer(kind: str, *arguments: str) -> AsyncIterator[ForeignPeer]:
     """Run the "py" or "js" peer with these arguments; it is gone when the block is left."""
-    command = [*environments.command_of(kind), *arguments]
+    async with peer_process([*environments.command_of(kind), *arguments]) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def peer_process(command: Sequence[str]) -> AsyncIterator[ForeignPeer]:
+    """Run any program that says JSON lines; it is gone when the block is left."""
     async with trio.open_nursery() as nursery:
         run = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
         process: trio.Process = await nursery.start(run)

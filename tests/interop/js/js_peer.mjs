@@ -2,12 +2,14 @@
 //
 //   node js_peer.mjs listen          until standard input ends
 //   node js_peer.mjs dial ADDRESS [--pings N] [--bytes N]
+//   node js_peer.mjs find ADDRESS    listen there, tell whom mDNS finds, until standard input ends
 //
 // Every line on standard output is one JSON document with a key "event".
 
 import './polyfill.mjs'
 import { createInterface } from 'node:readline'
 import { identify } from '@libp2p/identify'
+import { mdns } from '@libp2p/mdns'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -22,11 +24,12 @@ function say (document) {
   process.stdout.write(JSON.stringify(document) + '\n')
 }
 
-async function makeNode (listen) {
+async function makeNode (listen, peerDiscovery = []) {
   return createLibp2p({
     nodeInfo: { userAgent: 'js-peer' },
     addresses: { listen },
     transports: [tcp()],
+    peerDiscovery,
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
     // Asked for by name in `dial`, so that the test sees the answer.
@@ -103,6 +106,26 @@ async function listen () {
   await node.stop()
 }
 
+async function find (address) {
+  const node = await makeNode([address], [mdns()])
+  say({
+    event: 'listening',
+    peer_id: node.peerId.toString(),
+    addresses: node.getMultiaddrs().map(String)
+  })
+  node.addEventListener('peer:discovery', (event) => {
+    say({
+      event: 'found',
+      peer_id: event.detail.id.toString(),
+      addresses: event.detail.multiaddrs.map(String)
+    })
+  })
+  for await (const line of createInterface({ input: process.stdin })) {
+    say({ event: 'ignored', line })
+  }
+  await node.stop()
+}
+
 async function dial (address, pings, bytes) {
   const node = await makeNode([])
   const connection = await node.dial(multiaddr(address))
@@ -135,10 +158,12 @@ function option (name, otherwise) {
 
 if (process.argv[2] === 'listen') {
   await listen()
+} else if (process.argv[2] === 'find') {
+  await find(process.argv[3])
 } else if (process.argv[2] === 'dial') {
   await dial(process.argv[3], option('--pings', 50), option('--bytes', 20_000_000))
 } else {
-  process.stderr.write('usage: js_peer.mjs listen | dial ADDRESS [--pings N] [--bytes N]\n')
+  process.stderr.write('usage: js_peer.mjs listen | dial ADDRESS [--pings N] [--bytes N] | find ADDRESS\n')
   process.exit(2)
 }
 process.exit(0)

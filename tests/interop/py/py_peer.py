@@ -2,6 +2,7 @@
 
     python py_peer.py listen                           until standard input ends
     python py_peer.py dial ADDRESS [--pings N] [--bytes N]
+    python py_peer.py find ADDRESS                     listen there, tell whom mDNS finds, until stdin ends
 
 Runs in a virtual environment of its own. Every line on standard output is one JSON document with a key
 "event".
@@ -15,6 +16,7 @@ from typing import Any
 import trio
 from libp2p import new_host
 from libp2p.abc import IHost, INetConn, INetwork, INotifee
+from libp2p.discovery.events.peerDiscovery import peerDiscovery
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.identify import parse_identify_response
@@ -74,6 +76,25 @@ async def listen() -> None:
         await wait_for_the_end_of_stdin()
 
 
+async def find(address: str) -> None:
+    early: list[dict[str, Any]] = []
+    tell = early.append  # it begins to look before it says where it listens
+
+    def found(peer: Any) -> None:  # called by a thread of zeroconf's
+        addresses = [str(address) for address in peer.addrs]
+        tell({"event": "found", "peer_id": str(peer.peer_id), "addresses": addresses})
+
+    peerDiscovery.register_peer_discovered_handler(found)
+    host = new_host(enable_mDNS=True)
+    async with host.run([Multiaddr(address)]):
+        addresses = [str(address) for address in host.get_addrs()]
+        say({"event": "listening", "peer_id": str(host.get_id()), "addresses": addresses})
+        tell = say
+        for document in early:
+            say(document)
+        await wait_for_the_end_of_stdin()
+
+
 async def identify(host: IHost, peer: Any) -> Any:
     stream = await host.new_stream(peer, [IDENTIFY])
     data = await read_length_prefixed_protobuf(stream, use_varint_format=True)
@@ -121,9 +142,13 @@ def main() -> None:
     dialling.add_argument("address")
     dialling.add_argument("--pings", type=int, default=50)
     dialling.add_argument("--bytes", type=int, default=20_000_000)
+    finding = verbs.add_parser("find")
+    finding.add_argument("address")
     arguments = parser.parse_args()
     if arguments.verb == "listen":
         trio.run(listen)
+    elif arguments.verb == "find":
+        trio.run(find, arguments.address)
     else:
         trio.run(dial, arguments.address, arguments.pings, arguments.bytes)
 
