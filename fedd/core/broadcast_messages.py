@@ -130,12 +130,12 @@ class Chunk:
 class Marks:
     """(origin, epoch, seq) up to which the sender has everything that it will ever have.
 
-    A `greeting` is the first thing said on a link; `age_s` is how long the sender, or whoever it learnt its
+    A `greeting` is the first thing said on a link; `age_ms` is how long the sender, or whoever it learnt its
     first marks from, has been in the federation.
     """
 
     greeting: bool
-    age_s: int
+    age_ms: int
     entries: tuple[tuple[PeerId, int, int], ...]
 
 
@@ -210,10 +210,10 @@ def split_posts(posts: Iterable[Post]) -> Iterator[tuple[Post, ...]]:
         yield tuple(group)
 
 
-def split_marks(greeting: bool, age_s: int, entries: list[tuple[PeerId, int, int]]) -> Iterator[Marks]:
+def split_marks(greeting: bool, age_ms: int, entries: list[tuple[PeerId, int, int]]) -> Iterator[Marks]:
     """`entries` in as many messages as frames are needed, at least one."""
     for start in range(0, max(1, len(entries)), MAX_ENTRIES):
-        yield Marks(greeting, age_s, tuple(entries[start : start + MAX_ENTRIES]))
+        yield Marks(greeting, age_ms, tuple(entries[start : start + MAX_ENTRIES]))
 
 
 def to_items(message: BroadcastMessage) -> list[Any]:
@@ -231,9 +231,9 @@ def to_items(message: BroadcastMessage) -> list[Any]:
             return ["pull", peer_to_bytes(origin), epoch, seq, offset]
         case Chunk(origin, epoch, seq, offset, data):
             return ["chunk", peer_to_bytes(origin), epoch, seq, offset, data]
-        case Marks(greeting, age_s, entries):
+        case Marks(greeting, age_ms, entries):
             marks = [[peer_to_bytes(origin), epoch, seq] for origin, epoch, seq in entries]
-            return ["marks", greeting, age_s, marks]
+            return ["marks", greeting, age_ms, marks]
         case Acks(origin, epoch, seq, acks):
             signed = [[peer_to_bytes(peer), sealed] for peer, sealed in acks]
             return ["acks", peer_to_bytes(origin), epoch, seq, signed]
@@ -324,13 +324,13 @@ def _chunk(origin: object, epoch: object, seq: object, offset: object, data: obj
     )
 
 
-def _marks(greeting: object, age_s: object, items: object) -> Marks:
+def _marks(greeting: object, age_ms: object, items: object) -> Marks:
     entries = [list_of(item, 3) for item in list_of(items)]
     if any(len(entry) != 3 for entry in entries):
         raise ProtocolError("a mark of broadcasts has three items")
     return Marks(
         bool_of(greeting),
-        counter_of(age_s),
+        counter_of(age_ms),
         tuple((peer_of(origin), counter_of(epoch), counter_of(seq)) for origin, epoch, seq in entries),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from fedd.api.types import PeerId
@@ -15,6 +15,9 @@ MAX_RECORDS = 4096
 # Versions of one owner: a burst for a join storm with its pinned links, then what honest pacing stays below
 # on average. What is dropped comes with the next digest.
 OWNER_BURST, OWNER_PER_S = 60.0, 4.0
+# A new epoch ends and begins a life for every observer, runs included: it counts as so many versions, which
+# lets a process restart once a second and no owner make events without end.
+EPOCH_VERSIONS = 4
 
 
 class Database:
@@ -23,11 +26,14 @@ class Database:
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._hash = 0
-        self._arrived: dict[PeerId, float] = {}
-        self._allowance: dict[PeerId, tuple[float, float]] = {}
+        # The oldest first.
+        self._arrived: OrderedDict[PeerId, float] = OrderedDict()
+        # Until when each owner has used up what it may send (the theoretical arrival time of a token bucket,
+        # ITU-T I.371): one number an owner instead of a level and its time.
+        self._used_up: dict[PeerId, float] = {}
         self._forgotten: dict[PeerId, Stamp] = {}
         self.records: dict[PeerId, Record] = {}
-        self.edges = TwoSidedEdges()
+        self.edges = TwoSidedEdges(me)
         self.refused = 0
         """How many records of new owners found no room."""
 
@@ -44,36 +50,37 @@ class Database:
         """Whether the row claims to be newer than what is or was held: asked before the signature."""
         held = self.records.get(row.id)
         if held is not None:
-            return (row.stamp, row.sealed) > (held.stamp, held.sealed)
+            return row.stamp > held.stamp or (row.stamp == held.stamp and row.sealed > held.sealed)
         return row.id not in self._forgotten or row.stamp > self._forgotten[row.id]
 
+    def has_room_for(self, peer: PeerId) -> bool:
+        """Whether a record of `peer` can be held: of a new owner only while there is room."""
+        return peer in self.records or len(self.records) < MAX_RECORDS
+
     def admits(self, peer: PeerId, now: float) -> bool:
-        """Whether another version by this owner may be taken now: a token bucket an owner.
+        """Whether another version by this owner may be taken now.
 
-        Asked before the signature, so nothing is charged: forged rows must not use up their victim's bucket.
+        Asked before the signature, so nothing is charged: forged rows must not use up their victim's share.
         """
-        if peer not in self.records and len(self.records) >= MAX_RECORDS:
-            self.refused += 1
-            return False
-        return self._tokens(peer, now) >= 1
+        return self._used_up.get(peer, now) - now <= (OWNER_BURST - 1) / OWNER_PER_S
 
-    def charge(self, peer: PeerId, now: float) -> None:
-        """A verified version by this owner was taken."""
-        self._allowance[peer] = (self._tokens(peer, now) - 1, now)
-
-    def _tokens(self, peer: PeerId, now: float) -> float:
-        tokens, at = self._allowance.get(peer, (OWNER_BURST, now))
-        return min(OWNER_BURST, tokens + (now - at) * OWNER_PER_S)
+    def charge(self, peer: PeerId, now: float, versions: int = 1) -> None:
+        """A verified record by this owner was taken, which counts as so many versions."""
+        self._used_up[peer] = max(self._used_up.get(peer, now), now) + versions / OWNER_PER_S
 
     def merge(self, record: Record, now: float) -> bool:
         """Keep the newer of `record` and what is held; True when that is `record`."""
         held = self.records.get(record.id)
         if held is not None and newer(record, held) is held:
             return False
-        self._hash ^= _hash_of(record) ^ (_hash_of(held) if held is not None else 0)
+        self._hash ^= record.fingerprint
+        if held is not None:
+            self._hash ^= held.fingerprint
+        elif self._forgotten:
+            self._forgotten.pop(record.id, None)
         self.records[record.id] = record
         self._arrived[record.id] = now
-        self._forgotten.pop(record.id, None)
+        self._arrived.move_to_end(record.id)
         self.edges.set(record.id, frozenset() if record.left else record.neighbours)
         return True
 
@@ -92,12 +99,17 @@ class Database:
 
         The owner refreshes its record, so this ends what is left of a member that only liars still list.
         """
-        old = [peer for peer, at in self._arrived.items() if at < before and peer != self._me]
-        for peer in old:
-            self.edges.set(peer, frozenset())
+        found = False
+        while self._arrived:
+            peer, at = next(iter(self._arrived.items()))
+            if at >= before:
+                break
             # Once is enough: only a newer version brings the edges back.
-            self._arrived[peer] = float("inf")
-        return bool(old)
+            del self._arrived[peer]
+            if peer != self._me:
+                self.edges.set(peer, frozenset())
+                found = True
+        return found
 
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Drop these records and remember their versions, so that a late copy resurrects nobody."""
@@ -105,19 +117,15 @@ class Database:
             record = self.records.pop(peer, None)
             if record is None:
                 continue
-            self._hash ^= _hash_of(record)
+            self._hash ^= record.fingerprint
             self.edges.remove(peer)
-            del self._arrived[peer]
-            self._allowance.pop(peer, None)
+            self._arrived.pop(peer, None)
+            self._used_up.pop(peer, None)
             self._forgotten[peer] = record.stamp
         while len(self._forgotten) > MAX_RECORDS:
             del self._forgotten[next(iter(self._forgotten))]
 
     def shift(self, gap_s: float) -> None:
         """This process slept for `gap_s`: no record is older for it."""
-        self._arrived = {peer: at + gap_s for peer, at in self._arrived.items()}
-
-
-def _hash_of(record: Record) -> int:
-    text = f"{record.id} {record.epoch} {record.left:d} {record.seq} ".encode() + record.sealed[-64:]
-    return int.from_bytes(hashlib.sha256(text).digest()[:HASH_BYTES], "big")
+        for peer in self._arrived:
+            self._arrived[peer] += gap_s

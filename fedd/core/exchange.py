@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
-from fedd.core.database import Database
+from fedd.core.database import EPOCH_VERSIONS, Database
 from fedd.core.membership_types import PresenceTiming, Send
-from fedd.core.presence_messages import Digest, Message, Rows, Versions, Want, split_rows, split_versions
+from fedd.core.presence_fields import ROW_OVERHEAD_BYTES, ROWS_BYTES
+from fedd.core.presence_messages import (
+    Digest,
+    Message,
+    Rows,
+    Versions,
+    Want,
+    split_rows,
+    split_versions,
+)
 from fedd.core.records import Record, Row
+
+# So many records in one batch are a storm, in which batches may come less often.
+STORM_ROWS = 8
+# A comparison of databases takes some round trips; for so long a second one would fetch the same again.
+COMPARING_S = 0.5
+# Databases of the connected that differ while news is coming differ by what is on its way. Compared all the
+# same from time to time, lest a federation that is never quiet never does.
+QUIET_S, COMPARED_S = 1.0, 30.0
 
 
 @dataclass(slots=True)
@@ -26,27 +44,41 @@ class Intake:
 
 
 class Exchange:
-    """The database and its traffic with the linked peers."""
+    """The database and its traffic with the linked peers.
+
+    A comparison of databases is a digest, answered by versions if it differs, answered by rows and wants. A
+    node that has nothing but its own record to show shows its versions without being asked.
+    """
 
     def __init__(self, me: PeerId, open_row: Callable[[Row], Record], timing: PresenceTiming) -> None:
         self._me = me
         self._open_row = open_row
-        self._flood_s = timing.flood_s
+        self._timing = timing
         self.database = Database(me)
-        # Records to flood, each with the peer that it came from.
-        self._dirty: dict[PeerId, PeerId | None] = {}
+        # Records to pass on, and for each peer those that it has sent itself.
+        self._dirty: dict[PeerId, Row] = {}
+        self._theirs: dict[PeerId, set[PeerId]] = {}
         self._flushed_at = float("-inf")
+        self._pause_s = timing.flood_s
+        # With whom databases are to be compared when, and whether they have asked for it.
+        self._waiting: dict[PeerId, tuple[float, bool]] = {}
+        self._comparing_with: PeerId | None = None
+        self._compared_at = self._news_at = float("-inf")
+        # Whether a comparison has been seen through, be it once: until then nothing is known to be complete.
+        self._compared = False
         self.rows_refused = 0
+
+    # -- passing on
 
     @property
     def due(self) -> float | None:
         """When records are to be passed on, None when there are none."""
-        return self._flushed_at + self._flood_s if self._dirty else None
+        return self._flushed_at + self._pause_s if self._dirty else None
 
     def publish(self, record: Record, now: float) -> None:
         """Hold and pass on a new version of this node's own record."""
         self.database.merge(record, now)
-        self._dirty[self._me] = None
+        self._pass_on(record.row)
 
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Hold these records no more, nor pass them on."""
@@ -54,11 +86,64 @@ class Exchange:
             self._dirty.pop(peer, None)
             self.database.forget([peer])
 
+    def flood(self, links: Iterable[PeerId], now: float) -> list[Send]:
+        """Pass on what is new, to all who have not sent it themselves.
+
+        While a storm lasts the pauses between batches grow, so that more copies meet on the way and are not
+        sent; verdicts are given no more often than that anyway.
+        """
+        storm = len(self._dirty) > STORM_ROWS
+        self._pause_s = min(self._pause_s * 2, self._timing.judge_s) if storm else self._timing.flood_s
+        self._flushed_at = now
+        dirty, self._dirty = self._dirty, {}
+        theirs, self._theirs = self._theirs, {}
+        largest = max((len(row.sealed) for row in dirty.values()), default=0)
+        everything = self._in_frames(list(dirty.values()), largest)
+        sends = []
+        for peer in links:
+            known = theirs.get(peer)
+            frames = everything
+            if known:
+                frames = self._in_frames([row for i, row in dirty.items() if i not in known], largest)
+            sends += [Send(peer, frame) for frame in frames]
+        return sends
+
+    def _in_frames(self, rows: list[Row], largest: int) -> list[Rows]:
+        """`rows` in frames; no envelope has more than `largest` bytes."""
+        if len(rows) * (largest + ROW_OVERHEAD_BYTES) <= ROWS_BYTES:
+            return [Rows(tuple(rows))] if rows else []
+        return [Rows(part) for part in split_rows(rows)]
+
+    def _pass_on(self, row: Row) -> None:
+        """Note that `row` is to go to all linked peers but those that will turn out to have it."""
+        if row.id in self._dirty:
+            for known in self._theirs.values():
+                known.discard(row.id)
+        self._dirty[row.id] = row
+
+    # -- taking in
+
     def accept(self, rows: Iterable[Row], source: PeerId, most_forged: int, now: float) -> Intake:
         """Take what is new and verifies; the rest of `rows` is left when more than `most_forged` did not."""
         intake = Intake()
+        database = self.database
+        records = database.records
+        theirs = self._theirs.setdefault(source, set())
         for row in rows:
-            if not self.database.is_news(row) or not self.database.admits(row.id, now):
+            held = records.get(row.id)
+            if held is not None and row.stamp <= held.stamp:
+                if row.stamp < held.stamp or row.sealed < held.sealed:
+                    continue
+                if row.sealed == held.sealed:
+                    if row.id in self._dirty:
+                        theirs.add(row.id)
+                    continue
+            elif held is None and not database.is_news(row):
+                continue
+            if not database.admits(row.id, now):
+                continue
+            if held is None and not database.has_room_for(row.id):
+                database.refused += 1
                 continue
             try:
                 record = self._open_row(row)
@@ -68,40 +153,83 @@ class Exchange:
                 if intake.forged > most_forged:
                     break
                 continue
-            self.database.charge(record.id, now)
-            if record.id == self._me:
+            rises = held is not None and record.epoch > held.epoch
+            database.charge(row.id, now, EPOCH_VERSIONS if rises else 1)
+            if row.id == self._me:
                 intake.own.append(record)
-            else:
-                intake.news.append((record, self.database.records.get(record.id)))
-                self.database.merge(record, now)
-                self._dirty[record.id] = source
+                continue
+            database.merge(record, now)
+            self._pass_on(record.row)
+            theirs.add(row.id)
+            intake.news.append((record, held))
+        if intake.news:
+            self._news_at = now
         return intake
 
-    def answer(self, message: Digest | Versions | Want) -> list[Message]:
+    # -- comparing
+
+    def compare_due(self) -> float | None:
+        """When `compare` has something to do."""
+        return min((at for at, _ in self._waiting.values()), default=None)
+
+    def linked(self, peer: PeerId, now: float) -> None:
+        """A link with `peer` stands: to be compared with, if it is not reachable otherwise."""
+        self._waiting[peer] = (now, False)
+
+    def unlinked(self, peer: PeerId) -> None:
+        """The link is gone."""
+        self._waiting.pop(peer, None)
+        self._theirs.pop(peer, None)
+        if peer == self._comparing_with:
+            self._comparing_with = None
+            self._compared_at = float("-inf")
+
+    def compare(self, reachable: AbstractSet[PeerId], now: float) -> list[Send]:
+        """Begin the comparisons that are due, one at a time, unless other links have made them unnecessary.
+
+        Of the two ends of a new link the lower id begins.
+        """
+        if self._comparing_with is not None and now >= self._compared_at + COMPARING_S:
+            self._comparing_with = None
+            self._compared = True
+        sends: list[Send] = []
+        for peer, (at, asked) in list(self._waiting.items()):
+            if now < at:
+                continue
+            del self._waiting[peer]
+            if peer in reachable and self._compared:
+                continue
+            if now < self._compared_at + COMPARING_S:
+                self._waiting[peer] = (self._compared_at + COMPARING_S, asked)
+            elif not self._compared:
+                sends += [Send(peer, versions) for versions in self._begin(peer, now)]
+            elif self._me < peer or asked:
+                sends.append(Send(peer, Digest(self.database.digest)))
+        return sends
+
+    def answer(
+        self, peer: PeerId, message: Digest | Versions | Want, reachable: AbstractSet[PeerId], now: float
+    ) -> list[Message]:
         """What to say to a peer that compares its database with this one."""
-        answers: list[Message] = []
         match message:
             case Digest(digest):
-                if digest != self.database.digest:
-                    answers += split_versions(self.database.stamps())
+                return self._versions_for(peer, reachable, now) if digest != self.database.digest else []
             case Versions():
                 missing, wanted = self.database.compare(message)
-                answers += [Rows(part) for part in split_rows(missing)]
-                if wanted:
-                    answers.append(Want(wanted))
+                answers: list[Message] = [Rows(part) for part in split_rows(missing)]
+                return [*answers, Want(wanted)] if wanted else answers
             case Want(ids):
                 records = self.database.records
-                known = [records[i].row for i in ids if i in records]
-                answers += [Rows(part) for part in split_rows(known)]
-        return answers
+                return [Rows(part) for part in split_rows(records[i].row for i in ids if i in records)]
 
-    def flood(self, links: Iterable[PeerId], now: float) -> list[Send]:
-        """Pass on what is new, to all but those who sent it."""
-        self._flushed_at = now
-        dirty, self._dirty = self._dirty, {}
-        records = self.database.records
-        sends = []
-        for peer in links:
-            rows = [records[i].row for i, source in dirty.items() if source != peer]
-            sends += [Send(peer, Rows(part)) for part in split_rows(rows)]
-        return sends
+    def _versions_for(self, peer: PeerId, reachable: AbstractSet[PeerId], now: float) -> list[Message]:
+        if now < self._compared_at + COMPARING_S:
+            self._waiting.setdefault(peer, (self._compared_at + COMPARING_S, True))
+            return []
+        if peer in reachable and now < self._news_at + QUIET_S and now < self._compared_at + COMPARED_S:
+            return []
+        return list(self._begin(peer, now))
+
+    def _begin(self, peer: PeerId, now: float) -> Iterator[Versions]:
+        self._comparing_with, self._compared_at = peer, now
+        return split_versions(self.database.stamps())

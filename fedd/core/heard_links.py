@@ -32,7 +32,10 @@ class HeardLinks:
         self._silent_s = silent_s
         self._close_s = close_s
         self._links: dict[PeerId, HeardLink] = {}
+        # Not later than when `check` finds something: what is heard moves it, and is not worth counting then.
+        self._due: float | None = None
         self.lost: dict[PeerId, LossReason] = {}
+        self._lost_at: dict[PeerId, float] = {}
 
     def __len__(self) -> int:
         return len(self._links)
@@ -56,18 +59,24 @@ class HeardLinks:
         """The peers that are heard, sorted."""
         return sorted(peer for peer, link in self._links.items() if link.up)
 
+    @property
+    def any_up(self) -> bool:
+        """Whether anybody is heard."""
+        return any(link.up for link in self._links.values())
+
     def add(self, peer: PeerId, needed_there: bool, now: float) -> bool:
         """A link with `peer` stands; True when that makes an edge that was not there before."""
         known = self._links.get(peer)
         self._links[peer] = HeardLink(now, needed_there=needed_there)
-        self.lost.pop(peer, None)
+        self._expect(now + self._silent_s)
+        self.forget_loss(peer)
         return known is None or not known.up
 
-    def remove(self, peer: PeerId, reason: LossReason | None) -> bool:
+    def remove(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
         """The link with `peer` is gone, for a reason to tell the others or None; False if there was none."""
         if self._links.pop(peer, None) is None:
             return False
-        self._note(peer, reason)
+        self._note(peer, reason, now)
         return True
 
     def bad_rows(self, peer: PeerId) -> int:
@@ -93,25 +102,32 @@ class HeardLinks:
         if link.up or now >= at + self._silent_s:
             return False
         link.up = True
-        self.lost.pop(peer, None)
+        self._expect(at + self._silent_s)
+        self.forget_loss(peer)
         return True
 
     def next_deadline(self) -> float | None:
-        """When `check` finds something, if nothing is heard until then."""
-        due = [link.heard + (self._silent_s if link.up else self._close_s) for link in self._links.values()]
-        return min(due, default=None)
+        """Before then `check` finds nothing."""
+        return self._due
 
     def check(self, now: float) -> tuple[list[PeerId], list[PeerId]]:
         """Who has fallen silent, and who was silent so long that the link is given up."""
-        silent, given_up = [], []
+        silent: list[PeerId] = []
+        given_up: list[PeerId] = []
+        if self._due is None or now < self._due:
+            return silent, given_up
         for peer, link in self.items():
             if link.up and now >= link.heard + self._silent_s:
                 link.up = False
-                self._note(peer, "silent")
+                self._note(peer, "silent", now)
                 silent.append(peer)
             if now >= link.heard + self._close_s:
                 del self._links[peer]
                 given_up.append(peer)
+        self._due = min(
+            (link.heard + (self._silent_s if link.up else self._close_s) for link in self._links.values()),
+            default=None,
+        )
         return silent, given_up
 
     def excuse(self, now: float) -> None:
@@ -120,10 +136,24 @@ class HeardLinks:
             if link.up:
                 link.heard = max(link.heard, now - self._silent_s / 2)
 
-    def _note(self, peer: PeerId, reason: LossReason | None) -> None:
-        self.lost.pop(peer, None)
+    def forget_loss(self, peer: PeerId) -> None:
+        """That `peer` was lost is of no interest any more."""
+        if self.lost.pop(peer, None) is not None:
+            del self._lost_at[peer]
+
+    def forget_losses(self, before: float) -> None:
+        """Losses of before that time have had their effect."""
+        for peer in [peer for peer, at in self._lost_at.items() if at < before]:
+            self.forget_loss(peer)
+
+    def _expect(self, at: float) -> None:
+        self._due = at if self._due is None else min(self._due, at)
+
+    def _note(self, peer: PeerId, reason: LossReason | None, now: float) -> None:
+        self.forget_loss(peer)
         if reason is not None:
             self.lost[peer] = reason
+            self._lost_at[peer] = now
         # The latest losses: an older one has had its effect.
         while len(self.lost) > MAX_LOST:
-            del self.lost[next(iter(self.lost))]
+            self.forget_loss(next(iter(self.lost)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fedd.api.types import PeerId
+from fedd.core.database import MAX_RECORDS
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
 from fedd.core.membership_view import MembershipView
 from fedd.core.overlay import Dice
@@ -32,10 +33,14 @@ from fedd.core.presence_messages import (
     split_rows,
 )
 from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record, Row
-from fedd.core.verdicts import State
 
 # How many records go with a refusal.
 REFUSAL_ROWS = 32
+# What a member lost is told for so long: a verdict takes a few seconds, and late ones find it without.
+LOSS_TOLD_S = 60.0
+# Records of the dead and of those who left; the longest gone go first, and some room is kept for newcomers.
+MAX_TOMBSTONES = 4096
+SPARE_RECORDS = 64
 # Honest members pass on only what they have verified; a liar costs this many signature checks a link.
 MAX_BAD_ROWS = 32
 
@@ -62,6 +67,8 @@ class Membership(MembershipView):
         super().__init__(mine, seal=seal, open_row=open_row, rng=rng, timing=timing, known=known)
         self._actions: list[Action] = []
         self._judged_at = float("-inf")
+        # Of whom something has changed since verdicts were last given.
+        self._unjudged: dict[PeerId, None] = {}
         self._judge = True
         self._overlay_due: float | None = now
         self._heartbeat_due = now + timing.heartbeat_s
@@ -86,15 +93,15 @@ class Membership(MembershipView):
         self._overlay.linked(peer)
         if self._links.add(peer, needed_there, now):
             self._edge_added(now)
-        self._actions += [Send(peer, Rows((self.records[self.me].row,))), Send(peer, Digest(self.digest))]
+            self._publish_if_due(now)
+        self._exchange.linked(peer, now)
+        self._actions.append(Send(peer, Rows((self.records[self.me].row,))))
         return self._finish(now)
 
     def link_down(self, peer: PeerId, reason: LossReason | None, now: float) -> list[Action]:
         """The link with `peer` is gone: "closed" by its end, "silent", or None when given up on purpose."""
-        if self._links.remove(peer, reason):
-            self._edge_lost(now)
-            if reason == "closed":
-                self._dial(peer)
+        if self._unlink(peer, reason, now) and reason == "closed":
+            self._dial(peer)
         return self._finish(now)
 
     def dial_failed(self, peer: PeerId, now: float) -> list[Action]:
@@ -117,21 +124,25 @@ class Membership(MembershipView):
         if self._links.hear(peer, now, now):
             self._edge_added(now)
         match message:
+            case Rows(rows):
+                self._accept(rows, peer, now)
             case Ping(number, rtt_us):
                 link.rtt_s = rtt_us / 1e6 if rtt_us else link.rtt_s
                 self._actions.append(Send(peer, Pong(number)))
             case Pong(number):
                 if number == self._ping_number:
                     link.rtt_s = now - link.pinged_at
+            case Digest() | Versions() | Want():
+                answers = self._exchange.answer(peer, message, self.edges.reachable, now)
+                self._actions += [Send(peer, answer) for answer in answers]
             case Pin(pinned):
                 link.needed_there = pinned
+            case Refuse(rows):
+                self._refused(peer, rows, now)
             case Bye(reason):
-                self._links.remove(peer, "closed" if reason == "shutdown" else None)
-                self._edge_lost(now)
+                self._unlink(peer, "closed" if reason == "shutdown" else None, now)
                 self._overlay.trimmed(peer, now)
                 self._actions.append(Close(peer, "bye"))
-            case _:
-                self._synchronise(peer, message, now)
         return self._finish(now)
 
     def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:
@@ -179,8 +190,7 @@ class Membership(MembershipView):
             self._overlay.forget(peer)
             self._overlay.hints.pop(peer, None)
             self._overlay.pins.pop(peer, None)
-            if self._links.remove(peer, None):
-                self._edge_lost(now)
+            if self._unlink(peer, None, now):
                 self._actions.append(Close(peer, "revoked"))
         self._judge = True
         return self._finish(now)
@@ -206,42 +216,57 @@ class Membership(MembershipView):
 
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do; at least once a heartbeat."""
-        due = [self._heartbeat_due, self._heal_due, self._digest_due]
+        due = min(self._heartbeat_due, self._heal_due, self._digest_due)
         if self._judge:
-            due.append(self._judged_at + self._timing.judge_s)
-        others = (
+            due = min(due, self._judged_at + self._timing.judge_s)
+        for at in (
             self._own.due,
             self._exchange.due,
+            self._exchange.compare_due(),
             self._overlay_due,
             self._links.next_deadline(),
             self._verdicts.next_deadline(),
-        )
-        return min(*due, *(at for at in others if at is not None))
+        ):
+            if at is not None and at < due:
+                due = at
+        return due
 
     def handle_timeout(self, now: float) -> list[Action]:
         """Do whatever is due."""
         late_s = now - self._heartbeat_due
         if late_s > self._timing.heartbeat_s / 2:
-            self._woke_late(late_s, now)
+            self._exchange.database.shift(late_s)
+            self._wake(late_s, now)
         self._check_links(now)
         if now >= self._heartbeat_due:
-            self._heartbeat(now)
+            self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
+            self._ping(now)
+            self._keep_house(now)
         if now >= self._heal_due:
             self._heal_due = now + self._timing.heal_s * self._rng.uniform(0.75, 1.25)
             self._heal()
         if now >= self._digest_due:
             self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
             self._compare_with_one()
-        self._verdicts.set_isolated(not self._links.up, now)
+        self._verdicts.set_isolated(not self._links.any_up, now)
         if self._judge:
             self._judge_now(now)
-        if self._verdicts.holding(now) and not self._warned:
+        if not self._warned and self._verdicts.holding(now):
             self._warned = True
             self._actions.append(Notice("isolated"))
         self._actions += [Changed(change) for change in self._verdicts.expire(now)]
         return self._finish(now)
 
-    # -- the parts
+    def woke(self, gap_s: float, now: float) -> list[Action]:
+        """The machine was suspended for `gap_s` seconds, which the clock of `now` does not show.
+
+        That `handle_timeout` was called late, on that clock, is noticed without being told.
+        """
+        if gap_s > self._timing.heartbeat_s / 2:
+            self._wake(gap_s, now)
+        return self._finish(now)
+
+    # -- the parts: links
 
     def _edge_added(self, now: float) -> None:
         self._own.new_edge(now)
@@ -251,18 +276,28 @@ class Membership(MembershipView):
         self._own.lost_edge(now)
         self._overlay_due = now
 
+    def _unlink(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
+        """The link is gone; False when there was none."""
+        if not self._links.remove(peer, reason, now):
+            return False
+        self._exchange.unlinked(peer)
+        self._edge_lost(now)
+        return True
+
     def _drop(self, peer: PeerId, now: float) -> None:
         """This end gives the link up."""
-        self._links.remove(peer, None)
+        self._unlink(peer, None, now)
         self._overlay.trimmed(peer, now)
-        self._edge_lost(now)
         self._actions += [Send(peer, Bye("trim")), Close(peer, "trim")]
 
-    def _give_up(self, peer: PeerId, now: float) -> None:
-        """A peer that sends what no honest member passes on: no more of it for a while."""
-        self._links.remove(peer, None)
-        self._overlay.trimmed(peer, now)
-        self._edge_lost(now)
+    def _refused(self, peer: PeerId, rows: tuple[Row, ...], now: float) -> None:
+        """The peer has links enough, and told of others to try."""
+        self._accept(rows, peer, now)
+        for row in rows:
+            if row.id in self.records:
+                self._overlay.hint(row.id, self.records[row.id].addresses)
+        self._unlink(peer, None, now)
+        self._overlay.failed(peer, now)
         self._actions.append(Close(peer, "refused"))
 
     def _dial(self, peer: PeerId) -> None:
@@ -272,32 +307,51 @@ class Membership(MembershipView):
             self._actions.append(Dial(peer, addresses))
 
     def _refusal(self, peer: PeerId) -> Refuse:
-        others = [
-            record.row
-            for record in self.records.values()
-            if record.id not in (self.me, peer)
-            and record.addresses
-            and (record.id in self._links or self.state_of(record.id) == "alive")
-        ]
-        rows = self._rng.sample(others, min(REFUSAL_ROWS, len(others)))
+        others = self._overlay.others(self.records, self._verdicts.opinion_on, set(self._links), REFUSAL_ROWS)
+        rows = [record.row for record in others if record.id != peer]
         # As many as one frame holds.
         return Refuse(next(split_rows(rows), ()))
 
-    def _synchronise(self, peer: PeerId, message: Message, now: float) -> None:
-        match message:
-            case Rows(rows):
-                self._accept(rows, peer, now)
-            case Refuse(rows):
-                self._accept(rows, peer, now)
-                for row in rows:
-                    if row.id in self.records:
-                        self._overlay.hint(row.id, self.records[row.id].addresses)
-                self._links.remove(peer, None)
-                self._edge_lost(now)
-                self._overlay.failed(peer, now)
-                self._actions.append(Close(peer, "refused"))
-            case Digest() | Versions() | Want():
-                self._actions += [Send(peer, answer) for answer in self._exchange.answer(message)]
+    def _check_links(self, now: float) -> None:
+        silent, given_up = self._links.check(now)
+        if silent:
+            self._edge_lost(now)
+        for peer in given_up:
+            self._exchange.unlinked(peer)
+            self._actions.append(Close(peer, "silent"))
+            self._overlay_due = now
+
+    def _ping(self, now: float) -> None:
+        self._ping_number = self._ping_number % MAX_COUNTER + 1
+        for peer, link in self._links.items():
+            if self.me < peer:
+                link.pinged_at = now
+                rtt_us = min(MAX_COUNTER, round(link.rtt_s * 1e6)) if link.rtt_s is not None else 0
+                self._actions.append(Send(peer, Ping(self._ping_number, rtt_us)))
+
+    def _heal(self) -> None:
+        peer = self._overlay.healing(self.records, self._verdicts.opinion_on, self._links)
+        if peer is not None:
+            self._dial(peer)
+
+    def _maintain(self, now: float) -> None:
+        self._overlay_due = None
+        if self._ended:
+            return
+        links = {peer: link.up for peer, link in self._links.items()}
+        wanted, self._overlay_due = self._overlay.wanted(self.records, self._verdicts.opinion_on, links, now)
+        self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
+        needed = [peer for peer, link in self._links.items() if link.needed_there]
+        shed, again = self._overlay.shed(self.records, links, needed, now)
+        if shed is not None:
+            self._drop(shed, now)
+        if again is not None:
+            self._maintain_by(again)
+
+    def _maintain_by(self, at: float) -> None:
+        self._overlay_due = at if self._overlay_due is None else min(self._overlay_due, at)
+
+    # -- the parts: records
 
     def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
         intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
@@ -305,18 +359,34 @@ class Membership(MembershipView):
             self._learn(record, held, now)
         for record in intake.own:
             self._outbid(record, now)
+        if intake.news:
+            self._judge = True
+            self._maintain_by(now + self._timing.judge_s)
         if self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
-            self._give_up(source, now)
+            # It sends what no honest member passes on: no more of it for a while.
+            self._unlink(source, None, now)
+            self._overlay.trimmed(source, now)
+            self._actions.append(Close(source, "refused"))
 
     def _learn(self, record: Record, held: Record | None, now: float) -> None:
-        self._remembered.pop(record.id, None)
-        self._expelled.pop(record.id, None)
+        """Note whose verdict may depend on what is new in `record`."""
+        peer = record.id
         if held is None:
-            self._overlay.met(record.id, now)
-        elif record.epoch > held.epoch:
-            self._actions += [Changed(change) for change in self._verdicts.restarted(record.id, now)]
-        self._judge = True
-        self._overlay_due = now
+            self._remembered.pop(peer, None)
+            self._expelled.pop(peer, None)
+            self._overlay.met(peer, now)
+            self._overlay.learn(record)
+        else:
+            if record.epoch > held.epoch:
+                self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
+            if record.addresses != held.addresses:
+                self._overlay.learn(record)
+            for lost in held.lost:
+                self._unjudged[lost] = None
+        for lost in record.lost:
+            self._unjudged[lost] = None
+        if record.left or self._verdicts.opinion_on(peer) != "alive":
+            self._unjudged[peer] = None
 
     def _outbid(self, record: Record, now: float) -> None:
         outcome = self._own.outbid(record, now)
@@ -326,108 +396,90 @@ class Membership(MembershipView):
         elif outcome is False:
             self._actions.append(Notice("cloned_key"))
 
+    def _publish_if_due(self, now: float) -> None:
+        if self._own.due is not None and now >= self._own.due:
+            self._publish(now)
+
     def _publish(self, now: float) -> None:
+        self._links.forget_losses(now - LOSS_TOLD_S)
+        for lost in self._links.lost:
+            self._unjudged[lost] = None
         record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
         self._exchange.publish(record, now)
         self._judge = True
-        self._overlay_due = now
+        self._maintain_by(now)
 
     def _compare_with_one(self) -> None:
         heard = self._links.up
         if heard:
             self._actions.append(Send(self._rng.choice(heard), Digest(self.digest)))
 
-    def _woke_late(self, late_s: float, now: float) -> None:
+    # -- the parts: verdicts
+
+    def _wake(self, gap_s: float, now: float) -> None:
         """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
         self._links.excuse(now)
-        self._verdicts.shift(late_s)
-        self._exchange.database.shift(late_s)
-        # Others may have withdrawn their edges meanwhile: say again that this node is here.
+        self._verdicts.woke(gap_s, now)
+        # Hear soon who is there; and others may have withdrawn their edges meanwhile: say that this node is.
+        self._ping(now)
         self._publish(now)
-
-    def _check_links(self, now: float) -> None:
-        silent, given_up = self._links.check(now)
-        if silent:
-            self._edge_lost(now)
-        for peer in given_up:
-            self._actions.append(Close(peer, "silent"))
-            self._overlay_due = now
-
-    def _heartbeat(self, now: float) -> None:
-        self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
-        self._ping_number = self._ping_number % MAX_COUNTER + 1
-        for peer, link in self._links.items():
-            if self.me < peer:
-                link.pinged_at = now
-                rtt_us = min(MAX_COUNTER, round(link.rtt_s * 1e6)) if link.rtt_s is not None else 0
-                self._actions.append(Send(peer, Ping(self._ping_number, rtt_us)))
-        refresh_s = self._timing.refresh_s * max(1.0, len(self.records) / 100)
-        if now >= self._own.published_at + refresh_s:
-            self._publish(now)
-        if self._exchange.database.expire(now - 3 * refresh_s):
-            self._judge = True
-        old = now - self._timing.tombstone_s
-        forgotten = [
-            peer
-            for peer, verdict in self._verdicts.verdicts.items()
-            if verdict.state in ("dead", "left") and verdict.since < old
-        ]
-        self._exchange.forget(forgotten)
-        for peer in forgotten:
-            self._verdicts.forget(peer)
-            self._overlay.forget(peer)
-            self._links.lost.pop(peer, None)
-            self._remembered.pop(peer, None)
-            self._expelled.pop(peer, None)
-
-    def _heal(self) -> None:
-        peer = self._overlay.healing(self.records, self._states(), self._links)
-        if peer is not None:
-            self._dial(peer)
-
-    def _states(self) -> dict[PeerId, State]:
-        return {peer: verdict.state for peer, verdict in self._verdicts.verdicts.items()}
 
     def _judge_now(self, now: float) -> None:
         self._judge = False
         self._judged_at = now
+        gained, lost = self.edges.update()
+        for peer in (*gained, *lost):
+            self._unjudged[peer] = None
+            record = self.records.get(peer)
+            # It counts as a witness of those it has lost only while it is reachable itself.
+            for other in record.lost if record is not None else ():
+                self._unjudged[other] = None
+        unjudged, self._unjudged = self._unjudged, {}
         if self._ended:
             return
-        reachable = self._exchange.database.edges.reachable_from(self.me)
-        changes = self._verdicts.judge(self.records, reachable, now)
+        changes = self._verdicts.judge(sorted(unjudged), self.records, self.edges.reachable, now)
         self._actions += [Changed(change) for change in changes]
         if changes:
             self._overlay_due = now
             self._warned = False
 
-    def _flush(self, now: float) -> None:
-        self._actions += self._exchange.flood(self._links, now)
-
-    def _maintain(self, now: float) -> None:
-        self._overlay_due = None
-        if self._ended:
-            return
-        links = {peer: link.up for peer, link in self._links.items()}
-        states = self._states()
-        wanted, self._overlay_due = self._overlay.wanted(self.records, states, links, now)
-        self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
-        needed = [peer for peer, link in self._links.items() if link.needed_there]
-        shed, again = self._overlay.shed(self.records, links, needed, now)
-        if shed is not None:
-            self._drop(shed, now)
-        if again is not None:
-            self._overlay_due = again if self._overlay_due is None else min(self._overlay_due, again)
+    def _keep_house(self, now: float) -> None:
+        """Refresh what others would let expire, and let go what is old."""
+        refresh_s = self._timing.refresh_s * max(1.0, len(self.records) / 100)
+        if now >= self._own.published_at + refresh_s:
+            self._publish(now)
+        if self._exchange.database.expire(now - 3 * refresh_s):
+            self._judge = True
+        gone = self._verdicts.gone
+        spare = max(len(gone) - MAX_TOMBSTONES, len(self.records) + SPARE_RECORDS - MAX_RECORDS)
+        forgotten: list[PeerId] = []
+        for peer, since in gone.items():
+            if since >= now - self._timing.tombstone_s and len(forgotten) >= spare:
+                break
+            forgotten.append(peer)
+        self._exchange.forget(forgotten)
+        for peer in forgotten:
+            self._verdicts.forget(peer)
+            self._overlay.forget(peer)
+            self._links.forget_loss(peer)
+            self._remembered.pop(peer, None)
+            self._expelled.pop(peer, None)
 
     def _finish(self, now: float) -> list[Action]:
         """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
-        if self._own.due is not None and now >= self._own.due:
-            self._publish(now)
+        self._publish_if_due(now)
         if self._judge and now >= self._judged_at + self._timing.judge_s:
             self._judge_now(now)
         if self._overlay_due is not None and now >= self._overlay_due:
             self._maintain(now)
-        flood_due = self._exchange.due
-        if flood_due is not None and now >= flood_due:
+        due = self._exchange.compare_due()
+        if due is not None and now >= due:
+            self._actions += self._exchange.compare(self.edges.reachable, now)
+        due = self._exchange.due
+        if due is not None and now >= due:
             self._flush(now)
         actions, self._actions = self._actions, []
         return actions
+
+    def _flush(self, now: float) -> None:
+        self._actions += self._exchange.flood(self._links, now)

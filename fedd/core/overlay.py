@@ -6,7 +6,7 @@ random graph that stays connected under the loss of any few members (Law and Siu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -28,6 +28,8 @@ PINNED_RETRY_S, PINNED_RETRY_MAX_S = 0.2, 3.0
 HINT_ATTEMPTS = 3
 # A peer that shed the link has too many: leave it alone for a while.
 AFTER_TRIM_S = 10.0
+# Of more members than these, so many are drawn at random and looked at; whoever finds too few asks again.
+CANDIDATES, SEARCH_AGAIN_S = 64, 0.5
 # More hints are dropped, more pins refused: whoever has so many links knows its members by their records.
 MAX_HINTS = 64
 MAX_PINS = 64
@@ -69,6 +71,9 @@ class Overlay:
     pins: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
     dialing: set[PeerId] = field(default_factory=set)
     _attempts: dict[PeerId, _Attempt] = field(default_factory=dict)
+    # Members with addresses, in any order, and where in that list each of them is.
+    _dialable: list[PeerId] = field(default_factory=list)
+    _place: dict[PeerId, int] = field(default_factory=dict)
     _shed_at: float = float("-inf")
 
     @property
@@ -102,6 +107,14 @@ class Overlay:
         self.hints.pop(peer, None)
         self._attempts.pop(peer, None)
 
+    def learn(self, record: Record) -> None:
+        """Note whether the member of this record can be dialled."""
+        if not record.addresses:
+            self._no_longer_dialable(record.id)
+        elif record.id not in self._place and record.id != self.me:
+            self._place[record.id] = len(self._dialable)
+            self._dialable.append(record.id)
+
     def met(self, peer: PeerId, now: float) -> None:
         """`peer` has just become known: let the lower id of the two dial first."""
         if self.me > peer:
@@ -122,11 +135,12 @@ class Overlay:
     def forget(self, peer: PeerId) -> None:
         """The peer is no longer known."""
         self._attempts.pop(peer, None)
+        self._no_longer_dialable(peer)
 
     def wanted(
         self,
         records: Mapping[PeerId, Record],
-        states: Mapping[PeerId, State],
+        opinion_on: Callable[[PeerId], State | None],
         links: Mapping[PeerId, bool],
         now: float,
     ) -> tuple[dict[PeerId, tuple[str, ...]], float | None]:
@@ -140,7 +154,7 @@ class Overlay:
             addresses = self.addresses(peer, records)
             if (
                 peer not in links
-                and states.get(peer) != "left"
+                and opinion_on(peer) != "left"
                 and addresses
                 and self._ready(peer, now, waiting)
             ):
@@ -150,32 +164,47 @@ class Overlay:
             lonely = not any(links.values())
             candidates = [
                 peer
-                for peer in {**self.hints, **records}
+                for peer in self._drawn()
                 if peer not in links
                 and peer not in chosen
-                and self._wants(peer, records.get(peer), states.get(peer), lonely)
+                and self._wants(peer, records.get(peer), opinion_on(peer), lonely)
                 and self._ready(peer, now, waiting)
             ]
             self.rng.shuffle(candidates)
             candidates.sort(key=lambda peer: len(records[peer].neighbours) // 4 if peer in records else 0)
             chosen.update({peer: self.addresses(peer, records) for peer in candidates[:need]})
+            if len(candidates) < need and len(self._dialable) > CANDIDATES:
+                waiting.append(now + SEARCH_AGAIN_S)
         self.dialing.update(chosen)
         return chosen, min(waiting, default=None)
 
     def healing(
-        self, records: Mapping[PeerId, Record], states: Mapping[PeerId, State], links: Iterable[PeerId]
+        self,
+        records: Mapping[PeerId, Record],
+        opinion_on: Callable[[PeerId], State | None],
+        links: Iterable[PeerId],
     ) -> PeerId | None:
         """One who can be dialled and is not known to be alive: how partitions find together again."""
         linked = set(links) | self.dialing
         candidates = [
             peer
-            for peer in sorted({**self.hints, **records})
-            if peer != self.me
-            and peer not in linked
-            and states.get(peer) not in ("alive", "left")
+            for peer in dict.fromkeys((*self.hints, *self._dialable))
+            if peer not in linked
+            and opinion_on(peer) not in ("alive", "left")
             and self.addresses(peer, records)
         ]
         return self.rng.choice(candidates) if candidates else None
+
+    def others(
+        self,
+        records: Mapping[PeerId, Record],
+        opinion_on: Callable[[PeerId], State | None],
+        links: Container[PeerId],
+        most: int,
+    ) -> list[Record]:
+        """Up to `most` members, chosen at random, that a peer could try instead of this node."""
+        drawn = [p for p in self._dialable if p in records and (p in links or opinion_on(p) == "alive")]
+        return [records[peer] for peer in self.rng.sample(drawn, min(most, len(drawn)))]
 
     def shed(
         self,
@@ -218,6 +247,21 @@ class Overlay:
             return attempt is None or attempt.failures < HINT_ATTEMPTS
         cap = CAP_DIALABLE if record.addresses else CAP
         return state == "alive" and bool(record.addresses) and len(record.neighbours) < cap
+
+    def _drawn(self) -> Iterable[PeerId]:
+        """Who is looked at for a new link: everybody who may be dialled, or of many some."""
+        if len(self._dialable) <= CANDIDATES:
+            return dict.fromkeys((*self.hints, *self._dialable))
+        return dict.fromkeys((*self.hints, *self.rng.sample(self._dialable, CANDIDATES)))
+
+    def _no_longer_dialable(self, peer: PeerId) -> None:
+        place = self._place.pop(peer, None)
+        if place is None:
+            return
+        last = self._dialable.pop()
+        if last != peer:
+            self._dialable[place] = last
+            self._place[last] = place
 
     def _attempt(self, peer: PeerId) -> _Attempt:
         return self._attempts.setdefault(peer, _Attempt())

@@ -1,50 +1,166 @@
-"""Who is reachable over edges that both ends list."""
+"""Who is reachable over edges that both ends list, kept current change by change."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, KeysView, MutableSet
 from collections.abc import Set as AbstractSet
 
 from fedd.api.types import PeerId
 
 _NONE: frozenset[PeerId] = frozenset()
+# In place of a parent: the tree edge to it is gone.
+_CUT: PeerId = ""
 
 
 class TwoSidedEdges:
-    """The undirected graph of edges that both ends list, kept current change by change.
+    """The undirected graph of edges that both ends list, and a tree of those who are reachable in it.
 
     Requiring both ends (OSPF's bidirectionality check, RFC 2328 section 16.1) means that no member can attach
     itself, or anybody else, to a peer that does not hear it.
+
+    The tree hangs from `root`. An edge outside it may go without consequence; one that joins two reachable
+    members may come without. Where a tree edge has gone, the part below is hung from another edge, and only
+    where there is none is it lost. So a change costs what it changes, not the size of the graph (the idea of
+    incremental shortest path first, McQuillan, Richer and Rosen 1980, without distances).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: PeerId) -> None:
         self._listed: dict[PeerId, frozenset[PeerId]] = {}
-        self._adjacent: dict[PeerId, set[PeerId]] = {}
+        self._parent: dict[PeerId, PeerId | None] = {root: None}
+        # Since the last update: whose tree edge has gone, and which edges have come.
+        self._cut: dict[PeerId, None] = {}
+        self._added: list[tuple[PeerId, PeerId]] = []
+
+    @property
+    def reachable(self) -> KeysView[PeerId]:
+        """Everybody connected with the root, itself included, at the last `update`."""
+        return self._parent.keys()
 
     def set(self, peer: PeerId, neighbours: frozenset[PeerId]) -> None:
         """Replace what `peer` lists; unknown peers may be listed and count once they list back."""
-        self._listed[peer] = neighbours
-        before = self._adjacent.get(peer, _NONE)
-        after = {other for other in neighbours if other != peer and peer in self._listed.get(other, _NONE)}
-        for other in before - after:
-            self._adjacent[other].discard(peer)
-        for other in after - before:
-            self._adjacent.setdefault(other, set()).add(peer)
-        self._adjacent[peer] = after
+        listed = self._listed
+        before = listed.get(peer, _NONE)
+        listed[peer] = neighbours
+        for other in neighbours - before:
+            if peer in listed.get(other, _NONE):
+                self._added.append((peer, other))
+        if before:
+            parent = self._parent
+            for other in before - neighbours:
+                if parent.get(other) == peer:
+                    self._cut[other] = None
+                elif parent.get(peer) == other:
+                    self._cut[peer] = None
 
     def remove(self, peer: PeerId) -> None:
         """Forget `peer` and its edges."""
         self.set(peer, _NONE)
-        del self._listed[peer], self._adjacent[peer]
+        del self._listed[peer]
 
     def adjacent(self, peer: PeerId) -> AbstractSet[PeerId]:
         """Those that list `peer` and are listed by it."""
-        return self._adjacent.get(peer, _NONE)
+        return set(self._adjacent(peer))
 
-    def reachable_from(self, start: PeerId) -> AbstractSet[PeerId]:
-        """Everybody connected with `start`, itself included: breadth first, O(members + edges)."""
-        seen: AbstractSet[PeerId] = {start}
-        frontier: AbstractSet[PeerId] = seen
-        while frontier:
-            frontier = {other for peer in frontier for other in self.adjacent(peer)} - seen
-            seen = seen | frontier
-        return seen
+    def update(self) -> tuple[list[PeerId], list[PeerId]]:
+        """Bring `reachable` up to date; who has come to be in it, and who is no longer."""
+        # Whether each of those that changed was reachable before.
+        was: dict[PeerId, bool] = {}
+        if self._cut:
+            self._mend(was)
+        for one, other in self._added:
+            if (one in self._parent) != (other in self._parent) and other in self._adjacent(one):
+                self._grow(*((one, other) if one in self._parent else (other, one)), was)
+        self._added.clear()
+        gained = [peer for peer, before in was.items() if not before and peer in self._parent]
+        lost = [peer for peer, before in was.items() if before and peer not in self._parent]
+        return gained, lost
+
+    def _adjacent(self, peer: PeerId) -> Iterator[PeerId]:
+        listed = self._listed
+        for other in listed.get(peer, _NONE):
+            if other != peer and peer in listed.get(other, _NONE):
+                yield other
+
+    def _mend(self, was: dict[PeerId, bool]) -> None:
+        """Hang what lost its tree edge from another, or let it go."""
+        parent = self._parent
+        waiting = list(self._cut)
+        self._cut.clear()
+        for peer in waiting:
+            parent[peer] = _CUT
+        # Whoever may be found to hang from the root in the course of this.
+        rooted: MutableSet[PeerId] = set()
+        progress = True
+        while waiting and progress:
+            left = [peer for peer in waiting if not self._hang(peer, rooted)]
+            progress = len(left) < len(waiting)
+            waiting = left
+        for peer in waiting:
+            if parent.get(peer) == _CUT:
+                self._search(peer, rooted, was)
+
+    def _hang(self, peer: PeerId, rooted: MutableSet[PeerId]) -> bool:
+        """Hang `peer` from a neighbour that hangs from the root, if there is one."""
+        for other in self._adjacent(peer):
+            if self._is_rooted(other, rooted):
+                self._parent[peer] = other
+                return True
+        return False
+
+    def _is_rooted(self, peer: PeerId, rooted: MutableSet[PeerId]) -> bool:
+        parent = self._parent
+        path = []
+        at: PeerId | None = peer
+        while at is not None and at not in rooted:
+            path.append(at)
+            at = parent.get(at, _CUT)
+            if at == _CUT:
+                return False
+        rooted |= set(path)
+        return True
+
+    def _search(self, start: PeerId, rooted: MutableSet[PeerId], was: dict[PeerId, bool]) -> None:
+        """Look through all that `start` is connected with for somebody who hangs from the root."""
+        parent = self._parent
+        came_from: dict[PeerId, PeerId | None] = {start: None}
+        todo = [start]
+        for peer in todo:
+            for other in self._adjacent(peer):
+                if other in came_from:
+                    continue
+                if self._is_rooted(other, rooted):
+                    self._turn(peer, other, came_from, was)
+                    return
+                came_from[other] = peer
+                todo.append(other)
+        for peer in todo:
+            if peer in parent:
+                was.setdefault(peer, True)
+                del parent[peer]
+
+    def _turn(
+        self,
+        peer: PeerId,
+        above: PeerId,
+        came_from: dict[PeerId, PeerId | None],
+        was: dict[PeerId, bool],
+    ) -> None:
+        """Hang `peer` from `above`, and the way back to where the search began below it."""
+        at: PeerId | None = peer
+        while at is not None:
+            if at not in self._parent:
+                was.setdefault(at, False)
+            self._parent[at] = above
+            above, at = at, came_from[at]
+
+    def _grow(self, above: PeerId, peer: PeerId, was: dict[PeerId, bool]) -> None:
+        """Take `peer`, and all that it brings, into the tree."""
+        parent = self._parent
+        parent[peer] = above
+        todo = [peer]
+        for peer in todo:
+            was.setdefault(peer, False)
+            for other in self._adjacent(peer):
+                if other not in parent:
+                    parent[other] = peer
+                    todo.append(other)

@@ -7,6 +7,7 @@ or end another's record; whoever lies can only drop or keep its own edges.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ Stamp: TypeAlias = tuple[int, bool, int]
 """(epoch, left, seq), compared as a tuple: a goodbye ends its epoch, so nothing of that epoch follows it."""
 
 RECORD_DOMAIN = "fedd/record/1"
+FINGERPRINT_BYTES = 24
 # 24 links is the most a member holds; pinned links of runs come on top, a complete graph of 64 at the worst.
 MAX_NEIGHBOURS = 64
 MAX_LOST = 64
@@ -63,16 +65,19 @@ class Record:
     left: bool = False
     chain: bytes = b""
     sealed: bytes = b""
+    # Made once, because they are asked for with every copy that comes: what versions are compared by, the
+    # form in which the record travels, and its share of a database's hash.
+    stamp: Stamp = field(init=False, compare=False, repr=False)
+    row: Row = field(init=False, compare=False, repr=False)
+    fingerprint: int = field(init=False, compare=False, repr=False)
 
-    @property
-    def stamp(self) -> Stamp:
-        """What versions are compared by."""
-        return (self.epoch, self.left, self.seq)
-
-    @property
-    def row(self) -> Row:
-        """The form in which the record travels."""
-        return Row(self.id, self.stamp, self.sealed)
+    def __post_init__(self) -> None:
+        stamp = (self.epoch, self.left, self.seq)
+        text = f"{self.id} {self.epoch} {self.left:d} {self.seq} ".encode() + self.sealed[-64:]
+        fingerprint = int.from_bytes(hashlib.sha256(text).digest()[:FINGERPRINT_BYTES], "big")
+        object.__setattr__(self, "stamp", stamp)
+        object.__setattr__(self, "row", Row(self.id, stamp, self.sealed))
+        object.__setattr__(self, "fingerprint", fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

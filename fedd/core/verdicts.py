@@ -7,7 +7,7 @@ a revocation does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -45,6 +45,15 @@ class Verdict:
     lived: bool = False
 
 
+@dataclass(slots=True)
+class _Suspicion:
+    """When a suspect is to be called dead, and why; `counted` from when (this process may have slept)."""
+
+    counted: float
+    deadline: float
+    reason: str
+
+
 class Verdicts:
     """The verdict on each member but the observer itself."""
 
@@ -56,18 +65,31 @@ class Verdicts:
         self._confirm_closed_s = confirm_closed_s
         self._isolated_hold_s = isolated_hold_s
         self._isolated_since: float | None = None
-        self._deadlines: dict[PeerId, tuple[float, str]] = {}
+        # Closed connections prove nothing before then: this process was away for so long that its peers
+        # may have given it up.
+        self._closed_counts_at = float("-inf")
+        self._suspicions: dict[PeerId, _Suspicion] = {}
+        # When `expire` has something to do; None: to be found out.
+        self._due: float | None = None
         self.verdicts: dict[PeerId, Verdict] = {}
+        self.gone: dict[PeerId, float] = {}
+        """Who is dead or has left, and since when, the longest first."""
 
     def state_of(self, peer: PeerId) -> State | None:
         """The announced state, None for whoever is unknown."""
         verdict = self.verdicts.get(peer)
         return verdict.state if verdict is not None and verdict.announced else None
 
+    def opinion_on(self, peer: PeerId) -> State | None:
+        """The state, whether announced or not; None for whoever is unknown."""
+        verdict = self.verdicts.get(peer)
+        return verdict.state if verdict is not None else None
+
     def remember(self, peer: PeerId, now: float) -> None:
         """A member of earlier days, not yet heard of: given its time to be reachable, like everybody."""
         self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
-        self._deadlines[peer] = (now + self._confirm_s, "silent")
+        self._suspicions[peer] = _Suspicion(now, now + self._confirm_s, "silent")
+        self._due = None
 
     def restarted(self, peer: PeerId, now: float) -> list[MemberChange]:
         """The peer's record says that a new life of it has begun: the one that was known is over.
@@ -87,101 +109,138 @@ class Verdicts:
         return [self._change(peer, "left", "revoked", now)]
 
     def judge(
-        self, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float
+        self,
+        peers: Iterable[PeerId],
+        records: Mapping[PeerId, Record],
+        reachable: AbstractSet[PeerId],
+        now: float,
     ) -> list[MemberChange]:
-        """Compare everybody with who is reachable now; accuses nobody of being dead."""
+        """Look at `peers`, of whom something has changed; accuses nobody of being dead.
+
+        A member's verdict depends on its record, on whether it and those that it listed last are reachable,
+        and on what these say they have lost: whoever calls names all for whom any of that has changed.
+        """
         changes = []
-        for peer, record in records.items():
-            if peer == self._me:
+        for peer in peers:
+            record = records.get(peer)
+            if record is None or peer == self._me:
                 continue
-            state = self.verdicts[peer].state if peer in self.verdicts else None
+            verdict = self.verdicts.get(peer)
+            state = verdict.state if verdict is not None else None
             if record.left:
                 if state != "left":
                     changes.append(self._change(peer, "left", "left", now))
             elif peer in reachable:
                 if state != "alive":
                     changes.append(self._change(peer, "alive", "reachable", now))
-            elif state is None:
-                self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
-            elif state == "alive":
-                changes.append(self._change(peer, "suspect", "unreachable", now))
-            if peer in self.verdicts and self.verdicts[peer].state == "suspect":
-                self._deadlines[peer] = self._deadline_of(
-                    record, records, reachable, self.verdicts[peer].since
-                )
+            else:
+                if state is None:
+                    self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
+                elif state == "alive":
+                    changes.append(self._change(peer, "suspect", "unreachable", now))
+                if self.verdicts[peer].state == "suspect":
+                    self._suspect(record, records, reachable, now)
         return changes
 
     def forget(self, peer: PeerId) -> None:
         """The peer's record is gone, so is the verdict."""
         self.verdicts.pop(peer, None)
-        self._deadlines.pop(peer, None)
+        self._suspicions.pop(peer, None)
+        self.gone.pop(peer, None)
+        self._due = None
 
     def set_isolated(self, isolated: bool, now: float) -> None:
         """Say whether this node has no live link at all: then it is probably its own fault."""
-        if not isolated:
-            self._isolated_since = None
-        elif self._isolated_since is None:
-            self._isolated_since = now
+        if isolated != (self._isolated_since is not None):
+            self._isolated_since = now if isolated else None
+            self._due = None
 
     def holding(self, now: float) -> bool:
         """Whether a verdict is due that is held back because this node is isolated."""
-        return any(
-            deadline <= now < self._released_at(reason, deadline)
-            for deadline, reason in self._deadlines.values()
+        return self._isolated_since is not None and any(
+            suspicion.deadline <= now < self._released_at(suspicion)
+            for suspicion in self._suspicions.values()
         )
 
-    def shift(self, gap_s: float) -> None:
-        """This process slept for `gap_s`: nobody is accused for that time."""
-        for peer, verdict in self.verdicts.items():
-            if verdict.state == "suspect":
-                verdict.since += gap_s
-                deadline, reason = self._deadlines[peer]
-                self._deadlines[peer] = (deadline + gap_s, reason)
+    def woke(self, gap_s: float, now: float) -> None:
+        """This process stood still for `gap_s`: nobody is accused for that time.
+
+        After more than a moment every suspect has the whole of its time again. That a connection was closed
+        still counts, unless the gap was so long that the peer may have closed it for this node's silence.
+        """
+        if gap_s >= self._confirm_s:
+            self._closed_counts_at = now + self._confirm_s
+        for suspicion in self._suspicions.values():
+            passed_s = now - suspicion.counted
+            afresh = gap_s >= (self._confirm_s if suspicion.reason == "closed" else self._confirm_closed_s)
+            moved_s = passed_s if afresh else min(gap_s, passed_s)
+            suspicion.counted += moved_s
+            suspicion.deadline += moved_s
+            if suspicion.reason == "closed":
+                suspicion.deadline = max(suspicion.deadline, self._closed_counts_at)
         if self._isolated_since is not None:
-            self._isolated_since += gap_s
+            self._isolated_since = now
+        self._due = None
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, if ever."""
-        due = [self._released_at(reason, deadline) for deadline, reason in self._deadlines.values()]
-        due += [
-            self.verdicts[peer].since + SETTLE_S
-            for peer in self._deadlines
-            if not self.verdicts[peer].announced
-        ]
-        return min(due, default=None)
+        if self._due is None:
+            due = [self._released_at(suspicion) for suspicion in self._suspicions.values()]
+            due += [
+                self.verdicts[peer].since + SETTLE_S
+                for peer in self._suspicions
+                if not self.verdicts[peer].announced
+            ]
+            self._due = min(due, default=float("inf"))
+        return self._due if self._suspicions else None
 
     def expire(self, now: float) -> list[MemberChange]:
         """Announce the unreachable newcomers and call dead whose deadline has passed."""
+        due = self.next_deadline()
+        if due is None or now < due:
+            return []
         changes = []
-        for peer, (deadline, reason) in list(self._deadlines.items()):
+        for peer, suspicion in list(self._suspicions.items()):
             verdict = self.verdicts[peer]
             if not verdict.announced and now >= verdict.since + SETTLE_S:
                 verdict.announced = True
                 changes.append(MemberChange(peer, None, "suspect", verdict.reason))
-            if now >= self._released_at(reason, deadline):
-                changes.append(self._change(peer, "dead", reason, now))
+            if now >= self._released_at(suspicion):
+                changes.append(self._change(peer, "dead", suspicion.reason, now))
+        self._due = None
         return changes
 
-    def _released_at(self, reason: str, deadline: float) -> float:
+    def _released_at(self, suspicion: _Suspicion) -> float:
         # That a process closed its end was seen, not missed: nothing to wait for.
-        if self._isolated_since is None or reason == "closed":
-            return deadline
-        return max(deadline, self._isolated_since + self._isolated_hold_s)
+        if self._isolated_since is None or suspicion.reason == "closed":
+            return suspicion.deadline
+        return max(suspicion.deadline, self._isolated_since + self._isolated_hold_s)
 
-    def _deadline_of(
-        self, record: Record, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], since: float
-    ) -> tuple[float, str]:
+    def _suspect(
+        self, record: Record, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float
+    ) -> None:
+        """Set the deadline: a short one if all whom the member listed last are here and say it closed."""
         witnesses = record.neighbours
         closed = bool(witnesses) and all(
             witness in reachable and witness in records and records[witness].lost.get(record.id) == "closed"
             for witness in witnesses
         )
-        return (since + self._confirm_closed_s, "closed") if closed else (since + self._confirm_s, "silent")
+        known = self._suspicions.get(record.id)
+        counted = known.counted if known is not None else self.verdicts[record.id].since
+        if closed:
+            deadline = max(counted + self._confirm_closed_s, self._closed_counts_at)
+        else:
+            deadline = counted + self._confirm_s
+        self._suspicions[record.id] = _Suspicion(counted, deadline, "closed" if closed else "silent")
+        self._due = None
 
     def _change(self, peer: PeerId, new: State, reason: str, now: float) -> MemberChange:
         old = self.verdicts.get(peer)
         lived = new == "alive" or (old is not None and old.lived)
         self.verdicts[peer] = Verdict(new, now, reason, lived=lived)
-        if new != "suspect":
-            self._deadlines.pop(peer, None)
+        if new != "suspect" and self._suspicions.pop(peer, None) is not None:
+            self._due = None
+        self.gone.pop(peer, None)
+        if new in ("dead", "left"):
+            self.gone[peer] = now
         return MemberChange(peer, old.state if old is not None and old.announced else None, new, reason)

@@ -1,0 +1,448 @@
+"""Ordered exactly-once broadcast of small messages over the links of the federation.
+
+A decision machine: every method takes the time (seconds, monotonic), changes the state and returns the
+actions to perform, in order. `next_deadline` says when `handle_timeout` is due.
+
+Small broadcasts are flooded, larger ones announced and fetched. Each origin numbers and signs its own, so a
+copy needs no trust in whom it came from, and is delivered in the order of its numbers. What is missing is
+asked of neighbours whose marks say that they have it; what nobody has any more is told as a gap. In the
+manner of Bimodal Multicast (Birman et al. 1999: best-effort spreading, then repair between neighbours by
+digests) and of Plumtree (Leitao, Pereira, Rodrigues 2007: payloads eagerly, announcements lazily).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
+from fedd.api.types import PeerId
+from fedd.core.broadcast_acks import OWN_MOST, Acknowledgements
+from fedd.core.broadcast_answers import answer_pull, answer_want
+from fedd.core.broadcast_bodies import Bodies
+from fedd.core.broadcast_keys import BroadcastKeys
+from fedd.core.broadcast_marks import MarkTeller
+from fedd.core.broadcast_messages import (
+    MAX_CHANNEL_CHARS,
+    MAX_FLOODED_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Acks,
+    Bcast,
+    BroadcastMessage,
+    Chunk,
+    Gone,
+    Header,
+    Ihave,
+    Iwant,
+    Marks,
+    Post,
+    Pull,
+    decode_items,
+    encode_items,
+    split_posts,
+)
+from fedd.core.broadcast_origin import WINDOW, Held, Origin
+from fedd.core.broadcast_search import Search
+from fedd.core.broadcast_table import OriginTable
+from fedd.core.broadcast_types import BroadcastAction, BroadcastId, Deliver, Distrust, Gap
+from fedd.core.membership_types import Send
+from fedd.core.overlay import Dice
+from fedd.core.records import MAX_COUNTER
+
+# Honest members pass on only what they have verified; a liar costs so many signature checks a link.
+MAX_BAD: Final = 32
+# An honest origin stays at half of its allowance: who sends so much beyond it is a storm.
+MAX_EXCESS: Final = 4096
+# How often memory is tidied and a neighbour told some marks unasked.
+DIGEST_S: Final = 10.0
+# Of those asked to acknowledge again, as many as a small broadcast holds: 40 bytes each.
+MAX_ASKED: Final = 20
+
+
+@dataclass(slots=True)
+class _Link:
+    peer: PeerId
+    bad: int = 0
+    excess: int = 0
+
+
+class Broadcasts:
+    """The broadcasts of one federation as one node sees them; see the module for the rules.
+
+    `certified(peer)` tells whether that peer is a member: what others publish is dropped, and comes with the
+    next marks once they are. `rtt_of(peer)` is a link's round trip in seconds, None when unknown.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        epoch: int,
+        *,
+        keys: BroadcastKeys,
+        certified: Callable[[PeerId], bool],
+        rtt_of: Callable[[PeerId], float | None],
+        rng: Dice,
+        now: float,
+    ) -> None:
+        self.me = me
+        self._keys = keys
+        self._rng = rng
+        self._table = OriginTable(me, epoch, certified, now)
+        self._links: dict[PeerId, _Link] = {}
+        self._search = Search(self._table.by_name, rtt_of)
+        self._bodies = Bodies(rtt_of)
+        self._acks = Acknowledgements(me, keys.sign_ack, keys.verify_ack)
+        self._marks = MarkTeller(self._table, now)
+        self._sends: list[Send] = []
+        self._actions: list[BroadcastAction] = []
+        self._digest_due = now + DIGEST_S
+
+    # -- what is known
+
+    @property
+    def held_bytes(self) -> int:
+        """What broadcasts take in memory."""
+        return self._table.retained_bytes + self._table.pending_bytes
+
+    @property
+    def refused(self) -> int:
+        """How many broadcasts were beyond the allowance of their origin, or found no room."""
+        return self._table.refused
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this node's own broadcasts."""
+        return self._table.own.epoch
+
+    def mark_of(self, peer: PeerId) -> tuple[int, int] | None:
+        """(epoch, seq) of the last broadcast of `peer` that was delivered or given up."""
+        origin = self._table.get(peer)
+        return origin.mark if origin is not None else None
+
+    def wait_s(self, size: int, now: float) -> float:
+        """How long until this node may publish `size` bytes; 0.0: now."""
+        return self._table.own.allowance.wait_s(size, now)
+
+    # -- what happens
+
+    def begin_epoch(self, epoch: int, now: float) -> None:
+        """This node's records have a new epoch, so its broadcasts have."""
+        self._table.begin_epoch(epoch, now)
+
+    def publish(
+        self, channel: str, payload: bytes, now: float, *, wants_acks: bool = False
+    ) -> tuple[BroadcastId, list[BroadcastAction]]:
+        """Broadcast `payload` to all members, this node among them.
+
+        Raises:
+            InvalidParameter: it is larger than 64 KiB, or the channel's name is not 1 to 32 characters.
+            Unhealthy: this node has used up its allowance, or asks for acknowledgements too often.
+        """
+        if not 0 < len(channel) <= MAX_CHANNEL_CHARS:
+            raise InvalidParameter(
+                f"a channel's name has 1 to {MAX_CHANNEL_CHARS} characters, not {len(channel)}",
+                field="channel",
+            )
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise InvalidParameter(
+                f"a broadcast has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}", field="payload"
+            )
+        wait_s = self.wait_s(len(payload), now)
+        if wait_s:
+            raise Unhealthy(
+                "this node broadcasts more than it may", hint=f"there is room again in {wait_s:.2f} s"
+            )
+        if wants_acks and not self._acks.room(self.me, OWN_MOST, now):
+            raise Unhealthy(
+                f"{OWN_MOST} broadcasts have asked for acknowledgements within 2 s", hint="wait a second"
+            )
+        name = self._publish(channel, payload, wants_acks, now)
+        return name, self._finish(now)
+
+    def ask_again(self, seq: int, missing: Iterable[PeerId], now: float) -> list[BroadcastAction]:
+        """Ask for acknowledgements of an earlier broadcast that did not come: their way was cut.
+
+        Names as many of `missing` as fit, the others when these have answered; not when the allowance is
+        used up.
+        """
+        asked = encode_items(seq, list(missing)[:MAX_ASKED])
+        if self.wait_s(len(asked), now) == 0.0:
+            self._publish("", asked, False, now)
+        return self._finish(now)
+
+    def link_up(self, peer: PeerId, now: float) -> list[BroadcastAction]:
+        """A link with `peer` stands, or another stream has taken its place."""
+        self._links[peer] = _Link(peer)
+        self._search.link_up(peer)
+        self._sends += self._marks.greet(peer, now)
+        return self._finish(now)
+
+    def link_down(self, peer: PeerId, now: float) -> list[BroadcastAction]:
+        """The link with `peer` is gone."""
+        self._drop_link(peer, now)
+        return self._finish(now)
+
+    def congested(self, peer: PeerId, now: float) -> None:
+        """A message for `peer` was thrown away, too many wait: tell it the marks later, so that it asks."""
+        if peer in self._links:
+            self._marks.behind(peer, now)
+
+    def receive(self, peer: PeerId, message: BroadcastMessage, now: float) -> list[BroadcastAction]:
+        """`peer`, with which a link stands, said `message`."""
+        link = self._links.get(peer)
+        if link is None:
+            return []
+        match message:
+            case Bcast(posts):
+                self._spread([post for post in posts if self._take(link, post, now)], True, peer)
+            case Ihave(posts):
+                for post in posts:
+                    self._announced(link, post, now)
+            case Iwant(name):
+                asked = self._table.get(name)
+                if asked is not None:
+                    self._sends += [Send(peer, answer) for answer in answer_want(asked, message)]
+            case Gone():
+                self._gone(link, message, now)
+            case Pull(name):
+                self._sends.append(Send(peer, answer_pull(self._table.get(name), message)))
+            case Chunk():
+                self._piece(peer, message, now)
+            case Marks():
+                self._told_marks(peer, message, now)
+            case Acks():
+                try:
+                    self._actions += self._acks.receive(message, self._table.certified, now)
+                except FeddError as error:
+                    self._blame(link, error.detail, now)
+        return self._finish(now)
+
+    # -- time
+
+    def next_deadline(self) -> float:
+        """When `handle_timeout` has something to do."""
+        others = (
+            self._marks.due,
+            self._search.next_deadline(),
+            self._bodies.next_deadline(),
+            self._acks.next_deadline(),
+        )
+        return min([self._digest_due, *(at for at in others if at is not None)])
+
+    def handle_timeout(self, now: float) -> list[BroadcastAction]:
+        """Do whatever is due."""
+        self._sends += self._acks.handle_timeout(now)
+        self._bodies.handle_timeout(now)
+        sends, lost = self._search.step(now)
+        self._sends += sends
+        for origin, last in lost:
+            self._hand_over(origin, origin.skip(last), now)
+            self._search.look(origin, now)
+        self._sends += self._marks.tell(self._links, now)
+        if now >= self._digest_due:
+            self._digest_due = now + DIGEST_S * self._rng.uniform(0.75, 1.25)
+            for name in self._table.tidy(now):
+                self._search.forget(name)
+                self._bodies.forget_until(name, (MAX_COUNTER, MAX_COUNTER), now)
+            self._sends += self._marks.digest(self._links, self._rng)
+        return self._finish(now)
+
+    # -- publishing
+
+    def _publish(self, channel: str, payload: bytes, wants_acks: bool, now: float) -> BroadcastId:
+        own = self._table.own
+        digest = hashlib.sha256(payload).digest()
+        header = Header(own.epoch, own.next, channel, wants_acks, len(payload), digest)
+        small = header.size <= MAX_FLOODED_BYTES
+        post = Post(self.me, own.epoch, own.next, self._keys.sign(header), payload if small else b"")
+        own.allowance.charge(header.size)
+        own.prove(post)
+        own.hold(Held(post, header, None, payload, now))
+        self._spread([post], small, None)
+        self._hand_over(own, own.advance(), now)
+        return BroadcastId(self.me, header.epoch, header.seq)
+
+    def _spread(self, posts: list[Post], whole: bool, source: PeerId | None) -> None:
+        """Pass on to all but whom it came from; only what is held here comes so far, so never twice."""
+        for peer in self._links:
+            if peer != source:
+                groups = split_posts([post for post in posts if post.origin != peer])
+                self._sends += [Send(peer, Bcast(group) if whole else Ihave(group)) for group in groups]
+
+    # -- taking what comes
+
+    def _open(self, link: _Link, post: Post, now: float) -> tuple[Origin, Header] | None:
+        """Origin and header of what is news and signed, None for all else. The signature is checked last."""
+        if link.peer not in self._links:
+            return None
+        origin = self._table.other(post.origin, now)
+        if origin is None or not origin.is_news(post.epoch, post.seq):
+            return None
+        if origin.allowance.wait_s(len(post.body), now):
+            self._table.refused += 1
+            self._search.claim(link.peer, origin, post.epoch, post.seq, now)
+            link.excess += link.peer == post.origin
+            if link.excess > MAX_EXCESS:
+                self._distrust(link, "it broadcasts far more than it may", now)
+            return None
+        try:
+            header = self._keys.open(post)
+        except FeddError as error:
+            self._blame(link, error.detail, now)
+            return None
+        self._hand_over(origin, origin.begin(header), now)
+        origin.prove(post)
+        return origin, header
+
+    def _take(self, link: _Link, post: Post, now: float) -> bool:
+        """A small broadcast has come; whether it is to be passed on."""
+        opened = self._open(link, post, now)
+        if opened is None:
+            return False
+        origin, header = opened
+        if (
+            header.size > MAX_FLOODED_BYTES
+            or len(post.body) != header.size
+            or hashlib.sha256(post.body).digest() != header.digest
+        ):
+            self._search.look(origin, now)
+            self._blame(link, f"a broadcast of {post.origin} is not what was signed", now)
+            return False
+        return self._keep(origin, Held(post, header, link.peer, post.body, now), link.peer, now)
+
+    def _announced(self, link: _Link, post: Post, now: float) -> None:
+        """A neighbour has a large broadcast."""
+        name = BroadcastId(post.origin, post.epoch, post.seq)
+        self._bodies.announced(name, link.peer)
+        opened = self._open(link, post, now)
+        if opened is None:
+            return
+        origin, header = opened
+        if header.size <= MAX_FLOODED_BYTES:
+            self._search.look(origin, now)
+            self._blame(link, f"a small broadcast of {post.origin} was announced", now)
+        elif self._keep(origin, Held(post, header, link.peer, None, now), link.peer, now):
+            self._bodies.want(name, header, link.peer, now)
+
+    def _keep(self, origin: Origin, held: Held, source: PeerId, now: float) -> bool:
+        """Hold what is verified, and deliver what can be; False when it is late or there is no room."""
+        epoch, seq = held.header.epoch, held.header.seq
+        origin.allowance.charge(held.header.size)
+        if not origin.is_news(epoch, seq):
+            return False
+        if seq >= origin.next + WINDOW:
+            self._hand_over(origin, origin.skip(seq - WINDOW), now)
+        if seq > origin.next:
+            self._search.claim(source, origin, epoch, seq, now)
+            if not self._table.has_room(origin, held.cost):
+                return False
+        origin.hold(held)
+        self._came_further(origin, now)
+        return True
+
+    def _piece(self, peer: PeerId, chunk: Chunk, now: float) -> None:
+        """A piece of a large payload; with the last one the broadcast is whole."""
+        payload = self._bodies.take(peer, chunk, now)
+        if payload is None:
+            return
+        self._bodies.forget(BroadcastId(chunk.origin, chunk.epoch, chunk.seq), now)
+        origin = self._table.get(chunk.origin)
+        held = origin.pending.get(chunk.seq) if origin is not None else None
+        if origin is None or held is None or held.header.epoch != chunk.epoch:
+            return
+        if chunk.seq > origin.next and not self._table.has_room(origin, len(payload)):
+            origin.drop(chunk.seq)
+        else:
+            origin.hold(replace(held, payload=payload, source=peer))
+            self._spread([held.post], False, peer)
+        self._came_further(origin, now)
+
+    def _came_further(self, origin: Origin, now: float) -> None:
+        self._hand_over(origin, origin.advance(), now)
+        self._search.look(origin, now)
+
+    def _hand_over(self, origin: Origin, items: Iterable[Held | Gap], now: float) -> None:
+        """Deliver in order, tell the gaps, and keep what others may have missed."""
+        for item in items:
+            self._marks.changed(origin.name, now)
+            if isinstance(item, Gap):
+                self._actions.append(item)
+                self._bodies.forget_until(origin.name, (item.epoch, item.last), now)
+                continue
+            header, payload = item.header, item.payload or b""
+            name = BroadcastId(origin.name, header.epoch, header.seq)
+            if header.channel:
+                self._actions.append(Deliver(*name, header.channel, payload))
+            else:
+                self._asked_again(name, payload, item.source, now)
+            if header.wants_acks:
+                self._acks.delivered(name, item.source, now)
+            if header.epoch == origin.epoch:
+                origin.retain(replace(item, at=now))
+        self._table.trim()
+
+    def _asked_again(self, name: BroadcastId, payload: bytes, source: PeerId | None, now: float) -> None:
+        try:
+            seq, wanted = decode_items(payload)
+        except FeddError:  # signed by its origin: nonsense of its own, passed on by others in good faith
+            return
+        earlier = BroadcastId(name.origin, name.epoch, seq)
+        self._acks.asked_again(earlier, source, not wanted or self.me in wanted, now)
+
+    def _gone(self, link: _Link, gone: Gone, now: float) -> None:
+        """A neighbour has these no longer; its head proves that they were."""
+        head = gone.head
+        origin = self._table.get(head.origin)
+        if origin is None:
+            return
+        if (head.epoch, head.seq) > (origin.epoch, origin.top) and self._open(link, head, now):
+            origin.allowance.charge(0)
+            self._search.look(origin, now)
+        if head.epoch == origin.epoch:
+            self._search.gone(link.peer, origin, gone.ranges, now)
+
+    def _told_marks(self, peer: PeerId, marks: Marks, now: float) -> None:
+        elder = self._marks.is_elder(peer, marks, now)
+        for name, epoch, seq in marks.entries:
+            origin = self._table.other(name, now)
+            if origin is None:
+                continue
+            if elder:
+                origin.adopt(epoch, seq)
+                self._came_further(origin, now)
+            self._search.claim(peer, origin, epoch, seq, now)
+
+    # -- the parts
+
+    def _blame(self, link: _Link, reason: str, now: float) -> None:
+        link.bad += 1
+        if link.bad > MAX_BAD:
+            self._distrust(link, reason, now)
+
+    def _distrust(self, link: _Link, reason: str, now: float) -> None:
+        if link.peer in self._links:
+            self._actions.append(Distrust(link.peer, reason))
+            self._drop_link(link.peer, now)
+
+    def _drop_link(self, peer: PeerId, now: float) -> None:
+        if self._links.pop(peer, None) is not None:
+            self._search.link_down(peer)
+            self._bodies.link_down(peer, now)
+
+    def _finish(self, now: float) -> list[BroadcastAction]:
+        """Sends first: what is told here may take its time."""
+        bodies = self._bodies
+        while bodies.lost or bodies.liars:
+            for peer in bodies.take_liars():
+                if peer in self._links:
+                    self._blame(self._links[peer], "a payload is not what was signed", now)
+            for name in bodies.take_lost():
+                origin = self._table.get(name.origin)
+                if origin is not None and origin.epoch == name.epoch:
+                    origin.drop(name.seq)
+                    self._search.look(origin, now)
+        actions = [*self._sends, *bodies.take_sends(), *self._actions]
+        self._sends, self._actions = [], []
+        return actions

@@ -1,0 +1,119 @@
+"""Acknowledgements of broadcasts: each signed by who delivered, passed on towards the origin.
+
+Everybody sends to the neighbour from which it had the broadcast first, what came within 20 ms together. That
+tree is as wide as the flood was quick, and no node has to hear from all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from fedd.api.types import PeerId
+from fedd.core.broadcast_messages import Acks
+from fedd.core.broadcast_types import Acked, BroadcastId
+from fedd.core.membership_types import Send
+
+BATCH_S: Final = 0.02
+# Broadcasts that somebody waits for, each with its set of members; beyond it the oldest are forgotten.
+MAX_TRACKED: Final = 64
+# All members answer, so one origin may ask for it so often within WITHIN_S; receivers allow the double.
+OWN_MOST: Final = 8
+WITHIN_S: Final = 2.0
+# Of 256 bytes at most, in a frame of 16 KiB.
+ACKS_A_FRAME: Final = 50
+
+
+@dataclass(slots=True)
+class _Tracked:
+    parent: PeerId | None
+    at: float
+    passed: set[PeerId] = field(default_factory=set)
+    waiting: list[tuple[PeerId, bytes]] = field(default_factory=list)
+
+
+class Acknowledgements:
+    """Those of all broadcasts of late that want any.
+
+    `sign(id)` makes this node's own; `verify(id, peer, sealed)` raises FeddError for a forged one.
+    """
+
+    def __init__(
+        self,
+        me: PeerId,
+        sign: Callable[[BroadcastId], bytes],
+        verify: Callable[[BroadcastId, PeerId, bytes], object],
+    ) -> None:
+        self._me = me
+        self._sign = sign
+        self._verify = verify
+        self._tracked: dict[BroadcastId, _Tracked] = {}
+        self._due: float | None = None
+
+    def room(self, origin: PeerId, most: int, now: float) -> bool:
+        """Whether fewer than `most` broadcasts of `origin` are tracked that are younger than WITHIN_S."""
+        young = [
+            name
+            for name, tracked in self._tracked.items()
+            if name.origin == origin and tracked.at + WITHIN_S > now
+        ]
+        return len(young) < most
+
+    def delivered(self, name: BroadcastId, source: PeerId | None, now: float) -> None:
+        """This node has delivered a broadcast that came from `source` (None: its own)."""
+        self._tracked.pop(name, None)
+        if not self.room(name.origin, 2 * OWN_MOST, now):
+            return
+        self._tracked[name] = _Tracked(source, now)
+        if len(self._tracked) > MAX_TRACKED:
+            del self._tracked[next(iter(self._tracked))]
+        if source is not None:
+            self._tracked[name].waiting.append((self._me, self._sign(name)))
+            self._due = now + BATCH_S if self._due is None else self._due
+
+    def asked_again(self, name: BroadcastId, source: PeerId | None, mine: bool, now: float) -> None:
+        """The origin asks again, through `source`; `mine`: also for this node's."""
+        if name in self._tracked and source is not None:
+            self.delivered(name, source, now)
+            if not mine and name in self._tracked:
+                self._tracked[name].waiting.clear()
+
+    def receive(self, message: Acks, certified: Callable[[PeerId], bool], now: float) -> list[Acked]:
+        """Somebody passes acknowledgements on; those of this node's own broadcasts.
+
+        Raises:
+            FeddError: one of them is forged; what came before it was taken.
+        """
+        name = BroadcastId(message.origin, message.epoch, message.seq)
+        tracked = self._tracked.get(name)
+        arrived: list[Acked] = []
+        if tracked is None:
+            return arrived
+        for peer, sealed in message.acks:
+            if peer in tracked.passed or peer == self._me or not certified(peer):
+                continue
+            self._verify(name, peer, sealed)
+            tracked.passed.add(peer)
+            if tracked.parent is None:
+                arrived.append(Acked(name.epoch, name.seq, peer))
+            else:
+                tracked.waiting.append((peer, sealed))
+                self._due = now + BATCH_S if self._due is None else self._due
+        return arrived
+
+    def next_deadline(self) -> float | None:
+        """When a batch is to leave."""
+        return self._due
+
+    def handle_timeout(self, now: float) -> list[Send]:
+        """The batches that are due."""
+        if self._due is None or now < self._due:
+            return []
+        self._due = None
+        sends = []
+        for name, tracked in self._tracked.items():
+            while tracked.waiting and tracked.parent is not None:
+                part, tracked.waiting = tracked.waiting[:ACKS_A_FRAME], tracked.waiting[ACKS_A_FRAME:]
+                sends.append(Send(tracked.parent, Acks(*name, tuple(part))))
+        return sends
