@@ -27,9 +27,10 @@ def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
     full = Database("m")
     for index in range(MAX_RECORDS):
         full.merge(Record(f"p{index}", 1, 1), 0.0)
-    assert not full.admits("newcomer", 0.0)
-    assert full.admits("p0", 0.0)
-    assert full.refused == 1
+    assert not full.has_room_for("newcomer")
+    assert full.has_room_for("p0")
+    full.forget(["p1"])
+    assert full.has_room_for("newcomer")
 
 
 def test_only_what_was_verified_is_charged_to_its_owner() -> None:
@@ -37,7 +38,7 @@ def test_only_what_was_verified_is_charged_to_its_owner() -> None:
     for index in range(1000):
         assert one.admits(f"p{index}", 0.0)
         assert one.admits("victim", 0.0)
-    assert not one._allowance
+    assert not one._used_up
     for _ in range(60):
         one.charge("victim", 0.0)
     assert not one.admits("victim", 0.0)
@@ -59,7 +60,7 @@ def test_only_the_latest_losses_are_told() -> None:
     links = HeardLinks(3.0, 20.0)
     for index in range(MAX_LOST + 5):
         links.add(f"p{index}", False, 0.0)
-        links.remove(f"p{index}", "closed")
+        links.remove(f"p{index}", "closed", 0.0)
     assert len(links.lost) == MAX_LOST
     assert "p0" not in links.lost
     assert f"p{MAX_LOST + 4}" in links.lost

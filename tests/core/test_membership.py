@@ -535,15 +535,15 @@ def test_databases_are_compared_by_hash_then_versions_then_rows() -> None:
     one.link_up("a", False, 0.0)
     old, new = known(Record("x", 1, 1)), known(Record("y", 2, 2))
     one.receive("a", Rows((old.row, new.row)), 0.1)
-    assert one.receive("a", Digest(one.digest), 0.2) == []
-    (versions,) = (a.message for a in one.receive("a", Digest(bytes(24)), 0.2) if isinstance(a, Send))
+    assert one.receive("a", Digest(one.digest), 0.8) == []
+    (versions,) = (a.message for a in one.receive("a", Digest(bytes(24)), 0.8) if isinstance(a, Send))
     assert isinstance(versions, Versions)
     assert dict(versions.stamps)["x"] == (1, False, 1)
     theirs = Versions("", "", (("x", (1, False, 5)), ("y", (1, False, 1)), ("m", one.records["m"].stamp)))
-    sent = [a.message for a in one.receive("a", theirs, 0.3) if isinstance(a, Send)]
+    sent = [a.message for a in one.receive("a", theirs, 0.9) if isinstance(a, Send)]
     assert Want(("x",)) in sent
     assert Rows((new.row,)) in sent
-    answer = [a.message for a in one.receive("a", Want(("y", "unknown")), 0.4) if isinstance(a, Send)]
+    answer = [a.message for a in one.receive("a", Want(("y", "unknown")), 1.0) if isinstance(a, Send)]
     assert answer == [Rows((new.row,))]
 
 

@@ -1,0 +1,476 @@
+"""Thousands of membership cores on one heap of events: joins, deaths, partitions, pauses and healing.
+
+    PYTHONPATH=. python tests/core/simulator.py --nodes 1000 --not-dialable 0.7
+
+prints one JSON line with what happened. The network and the signatures are played: a message travels 5 to 60 ms
+and arrives in order, a record is looked up where a real node would check its signature. Everything else is
+the code that runs in the daemon. The same arguments give the same history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import heapq
+import itertools
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from fedd.api.errors import ProtocolError
+from fedd.core.membership import Membership
+from fedd.core.membership_types import Changed, Close, Dial, PresenceTiming, Send
+from fedd.core.presence_messages import Digest, Message, Ping, Pong, Refuse, Rows, Versions, Want
+from fedd.core.records import Record, Row
+
+# Bytes below IP of a message: 12 of yamux, 18 of Noise, 52 of TCP and IPv4, and half of a bare acknowledgement.
+CARRIAGE_BYTES = 12 + 18 + 52 + 26
+# A signed record with a name, one address, eight neighbours and a chain of one certificate, as it is encoded.
+RECORD_BYTES = 900
+VERSION_BYTES, ID_BYTES = 54, 40
+DIAL_TIMEOUT_S = 5.0
+HOPS_TO_DIAL = 3
+
+
+class Wire:
+    """A link between two nodes; either end may have given it up while the other does not know."""
+
+    __slots__ = ("ends", "free_at", "held", "latency_s")
+
+    def __init__(self, one: Node, other: Node, latency_s: float) -> None:
+        self.ends = (one, other)
+        self.latency_s = latency_s
+        # When the last that was sent by each end arrives: nothing overtakes it.
+        self.free_at = [0.0, 0.0]
+        self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+
+class Node:
+    """One core with its links: deaf and mute while paused, gone when killed."""
+
+    def __init__(self, sim: Simulation, peer: str, *, dialable: bool) -> None:
+        self.sim = sim
+        self.peer = peer
+        self.dialable = dialable
+        self.side = 0
+        self.epoch = 0
+        self.alive = False
+        self.paused_until = 0.0
+        self.wires: dict[str, Wire] = {}
+        self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.timer_at = float("inf")
+        self.sees = 0
+        self.sent_messages = self.sent_bytes = 0
+        self.core: Membership
+
+    def start(self) -> None:
+        sim = self.sim
+        self.epoch += 1
+        self.alive = True
+        self.wires, self.backlog, self.sees = {}, [], 0
+        self.core = Membership(
+            Record(self.peer, self.epoch, 0, addresses=(f"/at/{self.peer}",) if self.dialable else ()),
+            seal=sim.seal,
+            open_row=sim.open_row,
+            rng=random.Random(f"{sim.seed} {self.peer} {self.epoch}"),
+            now=sim.now,
+            timing=sim.timing,
+        )
+        self.timer_at = float("inf")
+        self.perform([])
+
+    def perform(self, actions: Iterable[Any]) -> None:
+        """Do what the core asks for, and call it again when it wants to be called."""
+        sim = self.sim
+        for action in actions:
+            kind = type(action)
+            if kind is Send:
+                self.send(action.peer, action.message)
+            elif kind is Changed:
+                change = action.change
+                self.sees += (change.new == "alive") - (change.old == "alive")
+                if change.new == "dead":
+                    sim.told_dead(self, change.peer_id)
+            elif kind is Dial:
+                sim.at(0.0, sim.dial, self, action.peer)
+            elif kind is Close:
+                self.close(action.peer, None)
+        due = self.core.next_deadline()
+        if due < self.timer_at:
+            self.timer_at = due
+            sim.schedule(due, self.tick, due)
+
+    def tick(self, at: float) -> None:
+        if at != self.timer_at or not self.alive:
+            return
+        sim = self.sim
+        if sim.now < self.paused_until:
+            sim.schedule(self.paused_until, self.tick, at)
+            return
+        self.timer_at = float("inf")
+        # What was heard since then may have moved it.
+        due = self.core.next_deadline()
+        if due <= sim.now:
+            self.perform(self.core.handle_timeout(sim.now))
+        else:
+            self.perform(())
+
+    def send(self, peer: str, message: Message) -> None:
+        wire = self.wires.get(peer)
+        if wire is not None:
+            self.sent_messages += 1
+            self.sent_bytes += size_of(message)
+            self.sim.carry(wire, self, Node.take, message)
+
+    def take(self, wire: Wire, sender: Node, message: Message) -> None:
+        if self.wires.get(sender.peer) is wire:
+            self.perform(self.core.receive(sender.peer, message, self.sim.now))
+
+    def close(self, peer: str, reason: str | None) -> None:
+        wire = self.wires.pop(peer, None)
+        if wire is not None:
+            self.sim.carry(wire, self, Node.lose, reason)
+
+    def lose(self, wire: Wire, sender: Node, reason: Any) -> None:
+        if self.wires.get(sender.peer) is wire:
+            del self.wires[sender.peer]
+            self.perform(self.core.link_down(sender.peer, reason, self.sim.now))
+
+    def link(self, wire: Wire, other: Node) -> None:
+        if self.alive and self.wires.setdefault(other.peer, wire) is wire:
+            needed = other.core.is_pinned(self.peer)
+            self.perform(self.core.link_up(other.peer, needed, self.sim.now))
+
+
+class Simulation:
+    """The network, the clock, and what is seen."""
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        latency_s: tuple[float, float] = (0.005, 0.06),
+        timing: PresenceTiming | None = None,
+    ) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.rng = random.Random(seed)
+        self.latency_s = latency_s
+        self.timing = timing or PresenceTiming.lan()
+        self.nodes: dict[str, Node] = {}
+        self.events = 0
+        self.watched: set[str] = set()
+        self.detected: list[float] = []
+        self.false_deaths = 0
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = itertools.count()
+        self._records: dict[bytes, Record] = {}
+        self._parted = False
+        self._wires: list[Wire] = []
+
+    # -- signatures, played
+
+    def seal(self, record: Record) -> Record:
+        sealed = replace(record, sealed=f"{record.id} {record.epoch} {next(self._order)}".encode())
+        self._records[sealed.sealed] = sealed
+        return sealed
+
+    def open_row(self, row: Row) -> Record:
+        record = self._records.get(row.sealed)
+        if record is None or record.stamp != row.stamp:
+            raise ProtocolError(f"{row.id} never said that")
+        return record
+
+    # -- time
+
+    def schedule(self, when: float, call: Callable[..., None], *args: Any) -> None:
+        heapq.heappush(self._heap, (when if when > self.now else self.now, next(self._order), call, args))
+
+    def at(self, after_s: float, call: Callable[..., None], *args: Any) -> None:
+        self.schedule(self.now + after_s, call, *args)
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= until:
+            self.now, _, call, args = pop(heap)
+            self.events += 1
+            call(*args)
+        self.now = until
+
+    def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.1) -> float:
+        """The seconds that it took; TimeoutError when it took longer than `within_s`."""
+        start = self.now
+        while not condition():
+            if self.now - start >= within_s:
+                raise TimeoutError(f"{condition} did not hold within {within_s} s")
+            self.run(step_s)
+        return self.now - start
+
+    # -- the network
+
+    def carry(self, wire: Wire, sender: Node, call: Callable[..., None], what: Any) -> None:
+        """To the other end, in order; what a cut holds up goes on when it is mended, as TCP does it."""
+        one, other = wire.ends
+        receiver = other if sender is one else one
+        if self._parted and sender.side != receiver.side:
+            wire.held.append((call, (receiver, wire, sender, what)))
+            return
+        way = 0 if sender is one else 1
+        at = self.now + wire.latency_s
+        if at < wire.free_at[way]:
+            at = wire.free_at[way]
+        wire.free_at[way] = at
+        heapq.heappush(self._heap, (at, next(self._order), self.arrive, (receiver, call, wire, sender, what)))
+
+    def arrive(self, receiver: Node, call: Callable[..., None], *args: Any) -> None:
+        if not receiver.alive:
+            return
+        if self.now < receiver.paused_until:
+            receiver.backlog.append((call, args))
+        else:
+            call(receiver, *args)
+
+    def dial(self, node: Node, peer: str) -> None:
+        """Connection and handshake take three hops to the far end; its first word takes another."""
+        other = self.nodes.get(peer)
+        latency_s = self.rng.uniform(*self.latency_s)
+        if other is None:
+            self.at(DIAL_TIMEOUT_S, self.dialled, node, peer)
+        else:
+            self.at(HOPS_TO_DIAL * latency_s, self.knock, node, other, latency_s, self.now)
+
+    def knock(self, node: Node, other: Node, latency_s: float, began: float) -> None:
+        if not node.alive:
+            return
+        cut = self._parted and node.side != other.side
+        if not other.alive or not other.dialable or cut or self.now < other.paused_until:
+            self.schedule(began + DIAL_TIMEOUT_S, self.dialled, node, other.peer)
+        elif node.peer in other.wires or other.peer in node.wires:
+            self.schedule(self.now + latency_s, self.dialled, node, other.peer)
+        else:
+            wire = Wire(node, other, latency_s)
+            self._wires.append(wire)
+            self.at(latency_s, self.arrive, node, Node.link, wire, other)
+            other.link(wire, node)
+
+    def dialled(self, node: Node, peer: str) -> None:
+        """A dial is over; what it was for may stand all the same."""
+        if node.alive and peer not in node.wires:
+            node.perform(node.core.dial_failed(peer, self.now))
+
+    # -- what befalls nodes
+
+    def add(self, peer: str, boots: Iterable[str], *, dialable: bool = True) -> None:
+        node = self.nodes[peer] = Node(self, peer, dialable=dialable)
+        node.start()
+        for boot in boots:
+            if boot != peer:
+                node.perform(node.core.hint(boot, (f"/at/{boot}",), self.now))
+
+    def kill(self, peer: str, *, fin: bool) -> None:
+        """End a process: its links close, or with `fin` False it is as if its cable were pulled."""
+        node = self.nodes[peer]
+        node.alive = False
+        if fin:
+            for other in list(node.wires):
+                node.close(other, "closed")
+
+    def pause(self, peer: str, seconds: float) -> None:
+        """As SIGSTOP: time passes, nothing is handled, what arrives waits."""
+        node = self.nodes[peer]
+        node.paused_until = self.now + seconds
+        self.schedule(node.paused_until, self.wake, node)
+
+    def wake(self, node: Node) -> None:
+        backlog, node.backlog = node.backlog, []
+        for call, args in backlog:
+            self.arrive(node, call, *args)
+
+    def part(self, side_of: Callable[[str], int]) -> None:
+        """Cut the network in two: nothing passes between different sides."""
+        self._parted = True
+        for peer, node in self.nodes.items():
+            node.side = side_of(peer)
+
+    def mend(self) -> None:
+        self._parted = False
+        for wire in self._wires:
+            held, wire.held = wire.held, []
+            for call, args in held:
+                self.at(wire.latency_s, self.arrive, args[0], call, *args[1:])
+
+    # -- what is seen
+
+    def told_dead(self, observer: Node, peer: str) -> None:
+        if peer in self.watched:
+            self.detected.append(self.now)
+        node = self.nodes[peer]
+        if node.alive and node.side == observer.side and self.now >= node.paused_until:
+            self.false_deaths += 1
+
+    def living(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def full_view(self) -> bool:
+        """Whether every living node sees all others alive, and nobody else."""
+        living = self.living()
+        return all(node.sees == len(living) - 1 for node in living)
+
+    def degrees(self) -> list[int]:
+        return sorted(len(node.core.links) for node in self.living())
+
+    def watch(self, *peers: str) -> float:
+        """Begin to note who is called dead when; the present time."""
+        self.watched, self.detected = set(peers), []
+        return self.now
+
+
+def size_of(message: Message) -> int:
+    """About how many bytes a message costs on an IPv4 network."""
+    match message:
+        case Ping() | Pong():
+            return CARRIAGE_BYTES + 12
+        case Rows(rows) | Refuse(rows):
+            return CARRIAGE_BYTES + 10 + RECORD_BYTES * len(rows)
+        case Digest():
+            return CARRIAGE_BYTES + 36
+        case Versions(_, _, stamps):
+            return CARRIAGE_BYTES + 100 + VERSION_BYTES * len(stamps)
+        case Want(ids):
+            return CARRIAGE_BYTES + 10 + ID_BYTES * len(ids)
+        case _:
+            return CARRIAGE_BYTES + 16
+
+
+class Story:
+    """A history of a whole federation, told by what was measured in each of its chapters."""
+
+    def __init__(self, nodes: int, not_dialable: float, seed: int) -> None:
+        self.sim = Simulation(seed)
+        self.size = nodes
+        self.rng = random.Random(seed + 1)
+        self.names = [f"n{index:04d}" for index in range(nodes)]
+        self.boots = self.names[:3]
+        self.hidden = set(self.rng.sample(self.names[3:], min(round(nodes * not_dialable), nodes - 3)))
+        self.told: dict[str, Any] = {"nodes": nodes, "not_dialable": len(self.hidden), "seed": seed}
+        self.clock = time.process_time
+
+    def chapter(self, name: str, tell: Callable[[], dict[str, Any]]) -> None:
+        cpu, events, now = self.clock(), self.sim.events, self.sim.now
+        told = tell()
+        self.told[name] = {
+            **{key: round(value, 3) if isinstance(value, float) else value for key, value in told.items()},
+            "simulated_s": round(self.sim.now - now, 2),
+            "events": self.sim.events - events,
+            "cpu_s": round(self.clock() - cpu, 2),
+        }
+        print(name, self.told[name], file=sys.stderr, flush=True)
+
+    def join(self, within_s: float) -> dict[str, Any]:
+        sim = self.sim
+        for index, name in enumerate(self.names):
+            sim.schedule(
+                index / self.size * within_s,
+                lambda name=name: sim.add(name, self.boots, dialable=name not in self.hidden),
+            )
+        sim.run(within_s)
+        took_s = sim.run_until(sim.full_view, 120.0)
+        return {"joined_within_s": within_s, "full_view_after_s": took_s, **self.shape()}
+
+    def quiet(self, seconds: float) -> dict[str, Any]:
+        sim = self.sim
+        before = [(node, node.sent_messages, node.sent_bytes) for node in sim.living()]
+        sim.run(seconds)
+        per_link = [
+            (node.sent_messages - messages) / seconds / len(node.core.links) for node, messages, _ in before
+        ]
+        return {
+            "bytes_s_a_node_mean": statistics.mean((n.sent_bytes - size) / seconds for n, _, size in before),
+            "bytes_s_a_node_p50": statistics.median((n.sent_bytes - size) / seconds for n, _, size in before),
+            "messages_s_a_link_end": statistics.mean(per_link),
+            **self.shape(),
+        }
+
+    def deaths(self, victims: list[str], *, fin: bool, within_s: float) -> dict[str, Any]:
+        sim = self.sim
+        began = sim.watch(*victims)
+        for victim in victims:
+            sim.kill(victim, fin=fin)
+        expected = len(victims) * len(sim.living())
+        sim.run_until(lambda: len(sim.detected) >= expected, within_s)
+        full_s = sim.run_until(sim.full_view, 60.0)
+        return {
+            "victims": len(victims),
+            "detected_p50_s": statistics.median(sim.detected) - began,
+            "detected_last_s": max(sim.detected) - began,
+            "full_view_s": sim.now - began if full_s else max(sim.detected) - began,
+            **self.shape(),
+        }
+
+    def partition(self, cut_s: float) -> dict[str, Any]:
+        sim = self.sim
+        living = [node.peer for node in sim.living()]
+        far = set(self.rng.sample(living, len(living) // 2))
+        began = sim.watch(*living)
+        sim.part(lambda peer: int(peer in far))
+        sim.run(cut_s)
+        detected = sim.detected
+        return {
+            "detected_p50_s": statistics.median(detected) - began,
+            "detected_last_s": max(detected) - began,
+            "detected_share": len(detected) / (2 * len(far) * (len(living) - len(far))),
+            **self.shape(),
+        }
+
+    def heal(self) -> dict[str, Any]:
+        self.sim.mend()
+        took_s = self.sim.run_until(self.sim.full_view, 120.0)
+        return {"full_view_s": took_s, **self.shape()}
+
+    def shape(self) -> dict[str, Any]:
+        degrees = self.sim.degrees()
+        return {"degree_min": degrees[0], "degree_max": degrees[-1], "degree_mean": statistics.mean(degrees)}
+
+    def tell(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        # Nothing here makes cycles, and looking for them among so many objects takes longer than all the rest.
+        gc.disable()
+        sim = self.sim
+        self.chapter("join", lambda: self.join(min(5.0, self.size / 200)))
+        self.chapter("settle", lambda: self.quiet(5.0))
+        self.chapter("quiet", lambda: self.quiet(10.0))
+        others = [name for name in self.names if name not in self.boots]
+        doomed = self.rng.sample(others, 2 + round(self.size * 0.3))
+        self.chapter("kill", lambda: self.deaths(doomed[:1], fin=True, within_s=20.0))
+        self.chapter("silent_death", lambda: self.deaths(doomed[1:2], fin=False, within_s=20.0))
+        self.chapter("mass_death", lambda: self.deaths(doomed[2:], fin=False, within_s=60.0))
+        self.chapter("partition", lambda: self.partition(15.0))
+        self.chapter("heal", self.heal)
+        self.chapter("end", lambda: self.quiet(10.0))
+        gc.enable()
+        self.told |= {
+            "false_deaths": sim.false_deaths,
+            "simulated_s": round(sim.now, 1),
+            "events": sim.events,
+            "wall_s": round(time.perf_counter() - started, 1),
+        }
+        return self.told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--not-dialable", type=float, default=0.7, help="share of nodes behind a NAT")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(json.dumps(Story(options.nodes, options.not_dialable, options.seed).tell()))
+
+
+if __name__ == "__main__":
+    main()
