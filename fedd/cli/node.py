@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
+from fedd.cli.events import WHY
 from fedd.cli.show import Output, count_bytes, seconds, short, table_lines
 from fedd.control.client import Client, path_of
 
-MEMBER_HEADINGS = ("NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS")
+MEMBER_HEADINGS = ("NAME", "PEER", "STATE", "SINCE", "WHY", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS")
 
 WATCH_S = 1.0
 """As often as members are heard of."""
@@ -90,12 +91,25 @@ def _member_row(member: Mapping[str, Any]) -> tuple[str, ...]:
         member["name"],
         short(member["peer_id"]),
         member["state"],
-        member["link"],
+        seconds(member.get("since_s")),
+        why(member),
+        link_kind(member),
         "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
         seconds(member["last_heard_s"]),
         member["version"] or "-",
         _bare(member["addresses"]),
     )
+
+
+def link_kind(member: Mapping[str, Any]) -> str:
+    """How this node reaches a member; there is no way to the dead."""
+    return str(member["link"]) if member["state"] not in ("dead", "left") else "-"
+
+
+def why(member: Mapping[str, Any]) -> str:
+    """What put a member into its state; being alive needs no reason."""
+    reason = member.get("reason") or ""
+    return WHY.get(reason, reason) if reason and member["state"] != "alive" else "-"
 
 
 def do_connect(client: Client, options: Namespace, out: Output) -> int:
@@ -122,19 +136,6 @@ def do_ping(client: Client, options: Namespace, out: Output) -> int:
     out.line(
         f"{short(reply['peer_id'])}: {min(times):.3f} / {sum(times) / len(times):.3f} / {max(times):.3f} ms"
     )
-    return 0
-
-
-def do_events(client: Client, options: Namespace, out: Output) -> int:
-    """What happens, as it happens."""
-    query = {} if options.since is None else {"since": str(options.since)}
-    for event in client.stream("GET", "/v1/events", query=query):
-        if out.as_json:
-            out.item(event)
-        else:
-            out.line(_event_line(event))
-    if out.as_json:
-        out.item({"kind": "end"})
     return 0
 
 
@@ -175,14 +176,3 @@ def _bare(addresses: list[str]) -> str:
         return "-"
     more = f" (+{len(addresses) - 1})" if len(addresses) > 1 else ""
     return addresses[0].partition("/p2p/")[0] + more
-
-
-def _event_line(event: dict[str, Any]) -> str:
-    if event["kind"] == "lagged":
-        return f"... {event['missed']} events came too fast to be shown"
-    rest = " ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in event.items()
-        if name not in ("seq", "kind", "unix_s")
-    )
-    return f"{event['seq']:>6} {event['kind']:<10} {rest}"

@@ -253,7 +253,8 @@ COMMANDS: tuple[Command, ...] = (
         "print what happens on this node, as it happens",
         """
   fedctl events
-  fedctl events --since 0       # from the oldest that is kept""",
+  fedctl events --since 0       # from the oldest that is kept
+  fedctl events --json | jq 'select(.kind == "member" and .state == "dead")'""",
         (_arg("--since", help="begin after this number; 0 for all that is kept", type=int, metavar="N"),),
     ),
     Command(
@@ -268,7 +269,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "api",
-        "node",
+        "events",
         "send a request to the control API as it is",
         """
   fedctl api GET /v1/status
@@ -281,3 +282,23 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
 )
+    Command(
+        "top",
+        "top",
+        "show members, links, traffic and runs, again and again",
+        """
+  fedctl top                    # q quits
+  fedctl top --interval 5
+  fedctl top --json --count 1 | jq '.members[] | select(.state != "alive")'""",
+        (
+            _arg(
+                "--interval",
+                help="between two looks, at least 0.5 (default: 2)",
+                type=float,
+                metavar="SECONDS",
+                default=2.0,
+            ),
+            _arg("--count", help="end after so many looks (default: never)", type=int, metavar="N"),
+        ),
+        "Without a terminal the table is printed at each look; with --json it is one document a line.",
+    ),

@@ -107,7 +107,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/status",
         "This node.",
         "{peer_id, name, version, federation, addresses[], observed_addresses{address: peers}, uptime_s, "
-        "rss_bytes, "
+        "rss_bytes, cpu_s, "
         "members{alive, suspect, dead, left}, runs_active, plugins[]}",
     ),
     Route(
@@ -115,7 +115,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/members",
         "Everyone known, this node included.",
-        "[{peer_id, name, state, addresses[], rtt_ms, last_heard_s, link, version}]",
+        "[{peer_id, name, state, addresses[], rtt_ms, last_heard_s, link, version, since_s, reason}]",
     ),
     Route(
         "plugins",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -121,6 +122,7 @@ class Service:
             "runs_active": self._runs.active,
             "plugins": [plugin.name for plugin in self._registry.plugins() if not plugin.error],
         }
+            "cpu_s": round(time.process_time(), 3),
 
     def count_states(self) -> dict[str, int]:
         """How many members are in each state, this node included."""

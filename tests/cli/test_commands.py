@@ -47,6 +47,8 @@ MEMBERS = [
         "last_heard_s": 5.25,
         "link": "indirect",
         "version": "",
+        "since_s": 7.0,
+        "reason": "silent",
     },
 ]
 
@@ -75,9 +77,14 @@ def test_members(fedctl: Any) -> None:
     document, text = both(fedctl, "members")
     assert document == MEMBERS
     heading, a, b = text.splitlines()
-    assert heading.split() == ["NAME", "PEER", "STATE", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS"]
-    assert a.split() == ["a", A[:16], "alive", "self", "-", "-", "0.1.0", "/ip4/127.0.0.1/tcp/1", "(+1)"]
-    assert b.split() == ["b\\x1b[2J", B[:16], "dead", "indirect", "0.25", "ms", "5.25", "s", "-", "-"]
+    assert heading.split() == (
+        ["NAME", "PEER", "STATE", "SINCE", "WHY", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS"]
+    )
+    assert a.split() == (
+        ["a", A[:16], "alive", "-", "-", "self", "-", "-", "0.1.0", "/ip4/127.0.0.1/tcp/1", "(+1)"]
+    )
+    assert b.split("  ")[0] == "b\\x1b[2J"
+    assert " ".join(b.split()[1:]) == f"{B[:16]} dead 7 s it fell silent - 0.25 ms 5.25 s - -"
     assert heading.index("STATE") == a.index("alive") == b.index("dead")
 
 
@@ -120,8 +127,8 @@ def test_watching_members_prints_them_when_something_lasting_has_changed(
             assert [json.loads(line) for line in out.splitlines()] == [MEMBERS, alive]
         else:
             first, second = out.split("\n\n")
-            assert " dead " in first
-            assert " alive " in second.splitlines()[2]
+            assert " dead   7 s    it fell silent  -     " in first
+            assert " alive  7 s    -    indirect" in second.splitlines()[2]
 
 
 def test_watching_members_on_a_terminal_redraws(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,25 +372,6 @@ def test_values(text: str, value: object) -> None:
 def test_what_is_no_value(text: str) -> None:
     with pytest.raises(InvalidParameter):
         parse_value(text)
-
-
-def test_events(fedctl: Any) -> None:
-    events = [
-        {"seq": 7, "kind": "member", "unix_s": 1.5, "name": "b", "state": "dead"},
-        {"kind": "lagged", "seq": 9, "missed": 2},
-        {"seq": 10, "kind": "node", "unix_s": 2.5, "applied": ["a"]},
-    ]
-    fedctl.answer("GET", "/v1/events", events)
-    code, out, _ = fedctl("events", "--since", "6", "--json")
-    assert code == 0
-    assert [json.loads(line) for line in out.splitlines()] == [*events, {"kind": "end"}]
-    assert fedctl.client.asked[-1][3] == {"since": "6"}
-    assert fedctl("events")[1].splitlines() == [
-        "     7 member     name=b state=dead",
-        "... 2 events came too fast to be shown",
-        '    10 node       applied=["a"]',
-    ]
-    assert fedctl.client.asked[-1][3] == {}
 
 
 def test_api(fedctl: Any) -> None:

@@ -155,8 +155,9 @@ class Client:
     def __init__(self, *a, **k): pass
     def __enter__(self): return self
     def __exit__(self, *a): pass
+    def request(self, *a, **k): return []
     def stream(self, *a, **k):
-        while True: yield {"seq": 1, "kind": "node", "what": "x" * 1000}
+        while True: yield {"seq": 1, "kind": "node", "unix_s": 0.0, "what": "x" * 1000}
 cli.Client = Client
 sys.exit(cli.main(["events"]))
 """
@@ -165,7 +166,7 @@ sys.exit(cli.main(["events"]))
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().startswith("     1 node")
+    assert process.stdout.readline().startswith("    1 ")
     process.stdout.close()
     assert process.wait(10) == 0
     assert process.stderr.read() == ""
