@@ -248,41 +248,6 @@ COMMANDS: tuple[Command, ...] = (
         (_RUN,),
     ),
     Command(
-        "events",
-        "node",
-        "print what happens on this node, as it happens",
-        """
-  fedctl events
-  fedctl events --since 0       # from the oldest that is kept
-  fedctl events --json | jq 'select(.kind == "member" and .state == "dead")'""",
-        (_arg("--since", help="begin after this number; 0 for all that is kept", type=int, metavar="N"),),
-    ),
-    Command(
-        "demo",
-        "demo",
-        "real daemons on this machine solve a real problem together, and one of them dies",
-        """
-  fedctl demo
-  fedctl demo --nodes 8 --json""",
-        (_arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),),
-        "Needs no daemon, no network and no download; everything is torn down at the end.",
-    ),
-    Command(
-        "api",
-        "events",
-        "send a request to the control API as it is",
-        """
-  fedctl api GET /v1/status
-  fedctl api PUT /v1/inputs/temp '{"value": 20.5}'
-  fedctl api GET '/v1/events?since=0'""",
-        (
-            _arg("method", help="GET, POST, PUT or DELETE", metavar="METHOD"),
-            _arg("path", help="begins with /v1/", metavar="PATH"),
-            _arg("body", help="the request's JSON", metavar="JSON", nargs="?"),
-        ),
-    ),
-)
-    Command(
         "top",
         "top",
         "show members, links, traffic and runs, again and again",
@@ -302,3 +267,38 @@ COMMANDS: tuple[Command, ...] = (
         ),
         "Without a terminal the table is printed at each look; with --json it is one document a line.",
     ),
+    Command(
+        "events",
+        "events",
+        "print what happens on this node, as it happens",
+        """
+  fedctl events
+  fedctl events --since 0       # from the oldest that is kept
+  fedctl events --json | jq 'select(.kind == "member" and .state == "dead")'""",
+        (_arg("--since", help="begin after this number; 0 for all that is kept", type=int, metavar="N"),),
+    ),
+    Command(
+        "demo",
+        "demo",
+        "real daemons on this machine solve a real problem together, and one of them dies",
+        """
+  fedctl demo
+  fedctl demo --nodes 8 --json""",
+        (_arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),),
+        "Needs no daemon, no network and no download; everything is torn down at the end.",
+    ),
+    Command(
+        "api",
+        "node",
+        "send a request to the control API as it is",
+        """
+  fedctl api GET /v1/status
+  fedctl api PUT /v1/inputs/temp '{"value": 20.5}'
+  fedctl api GET '/v1/events?since=0'""",
+        (
+            _arg("method", help="GET, POST, PUT or DELETE", metavar="METHOD"),
+            _arg("path", help="begins with /v1/", metavar="PATH"),
+            _arg("body", help="the request's JSON", metavar="JSON", nargs="?"),
+        ),
+    ),
+)
