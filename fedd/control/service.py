@@ -118,11 +118,11 @@ class Service:
             "observed_addresses": self._identifier.observed(),
             "uptime_s": round(trio.current_time() - self._started_at, 3),
             "rss_bytes": resident_bytes(),
+            "cpu_s": round(time.process_time(), 3),
             "members": self.count_states(),
             "runs_active": self._runs.active,
             "plugins": [plugin.name for plugin in self._registry.plugins() if not plugin.error],
         }
-            "cpu_s": round(time.process_time(), 3),
 
     def count_states(self) -> dict[str, int]:
         """How many members are in each state, this node included."""
