@@ -1,92 +1,63 @@
-"""Admission: begin a federation, invite into it, join it, leave it. Protocol `/fedd/join/1.0.0`.
+"""Who belongs: this node's place in a federation, from `init` or `join` to `leave` or its revocation.
 
 A newcomer proves to the inviter that it knows the token's secret, over a connection on which the inviter has
-proven its peer id, and is given a certificate signed by the inviter's admin key. Whatever is wrong with a
-token, the answer is the same.
+proven its peer id, and is given a certificate signed by the inviter's admin key. What it needs to find the
+federation again is on disk before the first link.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
-from fedd.api.errors import (
-    Conflict,
-    Denied,
-    FeddError,
-    InvalidParameter,
-    NotConnected,
-    ProtocolError,
-    TimedOut,
-    Unhealthy,
-)
+from fedd.api.errors import Conflict, Denied, FeddError, ProtocolError, TimedOut
 from fedd.api.types import PeerId
 from fedd.core import codec
-from fedd.core.certificates import (
-    ADMIN,
-    MAX_TOKEN_ADDRESSES,
-    MEMBER,
-    SECRET_BYTES,
-    InviteToken,
-    federation_id,
-    issue_certificate,
-    make_chain,
-    parse_token,
-    secret_hash,
-    secret_matches,
-)
-from fedd.core.identity import PrivateKey, parse_peer_id, peer_id_to_bytes
+from fedd.core.certificates import InviteToken, parse_token
+from fedd.core.identity import PrivateKey, parse_peer_id
+from fedd.core.revocation import Revoked
+from fedd.net.authority import Authority
 from fedd.net.bounds import Bound
+from fedd.net.credentials import Alarm
 from fedd.net.federation import FederationIdentity, PresenceStore
+from fedd.net.invitations import Invitation as Invitation
+from fedd.net.invitations import Invitations, refuse_allow_list
+from fedd.net.join_messages import JOIN_PROTOCOL as JOIN_PROTOCOL
+from fedd.net.joining import NotYet, ask
 from fedd.net.presence import Presence
-from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 logger = logging.getLogger("fedd.net.admission")
 
-JOIN_PROTOCOL: Final = "/fedd/join/1.0.0"
 FEDERATION_FILE: Final = "federation"
-# What is in that file after leaving; an empty file is a damaged one.
+JOINING_FILE: Final = "joining"
+# What is in the first after leaving; an empty file is a damaged one.
 _LEFT: Final = b"left\n"
-ADMITTED_FILE: Final = "admitted"
-ROOT_KEY_FILE: Final = "root-{}.key"
-
-# A request is a secret, an answer a chain of two certificates.
-MAX_MESSAGE_BYTES: Final = 4096
-EXCHANGE_S: Final = 5.0
-# Strangers may ask; beyond this many at once they are turned away.
-SEATS: Final = 16
-# Tokens that can be open at once, and uses of one: more is a mistake in a script.
-MAX_INVITATIONS: Final = 1024
-MAX_USES: Final = 10_000
-MAX_EXPIRES_S: Final = 30 * 24 * 3600.0
-# Who was admitted with what, for the operator and for revocation; 100 bytes each.
-MAX_ADMITTED: Final = 4096
-
-_DENIED: Final = "the token is not accepted"
+# Who waits to be approved asks this often: nobody who approves waits for it, and each costs one stream.
+ASK_AGAIN_S: Final = 5.0
+ASK_DEADLINE_S: Final = 10.0
 
 
-class Invitation(NamedTuple):
-    """What `invite` gives: the one-line token, how often and for how many seconds it can be used."""
+class Expulsion(NamedTuple):
+    """This node was a member of the federation of that name, and why it is one no longer."""
 
-    token: str
-    uses: int
-    expires_s: float
+    federation: str
+    reason: str
 
 
-@dataclass(slots=True)
-class _Open:
-    """An invitation as the inviter keeps it: the secret itself is only in the token."""
+class _Joining(NamedTuple):
+    """A token by which this node asks until it is approved."""
 
-    hash: bytes
-    uses: int
-    expires_at: float
-    given: dict[PeerId, bytes] = field(default_factory=dict)
+    token: InviteToken
+    inviter: PeerId
+    over: trio.Event
 
 
 class Admission:
@@ -107,36 +78,81 @@ class Admission:
         self._key = key
         self._store = store
         self._clock = clock
-        self._random_bytes = random_bytes
-        self._open: list[_Open] = []
-        self._refused_invitations = 0
-        self._seats = trio.CapacityLimiter(SEATS)
         self._changing = trio.Lock()
-        swarm.handle(JOIN_PROTOCOL, self._serve, access="anyone")
+        self._joining: _Joining | None = None
+        self._failure: FeddError | None = None
+        self._revoked: Revoked | None = None
+        self._work = trio.Event()
+        self._via: tuple[str, ...] = ()
+        self.expulsion: Expulsion | None = None
+        """Why this node is in no federation, when it was revoked."""
+        self.before_leaving: Callable[[str], Awaitable[None]] = _nothing
+        """Awaited before this node, being revoked, ends its links: whatever needs them has to end."""
+        self._observers: list[Callable[[str, dict[str, Any]], None]] = []
+        self.invitations = Invitations(swarm, presence, key, store, clock, random_bytes, self._note)
+        self.authority = Authority(swarm, presence, key, store, random_bytes, self._promote, self._note)
+        presence.revoking.expelled = self._expelled
+        presence.credentials.alarm = self._alarm
 
     @property
     def federation(self) -> FederationIdentity | None:
         """The federation this node is in."""
         return self._presence.federation
 
-    def restore(self) -> FederationIdentity | None:
-        """Enter the federation that this node was in when it stopped, if any.
+    @property
+    def waits_for(self) -> PeerId | None:
+        """The inviter that has to approve this node, if it waits for one."""
+        return self._joining.inviter if self._joining is not None else None
+
+    def subscribe(self, callback: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call back, synchronously, with what happened and its fields: for an event log."""
+        self._observers.append(callback)
+
+    def restore(self, allow_list: FederationIdentity | None = None) -> FederationIdentity | None:
+        """Enter the federation that this node was in when it stopped, else that of the `allow_list`, if any.
 
         Raises:
             FeddError: what is stored is damaged or not this node's.
         """
         data = self._store.read(FEDERATION_FILE)
-        if data is None or data == _LEFT:
-            return None
+        if data is not None and data != _LEFT:
+            try:
+                content = codec.decode(data)
+                if "revoked" in content:
+                    self.expulsion = Expulsion(content["revoked"], content["reason"])
+                else:
+                    return self._restore(content, allow_list)
+            except (FeddError, KeyError, TypeError) as error:
+                raise FeddError(
+                    f"the stored membership of this node is not usable: {error}",
+                    hint=f"restore {FEDERATION_FILE!r} in the state directory, or remove it and join again",
+                ) from error
+        if allow_list is not None:
+            self._presence.enter(allow_list)
+            return allow_list
+        token = self._store.read(JOINING_FILE)
+        if token:
+            self._wait_for(parse_token(token.decode("ascii", "replace")))
+        return None
+
+    def _restore(
+        self, content: dict[str, Any], allow_list: FederationIdentity | None
+    ) -> FederationIdentity | None:
+        identity = FederationIdentity.from_chain(content["chain"], content["id"], self._key.peer_id)
+        if allow_list is not None:
+            logger.warning(
+                "this node is in %s by certificate; the allow-list in the configuration counts only after "
+                "`fedctl leave` and a restart",
+                identity.name,
+            )
+        via = tuple(str(address) for address in content.get("via", ()))
         try:
-            content = codec.decode(data)
-            identity = FederationIdentity.from_chain(content["chain"], content["id"], self._key.peer_id)
-        except (FeddError, KeyError, TypeError) as error:
-            raise FeddError(
-                f"the stored membership of this node is not usable: {error}",
-                hint=f"restore {FEDERATION_FILE!r} in the state directory, or remove it and join again",
-            ) from error
-        self._presence.enter(identity)
+            self._presence.enter(identity)
+        except Revoked as revoked:
+            self._expel(identity, revoked)
+            return None
+        self._via = via
+        self._hint(via)
         return identity
 
     def init(self, federation_name: str) -> FederationIdentity:
@@ -146,92 +162,53 @@ class Admission:
             Conflict: this node is in one already. InvalidParameter: the name is not acceptable.
         """
         self._check_free()
-        root = PrivateKey.from_seed(self._random_bytes(32))
-        identifier = federation_id(root.public_key)
-        certificate = issue_certificate(
-            root,
-            federation=identifier,
-            name=federation_name,
-            peer_id=self._key.peer_id,
-            serial=self._serial(),
-            roles=(MEMBER, ADMIN),
-        )
-        chain = make_chain(certificate)
-        identity = FederationIdentity.from_chain(chain, identifier, self._key.peer_id)
-        self._store.write(ROOT_KEY_FILE.format(identifier[:16]), root.to_pem())
-        self._enter(identity)
+        identity = self.authority.found(federation_name)
+        self._enter(identity, ())
         return identity
 
-    def invite(self, uses: int = 1, expires_s: float = 3600.0) -> Invitation:
+    def invite(self, uses: int = 1, expires_s: float = 3600.0, approve: bool = False) -> Invitation:
         """Make a token that lets `uses` nodes in within `expires_s` seconds, while this daemon runs.
+
+        With `approve`, each of them waits until it is approved here.
 
         Raises:
             Conflict: no federation, or nowhere to listen. Denied: this node is not an admin.
             InvalidParameter: a number out of its bounds. Unhealthy: too many tokens are open.
         """
-        federation = self.federation
-        if federation is None:
-            raise Conflict("this node is in no federation", hint="`fedctl init NAME` begins one")
-        if not federation.is_admin:
-            raise Denied(
-                "this node may not invite: it is no admin", hint="ask on the node that began the federation"
-            )
-        if not 1 <= uses <= MAX_USES:
-            raise InvalidParameter(f"a token has 1 to {MAX_USES} uses, not {uses}", field="uses")
-        if not 0 < expires_s <= MAX_EXPIRES_S:
-            raise InvalidParameter(
-                f"a token lasts up to {MAX_EXPIRES_S:g} s, not {expires_s:g}", field="expires"
-            )
-        addresses = self._presence.own_addresses[:MAX_TOKEN_ADDRESSES]
-        if not addresses:
-            raise Conflict(
-                "this node listens nowhere, nobody could join by it", hint="start fedd with --listen"
-            )
-        now = self._clock()
-        self._open = [invitation for invitation in self._open if invitation.expires_at > now]
-        if len(self._open) >= MAX_INVITATIONS:
-            self._refused_invitations += 1
-            raise Unhealthy(
-                f"{MAX_INVITATIONS} tokens are open", hint="wait until some expire, or use one many times"
-            )
-        secret = self._random_bytes(SECRET_BYTES)
-        token = InviteToken(federation.id, tuple(addresses), secret)
-        self._open.append(_Open(secret_hash(secret), uses, now + expires_s))
-        return Invitation(token.encode(), uses, expires_s)
+        return self.invitations.invite(uses, expires_s, approve)
 
     def bounds(self) -> list[Bound]:
-        """How many invitations are open, and how many may be."""
-        now = self._clock()
-        live = sum(invitation.expires_at > now for invitation in self._open)
-        help = "tokens that have not expired"
-        return [Bound("invitations", live, MAX_INVITATIONS, self._refused_invitations, help)]
+        """What is held for newcomers, and the most of it."""
+        return self.invitations.bounds()
 
     async def join(self, token_text: str, deadline_s: float = 20.0) -> FederationIdentity:
         """Join by a token; returns when this node is a member and linked.
 
         Raises:
             InvalidParameter: no token. Conflict: in a federation already. Denied: the inviter does not accept
-            it. NotConnected: no inviter answers. TimedOut: not within `deadline_s` seconds.
+            it. NotConnected: no inviter answers. TimedOut: not within `deadline_s` seconds; where an admin
+            has to approve, this node goes on asking.
         """
         token = parse_token(token_text)
         self._check_free()
-        inviter = parse_peer_id(token.addresses[0].rpartition("/p2p/")[2])
+        inviter = _inviter_of(token)
         if inviter == self._key.peer_id:
             raise Conflict("this token is this node's own invitation", hint="use it on another node")
         start = self._clock()
+        joining = None
         async with self._changing:
             self._check_free()
-            chain = await self._ask(token, inviter, deadline_s)
             try:
-                identity = FederationIdentity.from_chain(chain, token.federation, self._key.peer_id)
-            except Denied as error:
-                raise ProtocolError(
-                    f"{inviter} gave a certificate that does not hold: {error.detail}"
-                ) from error
-            self._enter(identity)
-        self._presence.hint(inviter, token.addresses)
+                identity = await self._ask(token, inviter, deadline_s)
+            except NotYet:
+                self._store.write(JOINING_FILE, token.encode().encode("ascii"))
+                joining = self._wait_for(token)
+        left_s = max(0.0, start + deadline_s - self._clock())
+        if joining is not None:
+            identity = await self._approved(joining, left_s)
+            left_s = max(0.0, start + deadline_s - self._clock())
         try:
-            await self._presence.wait_linked(inviter, max(0.0, start + deadline_s - self._clock()))
+            await self._presence.wait_linked(inviter, left_s)
         except TimedOut as error:
             raise TimedOut(
                 f"this node is a member of {identity.name} now, but {error.detail}",
@@ -242,123 +219,179 @@ class Admission:
     async def leave(self) -> None:
         """Leave the federation for good: the others see it at once, the certificate is thrown away.
 
+        A node that waits to be approved gives that up.
+
         Raises:
-            Conflict: this node is in none.
+            Conflict: this node is in none, or in one by allow-list.
         """
+        waited = self._give_up_joining(None)
         async with self._changing:
             if self.federation is None:
+                if waited:
+                    return
                 raise Conflict("this node is in no federation")
+            refuse_allow_list(self.federation)
             self._store.write(FEDERATION_FILE, _LEFT)
-            self._open.clear()
+            self.invitations.clear()
             await self._presence.leave()
 
-    # -- both ends of the protocol
-
-    async def _ask(self, token: InviteToken, inviter: PeerId, deadline_s: float) -> bytes:
-        try:
-            with trio.fail_after(deadline_s):
-                await self._swarm.dial(token.addresses, inviter)
-                stream = await self._swarm.open_stream(inviter, JOIN_PROTOCOL)
-                try:
-                    await _send(stream, {"federation": token.federation, "secret": token.secret})
-                    answer = await _receive(stream)
-                    await stream.aclose()
-                finally:
-                    stream.reset()  # does nothing to a stream that was closed
-        except (trio.TooSlowError, trio.BrokenResourceError, EOFError) as error:
-            raise NotConnected(
-                f"{inviter}, who gave the token, did not answer", hint="is its daemon running and reachable?"
-            ) from error
-        chain = answer.get("chain")
-        if not isinstance(chain, bytes):
-            raise Denied(
-                _DENIED, hint="ask for a new one: it may be used up, expired, or the inviter restarted"
-            )
-        return chain
-
-    async def _serve(self, stream: Stream) -> None:
-        try:
-            self._seats.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
-            stream.reset()
-            return
-        try:
-            with trio.move_on_after(EXCHANGE_S):
-                request = await _receive(stream)
-                chain = self._consider(stream.peer_id, request.get("federation"), request.get("secret"))
-                await _send(stream, {"chain": chain})
-                await stream.aclose()
-        finally:
-            self._seats.release_on_behalf_of(stream)
-
-    def _consider(self, peer: PeerId, federation: object, secret: object) -> bytes | None:
-        """The newcomer's chain, or None; every open token is compared, so the time tells nothing."""
-        if not isinstance(secret, bytes):
-            secret = b""
-        now = self._clock()
-        matching = [invitation for invitation in self._open if secret_matches(secret, invitation.hash)]
+    def set_allow_list(self, allow_list: FederationIdentity | None) -> None:
+        """The configuration has another allow-list: who is no longer in it is cut off."""
         mine = self.federation
-        if not matching or mine is None or federation != mine.id:
-            logger.info("a join by %s was denied", peer)
-            return None
-        invitation = matching[0]
-        if peer in invitation.given:
-            return invitation.given[peer]
-        if invitation.expires_at <= now or len(invitation.given) >= invitation.uses:
-            logger.info("a join by %s was denied: the token is expired or used up", peer)
-            return None
-        serial = self._serial()
-        certificate = issue_certificate(
-            self._key, federation=mine.id, name=mine.name, peer_id=peer, serial=serial, roles=(MEMBER,)
+        if mine is not None and allow_list is not None and mine.id == allow_list.id:
+            self._presence.renew(allow_list)
+
+    # -- running
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask until approved, and leave when revoked; until cancelled."""
+        task_status.started()
+        while True:
+            if self._revoked is not None:
+                await self._be_expelled()
+            elif self._joining is not None:
+                await self._ask_again(self._joining)
+            else:
+                await self._work.wait()
+            self._work = trio.Event()
+
+    async def _ask_again(self, joining: _Joining) -> None:
+        with trio.move_on_after(ASK_AGAIN_S):
+            await self._work.wait()
+        if self._joining is not joining:
+            return
+        async with self._changing:
+            if self._joining is not joining:
+                return
+            try:
+                identity = await self._ask(joining.token, joining.inviter, ASK_DEADLINE_S)
+            except NotYet:
+                return
+            except Denied as error:
+                logger.warning("%s does not let this node in: %s", joining.inviter, error.detail)
+                self._note("join denied by the inviter", peer_id=joining.inviter)
+                self._give_up_joining(error)
+            except FeddError as error:
+                logger.debug("%s cannot be asked now: %s", joining.inviter, error)
+            else:
+                logger.info("approved by %s: this node is a member of %s", joining.inviter, identity.name)
+                self._note("joined", name=identity.name)
+                self._give_up_joining(None)
+
+    async def _approved(self, joining: _Joining, deadline_s: float) -> FederationIdentity:
+        with trio.move_on_after(deadline_s):
+            await joining.over.wait()
+        if self.federation is not None:
+            return self.federation
+        if joining.over.is_set():
+            raise self._failure or Conflict("joining was given up", hint="`fedctl leave` did that")
+        raise TimedOut(
+            f"{joining.inviter} has not approved this node yet",
+            hint=f"there: `fedctl approve {self._key.peer_id}`; this node goes on asking until then",
         )
-        chain = make_chain(certificate, mine.chain)
-        self._record_admitted(peer, serial)
-        invitation.given[peer] = chain
-        logger.info("admitted %s to %s", peer, mine.name)
-        return chain
 
-    # -- what is kept
+    def _wait_for(self, token: InviteToken) -> _Joining:
+        self._failure = None
+        self._joining = _Joining(token, _inviter_of(token), trio.Event())
+        self._work.set()
+        return self._joining
 
-    def _record_admitted(self, peer: PeerId, serial: int) -> None:
-        stored = self._store.read(ADMITTED_FILE)
+    def _give_up_joining(self, failure: FeddError | None) -> bool:
+        """Ask no more, because it worked or because of `failure`; whether this node was asking."""
+        joining, self._joining = self._joining, None
+        if joining is None:
+            return False
+        self._failure = failure
+        self._store.remove(JOINING_FILE)
+        joining.over.set()
+        return True
+
+    async def _ask(self, token: InviteToken, inviter: PeerId, deadline_s: float) -> FederationIdentity:
+        """Show the token, and enter with what comes. Raises NotYet when an admin has to approve."""
+        granted = await ask(self._swarm, token, inviter, self._presence.name, deadline_s)
         try:
-            admitted = codec.decode(stored, max_bytes=1 << 20) if stored else []
-        except FeddError as error:
-            raise FeddError(
-                f"the list of admitted nodes {ADMITTED_FILE!r} is damaged: {error.detail}"
-            ) from error
-        if len(admitted) >= MAX_ADMITTED:
-            raise Unhealthy(f"this node has admitted {MAX_ADMITTED} others", hint="let another admin invite")
-        self._store.write(ADMITTED_FILE, codec.encode([*admitted, [peer_id_to_bytes(peer), serial]]))
+            identity = FederationIdentity.from_chain(granted.chain, token.federation, self._key.peer_id)
+            self._enter(identity, token.addresses, granted.lists)
+        except Denied as error:
+            raise ProtocolError(f"{inviter} gave a certificate that does not hold: {error.detail}") from error
+        self._hint(token.addresses)
+        return identity
 
-    def _enter(self, identity: FederationIdentity) -> None:
-        self._store.write(FEDERATION_FILE, codec.encode({"id": identity.id, "chain": identity.chain}))
-        self._presence.enter(identity)
+    # -- being revoked
+
+    def _expelled(self, revoked: Revoked) -> None:
+        """A list says that this node is a member no longer: note it on disk now, end the links soon."""
+        if self._revoked is None and self.federation is not None:
+            self._revoked = revoked
+            self._expel(self.federation, revoked)
+            self._work.set()
+
+    def _expel(self, identity: FederationIdentity, revoked: Revoked) -> None:
+        self.expulsion = Expulsion(identity.name, revoked.detail)
+        content = {"revoked": identity.name, "reason": revoked.detail}
+        self._store.write(FEDERATION_FILE, codec.encode(content))
+        logger.error("this node is a member of %s no longer: %s", identity.name, revoked.detail)
+        self._note("this node is revoked", name=identity.name, reason=revoked.detail)
+
+    async def _be_expelled(self) -> None:
+        await self.before_leaving("this node was revoked")
+        async with self._changing:
+            self._revoked = None
+            self.invitations.clear()
+            if self.federation is not None:
+                await self._presence.leave()
+
+    # -- the parts
+
+    def _enter(self, identity: FederationIdentity, via: tuple[str, ...], lists: Iterable[bytes] = ()) -> None:
+        self._via = via
+        self._keep(identity)
+        try:
+            self._presence.enter(identity, lists)
+        except FeddError:
+            self._store.write(FEDERATION_FILE, _LEFT)
+            raise
+        self.expulsion = None
+
+    def _promote(self, identity: FederationIdentity) -> None:
+        """The same federation with another certificate: on disk, then in this node's record."""
+        self._keep(identity)
+        self._presence.renew(identity)
+
+    def _keep(self, identity: FederationIdentity) -> None:
+        content = {"id": identity.id, "chain": identity.chain, "via": list(self._via)}
+        self._store.write(FEDERATION_FILE, codec.encode(content))
+
+    def _hint(self, addresses: Iterable[str]) -> None:
+        """Where the inviter was: all that is known before the first link."""
+        found = tuple(addresses)
+        if found:
+            self._presence.hint(parse_peer_id(found[0].rpartition("/p2p/")[2]), found)
 
     def _check_free(self) -> None:
-        if self.federation is not None:
+        federation = self.federation
+        if federation is not None:
+            refuse_allow_list(federation)
             raise Conflict(
-                f"this node is in the federation {self.federation.name} already", hint="`fedctl leave` first"
+                f"this node is in the federation {federation.name} already", hint="`fedctl leave` first"
+            )
+        if self._joining is not None:
+            raise Conflict(
+                f"this node waits for {self._joining.inviter} to approve it",
+                hint=f"there: `fedctl approve {self._key.peer_id}`; `fedctl leave` here gives it up",
             )
 
-    def _serial(self) -> int:
-        # Random, so that admins need not agree on a counter; certificates say at most 63 bits.
-        return int.from_bytes(self._random_bytes(8), "big") >> 1
+    def _alarm(self, alarm: Alarm) -> None:
+        self._note("revocation list ignored", peer_id=alarm.source, kind_of=alarm.what, reason=alarm.reason)
+
+    def _note(self, what: str, **fields: Any) -> None:
+        for observer in self._observers:
+            observer(what, fields)
 
 
-async def _send(stream: Stream, message: dict[str, object]) -> None:
-    data = codec.encode(message)
-    await stream.send_all(len(data).to_bytes(2, "big") + data)
+def _inviter_of(token: InviteToken) -> PeerId:
+    return parse_peer_id(token.addresses[0].rpartition("/p2p/")[2])
 
 
-async def _receive(stream: Stream) -> dict[str, object]:
-    size = int.from_bytes(await stream.receive_exactly(2), "big")
-    if size > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"{stream.peer_id} announces a join message of {size} bytes")
-    try:
-        message = codec.decode(await stream.receive_exactly(size), canonical=True)
-    except FeddError as error:
-        raise ProtocolError(f"{stream.peer_id} sent no join message: {error.detail}") from error
-    if not isinstance(message, dict):
-        raise ProtocolError(f"{stream.peer_id} sent no join message")
-    return message
+async def _nothing(reason: str) -> None:
+    """Nothing needs the links."""

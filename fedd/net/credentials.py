@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from fedd.api.errors import Denied, FeddError
@@ -28,6 +28,8 @@ LISTS_BURST, LISTS_PER_S = 2 * MAX_ISSUERS, 0.5
 MAX_SOURCES: Final = 4096
 # The same misbehaviour of the same peer is told once a minute.
 ALARM_EVERY_S: Final = 60.0
+# Two lists may overtake each other on different ways through the federation; later, an old one is no accident.
+OVERTAKEN_S: Final = 5.0
 MAX_ALARMS: Final = 256
 
 
@@ -47,6 +49,7 @@ class Credentials:
         self._clock = clock
         self._certificates: dict[tuple[PeerId, bytes], Certificate | None] = {}
         self._buckets: dict[PeerId, TokenBucket] = {}
+        self._taken: dict[PeerId, float] = {}
         self._alarmed: dict[tuple[PeerId, str], float] = {}
         self._refused = 0
         self.federation: FederationIdentity | None = None
@@ -54,8 +57,8 @@ class Credentials:
         self.alarm: Callable[[Alarm], None] = lambda alarm: None
         """Told of lists that were refused, at most once a minute for each peer and kind."""
 
-    def enter(self, federation: FederationIdentity) -> None:
-        """Judge by the rule of `federation` from now on, with the lists that are kept of it.
+    def enter(self, federation: FederationIdentity, lists: Iterable[bytes] = ()) -> None:
+        """Judge by the rule of `federation` from now on, with the lists that are kept of it, and `lists`.
 
         Raises:
             FeddError: the file of lists is damaged; without it the revoked would be let in again.
@@ -76,6 +79,8 @@ class Credentials:
         self.revocations = revocations
         self.federation = federation
         self._certificates.clear()
+        for sealed in lists:
+            self.take(sealed, None)
 
     def renew(self, federation: FederationIdentity) -> None:
         """This node's place in the same federation has changed."""
@@ -125,26 +130,32 @@ class Credentials:
         """Which lists are held."""
         return self.revocations.marks()
 
-    def take(self, sealed: bytes, source: PeerId) -> bool:
-        """Merge a list that `source` handed over; True when it is news, and then it is on disk already.
+    def take(self, sealed: bytes, source: PeerId | None) -> bool:
+        """Merge a list that `source` handed over, None for this node's own; True when it is news.
+
+        What is news is on disk then, before anything is done about it.
 
         What is older, unsigned, forged or of no admin is ignored, and the operator told.
         """
         if self.federation is None or self.federation.allowed is not None:
             return False
         try:
-            if not self._has_room(sealed, source):
+            if source is not None and not self._has_room(sealed, source):
                 self._refused += 1
                 return False
             outcome = self.revocations.merge(sealed)
         except FeddError as error:
-            self._raise_alarm(Alarm("refused", source, error.detail))
+            self._raise_alarm("refused", source, error.detail)
             return False
+        now = self._clock()
         if outcome == "older":
             issuer = open_list(sealed, self.federation.id).issuer
-            reason = f"older than what is known of {issuer}"
-            self._raise_alarm(Alarm("older", source, reason))
+            if now >= self._taken.get(issuer, float("-inf")) + OVERTAKEN_S:
+                self._raise_alarm("older", source, f"it is older than what is known of {issuer}")
         if outcome == "new":
+            for issuer in self.revocations.lists:
+                if self.revocations.lists[issuer].sealed == sealed:
+                    self._taken[issuer] = now
             self._keep()
         return outcome == "new"
 
@@ -189,13 +200,12 @@ class Credentials:
         except FeddError as error:  # to let the revoked go on meanwhile would be worse
             logger.error("a revocation counts now, and is forgotten at the next start: %s", error)
 
-    def _raise_alarm(self, alarm: Alarm) -> None:
+    def _raise_alarm(self, what: str, source: PeerId | None, reason: str) -> None:
         now = self._clock()
-        key = (alarm.source, alarm.what)
-        if now < self._alarmed.get(key, float("-inf")) + ALARM_EVERY_S:
+        if source is None or now < self._alarmed.get((source, what), float("-inf")) + ALARM_EVERY_S:
             return
         if len(self._alarmed) >= MAX_ALARMS:
             self._alarmed.clear()
-        self._alarmed[key] = now
-        logger.warning("a revocation list from %s was ignored: %s", alarm.source, alarm.reason)
-        self.alarm(alarm)
+        self._alarmed[source, what] = now
+        logger.warning("a revocation list from %s was ignored: %s", source, reason)
+        self.alarm(Alarm(what, source, reason))

@@ -22,6 +22,9 @@ class PresenceStore(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Replace the content; on return it survives a power cut."""
 
+    def remove(self, name: str) -> None:
+        """Delete it; nothing happens when there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class FederationIdentity:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, TimedOut
 from fedd.api.types import PeerId
+from fedd.core.broadcast_messages import BROADCAST_MESSAGES, BroadcastMessage
 from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
@@ -28,6 +29,7 @@ from fedd.net.credentials import Credentials
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.known_members import KnownMembers, raise_epoch
 from fedd.net.link_table import LinkEvents, LinkTable
+from fedd.net.link_user import LinkUser
 from fedd.net.member_view import MemberView as MemberView
 from fedd.net.member_view import views_of, ways_to
 from fedd.net.own_addresses import tellable
@@ -110,6 +112,7 @@ class Presence:
         self._wake = trio.Event()
         self._news = trio.Event()
         self._known = KnownMembers(store, clock)
+        self._users: list[LinkUser] = []
         swarm.member_check = self.is_member
         swarm.handle(PRESENCE_PROTOCOL, self._table.accept, access="anyone")
         swarm.subscribe(self._connection_changed)
@@ -189,10 +192,38 @@ class Presence:
         """Call back with "isolated" (no live link is left) or "cloned_key" (another machine has this key)."""
         self._notice_observers.append(callback)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of this node's records, 0 without a federation."""
+        return self._core.epoch if self._core is not None else 0
+
+    def rtt_of(self, peer: PeerId) -> float | None:
+        """The round trip of the link with `peer` in seconds, None when there is none or it is not known."""
+        link = self._core.link_of(peer) if self._core is not None else None
+        return link[1] if link is not None else None
+
+    # -- the links' other users
+
+    def attach(self, user: LinkUser) -> None:
+        """Let `user` know of links, and of what comes on them that is not presence's own."""
+        self._users.append(user)
+
+    def send_bulk(self, peer: PeerId, message: BroadcastMessage) -> bool:
+        """Queue a message behind presence's own; False when it was thrown away because too much waits."""
+        return self._table.send_bulk(peer, message)
+
+    def distrust(self, peer: PeerId, reason: str) -> None:
+        """Give the link with `peer` up for a while: it sends what no honest member passes on."""
+        logger.warning("gave the link with %s up: %s", peer, reason)
+        if self._core is not None:
+            self._perform(self._core.drop_link(peer, self._clock()))
+
     # -- verbs
 
-    def enter(self, federation: FederationIdentity) -> None:
+    def enter(self, federation: FederationIdentity, lists: Iterable[bytes] = ()) -> None:
         """Take this node's place in `federation`, in an epoch above all before.
+
+        `lists` are revocation lists to begin with, beside those kept from earlier.
 
         Raises:
             Conflict: it is in one already. Revoked: it is a member of that one no longer.
@@ -200,7 +231,7 @@ class Presence:
         if self._core is not None:
             raise Conflict("this node is in a federation already", hint="`fedctl leave` first")
         now = self._clock()
-        self.credentials.enter(federation)
+        self.credentials.enter(federation, lists)
         try:
             self.credentials.check(self._key.peer_id, federation.chain)
         except Denied:
@@ -367,9 +398,11 @@ class Presence:
                 case Send(peer, message):
                     self._table.send(peer, message)
                     if isinstance(message, Digest):  # databases are compared, so are lists
-                        self.revoking.greet(peer)
+                        self.revoking.compare(peer)
                 case Close(peer, reason):
                     self._table.retire(peer, abrupt=reason == "silent")
+                    for user in self._users:
+                        user.link_down(peer)
                 case Persist(epoch):
                     self._persist(epoch)
                 case Changed(change):
@@ -418,10 +451,18 @@ class Presence:
         if self._core is not None:
             self.revoking.greet(link.peer_id)  # before anything else
             self._perform(self._core.link_up(link.peer_id, link.needed_there, self._clock()))
+            if self._table.links.get(link.peer_id) is link:
+                for user in self._users:
+                    user.link_up(link.peer_id)
 
     def _received(self, peer: PeerId, message: Message) -> None:
         core, rest = self._core, self.revoking.receive(peer, message)
         if core is None or rest is None:
+            return
+        if isinstance(rest, BROADCAST_MESSAGES):
+            self._perform(core.heard(peer, self._clock(), self._clock()))
+            for user in self._users:
+                user.received(peer, rest)
             return
         self._perform(core.receive(peer, rest, self._clock()))
         # Who has moved is as alive as before, but no longer to be found where the file says.
@@ -429,6 +470,8 @@ class Presence:
             self._known.changed(core)
 
     def _link_down(self, peer: PeerId, reason: LossReason | None) -> None:
+        for user in self._users:
+            user.link_down(peer)
         if self._core is not None:
             self._perform(self._core.link_down(peer, reason, self._clock()))
 

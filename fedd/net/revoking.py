@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from fedd.api.types import PeerId
+from fedd.core.certificates import Certificate
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action
 from fedd.core.presence_messages import Message, Refuse, RevocationMarks, Revocations, Rows
@@ -49,9 +50,13 @@ class Revoking:
         """Called when this node itself turns out to be revoked."""
 
     def greet(self, peer: PeerId) -> None:
-        """A link stands, or databases are compared: tell `peer` which lists are held here."""
+        """A link stands: tell `peer` which lists are held here, be it none, and it sends what is newer."""
+        self._table.send(peer, RevocationMarks(self._credentials.marks))
+
+    def compare(self, peer: PeerId) -> None:
+        """Databases are compared, so are lists; not where there are none, which spares idle traffic."""
         if self._credentials.marks:
-            self._table.send(peer, RevocationMarks(self._credentials.marks))
+            self.greet(peer)
 
     def receive(self, peer: PeerId, message: Message) -> Message | None:
         """Deal with what is about revocation; what is left of `message` for membership, if anything."""
@@ -71,6 +76,24 @@ class Revoking:
             case _:
                 return message
         return None
+
+    def publish(self, sealed: bytes) -> None:
+        """This node's own list, just signed: it counts from now on, here and everywhere."""
+        if self._credentials.take(sealed, None):
+            self.spread(sealed)
+
+    def certificates(self) -> dict[PeerId, Certificate]:
+        """The certificates of everybody known that count, those of the dead included."""
+        core = self._core()
+        if core is None:
+            return {}
+        found = {}
+        for record in (*core.remembered.values(), *core.records.values()):
+            if self._credentials.holds(record.id, record.chain):
+                certificate = self._credentials.check(record.id, record.chain)
+                if certificate is not None:
+                    found[record.id] = certificate
+        return found
 
     def told(self, peer: PeerId, sealed: bytes) -> None:
         """`peer` refused this node because of a list. Anybody can say so: only the list counts."""

@@ -30,6 +30,9 @@ class MemoryStore:
         self.files[name] = data
         self.writes.append(name)
 
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
 
 class Node:
     """One device: what survives a restart is its key, its store and its address."""
@@ -77,6 +80,7 @@ class Node:
                 self.listen = address
                 self.admission.restore()
                 await nursery.start(self.presence.run)
+                await nursery.start(self.admission.run)
                 task_status.started()
                 await trio.sleep_forever()
 

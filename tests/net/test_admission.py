@@ -17,6 +17,7 @@ from fedd.api.errors import (
 from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token, verify_chain
 from fedd.net.admission import JOIN_PROTOCOL
+from fedd.net.joining import ask
 from fedd.net.stream import Stream
 
 
@@ -90,7 +91,8 @@ async def test_one_use_lets_one_in_and_its_retry(autojump_clock: MockClock) -> N
             await c.admission.join(token)
         assert c.presence.federation is None
         # the same peer asks again: its answer was lost, so it gets the same certificate and uses nothing up
-        assert await b.admission._ask(parse_token(token), a.id, 5.0) == first.chain
+        again = await ask(b.swarm, parse_token(token), a.id, "b", 5.0)
+        assert again.chain == first.chain
         with pytest.raises(Denied):
             await c.admission.join(token)
 
@@ -99,9 +101,9 @@ async def test_the_spend_is_stored_before_the_answer(autojump_clock: MockClock) 
     async with nodes(2) as (a, b):
         a.admission.init("plant7")
         a.store.writes.clear()
-        chain = await b.admission._ask(parse_token(a.admission.invite().token), a.id, 5.0)
+        chain = (await ask(b.swarm, parse_token(a.admission.invite().token), a.id, "b", 5.0)).chain
         assert "admitted" in a.store.writes
-        (entry,) = codec.decode(a.store.files["admitted"])
+        _, entry = codec.decode(a.store.files["admitted"])
         assert a.presence.federation is not None
         assert entry[1] == verify_chain(chain, a.presence.federation.id, b.id).serial
 
@@ -110,7 +112,7 @@ async def test_the_spend_is_stored_before_the_answer(autojump_clock: MockClock) 
 
         a.store.write = broken  # type: ignore[method-assign]
         with pytest.raises(NotConnected):
-            await b.admission._ask(parse_token(a.admission.invite().token), a.id, 5.0)
+            await ask(b.swarm, parse_token(a.admission.invite().token), a.id, "b", 5.0)
 
 
 async def test_wrong_expired_foreign_and_restarted_tokens_get_the_same_answer(
@@ -241,7 +243,7 @@ async def test_a_slow_or_rude_stranger_costs_a_seat_for_five_seconds(autojump_cl
 async def test_a_certificate_that_does_not_hold_is_not_entered(autojump_clock: MockClock) -> None:
     async with nodes(2) as (a, b):
         identity = a.admission.init("plant7")
-        a.admission._consider = lambda *_: identity.chain  # type: ignore[method-assign,assignment]
+        a.admission.invitations.answer = lambda *_: {"chain": identity.chain}  # type: ignore[method-assign]
         with pytest.raises(ProtocolError, match="does not hold"):
             await b.admission.join(a.admission.invite().token)
         assert b.presence.federation is None
