@@ -38,6 +38,7 @@ from fedd.net.identify_push import Identifier
 from fedd.net.own_addresses import OwnAddresses
 from fedd.net.ping import serve_ping
 from fedd.net.presence import Presence
+from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.net.transport import parse_multiaddr
 from fedd.notify import Notifier
@@ -151,6 +152,7 @@ class Daemon:
             announce=config.announce,
         )
         self.admission = Admission(self.swarm, self.presence, key, state)
+        self.relay = Relay(self.swarm, self.presence)
         self.own_addresses = OwnAddresses(self.swarm, self.presence)
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
@@ -159,6 +161,7 @@ class Daemon:
         self.runs = Runs(
             self.swarm,
             self.presence,
+            self.relay,
             self.registry,
             self.inputs,
             key,
@@ -184,6 +187,7 @@ class Daemon:
             runs=self.runs,
             events=self.events,
             identifier=self.identifier,
+            relay=self.relay,
         )
         self.server = ControlServer(self.service.operations())
         self.service.tell_bounds(self.server.bounds)
@@ -207,6 +211,7 @@ class Daemon:
             await nursery.start(self.identifier.run)
             await listen(self.swarm, self.config.listen, self._state)
             await nursery.start(self.presence.run)
+            await nursery.start(self.relay.run)
             self.admission.restore()
             await nursery.start(self.runs.run)
             self._pin(self.config.connect)

@@ -19,7 +19,20 @@ def do_links(client: Client, options: Namespace, out: Output) -> int:
         out.line("no links - see `fedctl connect` and `fedctl join`")
         return 0
     out.table(
-        ("NAME", "PEER", "DIR", "AGE", "RTT", "IN", "OUT", "STREAMS", "UNREAD", "LIMITS", "ADDRESS"),
+        (
+            "NAME",
+            "PEER",
+            "DIR",
+            "AGE",
+            "RTT",
+            "IN",
+            "OUT",
+            "STREAMS",
+            "UNREAD",
+            "LIMITS",
+            "RELAYS",
+            "ADDRESS",
+        ),
         [
             (
                 link["name"] or ("-" if link["member"] else "stranger"),
@@ -32,7 +45,12 @@ def do_links(client: Client, options: Namespace, out: Output) -> int:
                 _counts({_short_protocol(name): count for name, count in link["streams"].items()}),
                 count_bytes(link["windows"]["buffered_bytes"]),
                 _counts(link["limits_reached"]),
-                link["address"].partition("/p2p/")[0],
+                f"{link['circuits']} ({count_bytes(link['circuit_bytes'])})"
+                if link["circuit_bytes"]
+                else "-",
+                f"relayed by {link['relayed_by']}"
+                if link["relayed_by"]
+                else link["address"].partition("/p2p/")[0],
             )
             for link in links
         ],

@@ -133,9 +133,9 @@ def do_ping(client: Client, options: Namespace, out: Output) -> int:
     times = reply["rtt_ms"]
     for number, rtt_ms in enumerate(times, 1):
         out.line(f"{number}: {rtt_ms:.3f} ms")
-    out.line(
-        f"{short(reply['peer_id'])}: {min(times):.3f} / {sum(times) / len(times):.3f} / {max(times):.3f} ms"
-    )
+    via = f" through {reply['relayed_by']}" if reply["relayed_by"] else ""
+    mean = sum(times) / len(times)
+    out.line(f"{short(reply['peer_id'])}{via}: {min(times):.3f} / {mean:.3f} / {max(times):.3f} ms")
     return 0
 
 

@@ -237,7 +237,7 @@ ROUTES: tuple[Route, ...] = (
         "[{peer_id, name, member, address, direction, age_s, rtt_ms, bytes_in, bytes_out, bytes_in_per_s, "
         "bytes_out_per_s, streams{protocol: number}, windows{receive_bytes, send_bytes, largest_bytes, "
         "extra_bytes, buffered_bytes, blocked_streams}, limits_reached{name: number}, agent, protocols[], "
-        "observed_address, retired}]",
+        "observed_address, retired, relayed_by, circuits, circuit_bytes}]",
     ),
     Route(
         "limits",
@@ -269,8 +269,8 @@ ROUTES: tuple[Route, ...] = (
         "ping",
         "POST",
         "/v1/ping",
-        "Round trips to a linked peer.",
-        "{peer_id, rtt_ms[]}",
+        "Round trips to a peer, which is reached through a relay if need be.",
+        "{peer_id, rtt_ms[], relayed_by}",
         fields=(_PEER, Field("count", "integer", "How many.", default=3, low=1, high=1000)),
         errors=("invalid", "not_found", "not_connected", "timeout"),
     ),

@@ -27,6 +27,7 @@ from fedd.net.identify_push import Identifier
 from fedd.net.links import LinkView, view_links
 from fedd.net.ping import ping
 from fedd.net.presence import MemberView, Presence
+from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.net.transport import parse_multiaddr
 
@@ -51,6 +52,7 @@ class Service:
         runs: Runs,
         events: EventLog,
         identifier: Identifier,
+        relay: Relay,
     ) -> None:
         self._name = name
         self._swarm = swarm
@@ -61,8 +63,10 @@ class Service:
         self._runs = runs
         self._events = events
         self._identifier = identifier
+        self._relay = relay
         self._bounds: list[Callable[[], list[Bound]]] = [
             lambda: swarm_bounds(swarm),
+            relay.bounds,
             presence.bounds,
             admission.bounds,
             runs.bounds,
@@ -156,6 +160,7 @@ class Service:
     def _link(self, view: LinkView) -> dict[str, Any]:
         usage = view.usage
         said = self._identifier.known(view.peer_id)
+        circuits, circuit_bytes = (0, 0) if view.relayed_by else self._relay.carried_for(view.peer_id)
         return {
             "peer_id": view.peer_id,
             "name": self._presence.name_of(view.peer_id),
@@ -182,6 +187,9 @@ class Service:
             "protocols": list(said.protocols) if said else [],
             "observed_address": said.observed_address if said else None,
             "retired": view.retired,
+            "relayed_by": self._call(view.relayed_by) if view.relayed_by else None,
+            "circuits": circuits,
+            "circuit_bytes": circuit_bytes,
         }
 
     async def limits(self, request: Request) -> list[dict[str, Any]]:
@@ -217,14 +225,16 @@ class Service:
         peer = self.find_peer(request.body["peer"])
         if peer == self._swarm.peer_id:
             raise InvalidParameter("that is this node itself", hint="name another one", field="peer")
-        if peer not in self._swarm.connections:
-            raise NotConnected(
-                f"there is no link with {self._call(peer)}", hint="make one with `fedctl connect`"
-            )
         count = request.body["count"]
         with trio.move_on_after(PING_TIMEOUT_S * count):
+            connection = await self._relay.reach(peer, PING_TIMEOUT_S)
             times = await ping(self._swarm, peer, count)
-            return {"peer_id": peer, "rtt_ms": [round(rtt_s * 1000, 3) for rtt_s in times]}
+            relay = connection.relayed_by
+            return {
+                "peer_id": peer,
+                "rtt_ms": [round(rtt_s * 1000, 3) for rtt_s in times],
+                "relayed_by": self._call(relay) if relay else None,
+            }
         raise TimedOut(f"{self._call(peer)} did not answer", hint="see `fedctl members`")
 
     def find_peer(self, text: str) -> PeerId:

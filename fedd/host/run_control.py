@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -20,7 +20,6 @@ from fedd.core.manifest import MAX_DOCUMENT_BYTES
 
 if TYPE_CHECKING:
     from fedd.net.stream import Stream
-    from fedd.net.swarm import Swarm
 
 CONTROL_PROTOCOL = "/fedd/runs/1.0.0"
 
@@ -28,6 +27,14 @@ MAX_MESSAGE_BYTES = MAX_DOCUMENT_BYTES + 1024
 """A manifest and the map around it."""
 
 _LENGTH = struct.Struct("!I")
+
+
+class Opener(Protocol):
+    """Whoever opens streams: the relay, which reaches every member, or the swarm for those connected."""
+
+    async def open_stream(self, peer_id: PeerId, protocol: str, deadline_s: float = 10.0) -> Stream:
+        """A new stream. Raises FeddError."""
+        ...
 
 
 async def read_message(stream: Stream) -> dict[str, Any]:
@@ -54,14 +61,14 @@ async def write_message(stream: Stream, message: Mapping[str, Any]) -> None:
     await stream.send_all(_LENGTH.pack(len(data)) + data)
 
 
-async def ask(swarm: Swarm, peer: PeerId, message: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+async def ask(opener: Opener, peer: PeerId, message: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
     """Put a question to a member and return its answer.
 
     Raises TimedOut, NotConnected, ProtocolError, or what `open_stream` raises.
     """
     try:
         with trio.fail_after(deadline_s):
-            stream = await swarm.open_stream(peer, CONTROL_PROTOCOL, deadline_s)
+            stream = await opener.open_stream(peer, CONTROL_PROTOCOL, deadline_s)
             async with stream:
                 await write_message(stream, message)
                 return await read_message(stream)

@@ -17,13 +17,12 @@ from fedd.api.types import PeerId
 from fedd.core.manifest import MAX_PACE_S, Proposal, check_acceptance, printable
 from fedd.core.topology import build
 from fedd.host.plugins import PluginRegistry
-from fedd.host.run_control import ask
+from fedd.host.run_control import Opener, ask
 from fedd.host.run_gate import check_members, parse_quorum
 from fedd.host.run_limits import RunLimits
 
 if TYPE_CHECKING:
     from fedd.net.presence import Presence
-    from fedd.net.swarm import Swarm
 
 log = logging.getLogger("fedd.host")
 
@@ -87,17 +86,16 @@ class Proposer:
 
     def __init__(
         self,
-        swarm: Swarm,
+        me: PeerId,
+        opener: Opener,
         presence: Presence,
         registry: PluginRegistry,
-        pins: LinkPins,
         limits: RunLimits,
     ) -> None:
-        self._me = swarm.peer_id
-        self._swarm = swarm
+        self._me = me
+        self._opener = opener
         self._presence = presence
         self._registry = registry
-        self._pins = pins
         self._limits = limits
 
     def draft(self, request: RunRequest) -> tuple[Proposal, list[PeerId]]:
@@ -147,7 +145,7 @@ class Proposer:
 
         async def ask_one(peer: PeerId) -> None:
             try:
-                reply = await self._ask_linked(peer, question)
+                reply = await ask(self._opener, peer, question, self._limits.propose_timeout_s)
                 if reply["kind"] != "accepted":
                     answers.declined[peer] = printable(str(reply.get("reason") or "it does not say why"))
                     return
@@ -165,18 +163,6 @@ class Proposer:
                 nursery.start_soon(ask_one, peer)
         self._check_quorum(proposal, answers)
         return answers
-
-    async def _ask_linked(self, peer: PeerId, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask a member; one without a link is dialled first."""
-        deadline = trio.current_time() + self._limits.propose_timeout_s
-        if peer in self._swarm.connections:
-            return await ask(self._swarm, peer, question, self._limits.propose_timeout_s)
-        self._pins.hold(peer)
-        try:
-            await self._presence.wait_linked(peer, self._limits.propose_timeout_s)
-            return await ask(self._swarm, peer, question, max(0.1, deadline - trio.current_time()))
-        finally:
-            self._pins.release(peer)
 
     def _check_quorum(self, proposal: Proposal, answers: Answers) -> None:
         declined = answers.declined

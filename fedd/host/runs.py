@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fedd.net.connection import Connection
     from fedd.net.events import EventLog
     from fedd.net.presence import Presence
+    from fedd.net.relay import Relay
     from fedd.net.stream import Stream
     from fedd.net.swarm import Swarm
 
@@ -72,6 +73,7 @@ class Runs:
         self,
         swarm: Swarm,
         presence: Presence,
+        relay: Relay,
         registry: PluginRegistry,
         inputs: Inputs,
         key: PrivateKey,
@@ -84,7 +86,7 @@ class Runs:
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.me = key.peer_id
-        self._swarm = swarm
+        self._relay = relay
         self._presence = presence
         self._registry = registry
         self._key = key
@@ -96,7 +98,7 @@ class Runs:
         self._saving = trio.CapacityLimiter(1)
         self._nodes: dict[str, RunNode] = {}
         self._pins = LinkPins(presence)
-        self._proposer = Proposer(swarm, presence, registry, self._pins, self._limits)
+        self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
         self._watchers = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._gate = RunGate(
@@ -272,7 +274,7 @@ class Runs:
     async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> None:
         """Send a member something that its neighbours pass on as well: a failure is logged."""
         try:
-            reply = await ask(self._swarm, peer, message, self._limits.command_timeout_s)
+            reply = await ask(self._relay, peer, message, self._limits.command_timeout_s)
             if reply["kind"] != "ok":
                 log.info("%s answered our %s: %s", self.name_of(peer), message["kind"], reply.get("detail"))
         except FeddError as error:
@@ -325,7 +327,7 @@ class Runs:
                 self._publish(node.story, "not stored", why)
 
     async def _open_run_stream(self, peer: PeerId) -> Stream:
-        return await self._swarm.open_stream(peer, RUN_PROTOCOL)
+        return await self._relay.open_stream(peer, RUN_PROTOCOL)
 
     def _on_change(self, story: Story) -> None:
         story.changes += 1

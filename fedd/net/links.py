@@ -39,6 +39,8 @@ class LinkView:
     usage: SessionUsage
     retired: bool
     """Given up for another connection to the same peer; it ends with its streams."""
+    relayed_by: PeerId | None = None
+    """The member that passes the bytes on; None: the link is direct."""
 
 
 async def view_links(swarm: Swarm, rate_s: float = RATE_S) -> list[LinkView]:
@@ -69,4 +71,5 @@ def _view(link: Connection, bytes_in: int, bytes_out: int, for_s: float, now: fl
         streams=dict(sorted(Counter(stream.protocol for stream in link.streams).items())),
         usage=link.usage(),
         retired=link.retired,
+        relayed_by=link.relayed_by,
     )

@@ -176,21 +176,26 @@ LINK = {
     "protocols": [],
     "observed_address": None,
     "retired": False,
+    "relayed_by": None,
+    "circuits": 2,
+    "circuit_bytes": 2048,
 }
 
 
 def test_listing_links(fedctl: Any) -> None:
     stranger = {**LINK, "name": "", "member": False, "rtt_ms": None, "streams": {}, "limits_reached": {}}
-    fedctl.answer("GET", "/v1/links", [LINK, stranger, {**stranger, "member": True}])
+    relayed = {**stranger, "member": True, "relayed_by": "gateway", "circuits": 0, "circuit_bytes": 0}
+    fedctl.answer("GET", "/v1/links", [LINK, stranger, relayed])
     document, text = both(fedctl, "links")
     assert document[0] == LINK
     heading, first, second, third = text.splitlines()
     assert heading.split()[:5] == ["NAME", "PEER", "DIR", "AGE", "RTT"]
     assert first.startswith(f"b         {B[:16]}  out  5 min  0.25 ms  2.0 KiB (100 B/s)  10 B (0 B/s)")
     assert "presence 1, opening 2, odd 1" in first
-    assert first.split()[-3:] == ["inbound_streams", "3", "/ip4/127.0.0.1/tcp/1"]
+    assert first.endswith("  inbound_streams 3  2 (2.0 KiB)  /ip4/127.0.0.1/tcp/1")
     assert second.startswith("stranger  ")
     assert third.startswith("-  ")
+    assert third.split()[-4:] == ["-", "relayed", "by", "gateway"]
     fedctl.answer("GET", "/v1/links", [])
     assert both(fedctl, "links") == ([], "no links - see `fedctl connect` and `fedctl join`\n")
 
@@ -210,11 +215,14 @@ def test_limits(fedctl: Any) -> None:
 
 
 def test_ping(fedctl: Any) -> None:
-    fedctl.answer("POST", "/v1/ping", {"peer_id": B, "rtt_ms": [0.5, 1.0]})
+    relayed = {"peer_id": B, "rtt_ms": [0.5], "relayed_by": "gateway"}
+    fedctl.answer("POST", "/v1/ping", relayed)
+    assert f"{B[:16]} through gateway: 0.500 / 0.500 / 0.500 ms" in both(fedctl, "ping", "b", "-c", "1")[1]
+    fedctl.answer("POST", "/v1/ping", {"peer_id": B, "rtt_ms": [0.5, 1.0], "relayed_by": None})
     document, text = both(fedctl, "ping", "b", "-c", "2")
-    assert document == {"peer_id": B, "rtt_ms": [0.5, 1.0]}
+    assert document == {"peer_id": B, "rtt_ms": [0.5, 1.0], "relayed_by": None}
     assert text.splitlines() == ["1: 0.500 ms", "2: 1.000 ms", f"{B[:16]}: 0.500 / 0.750 / 1.000 ms"]
-    assert fedctl.asked("POST")[0][1] == {"peer": "b", "count": 2}
+    assert fedctl.asked("POST")[-1][1] == {"peer": "b", "count": 2}
 
 
 def test_federation(fedctl: Any) -> None:
@@ -303,7 +311,7 @@ def test_plugins(fedctl: Any) -> None:
     document, text = both(fedctl, "plugins")
     assert document == plugins
     assert "x, y" in text
-    assert "z (not in [policy] algorithms)" in text
+    assert "z (not in [policy])" in text
     assert "failed: ImportError: no" in text
     assert "Plugins run with the daemon's rights." in text
 

@@ -75,6 +75,9 @@ class House:
         plugin = SimpleNamespace(name="p", error=None, describe=lambda: {"name": "p"})
         broken = SimpleNamespace(name="q", error="no", describe=lambda: {"name": "q", "error": "no"})
         algorithm = SimpleNamespace(describe=lambda: {"name": "consensus"})
+        self.relay = SimpleNamespace(
+            reach=self.reach, bounds=bound("relay.circuits"), carried_for=lambda peer: (2, 3000)
+        )
         self.registry = SimpleNamespace(
             ready=self.note("ready"),
             plugins=lambda: [plugin, broken],
@@ -105,6 +108,11 @@ class House:
     async def dial(self, addresses: list[str]) -> Any:
         return SimpleNamespace(peer_id=B)
 
+    async def reach(self, peer: str, deadline_s: float) -> Any:
+        if peer == C:
+            raise NotConnected("c cannot be reached: it has no address")
+        return SimpleNamespace(relayed_by=None if peer == B else B)
+
     def get_run(self, run_id: str) -> dict[str, Any]:
         if run_id != "r":
             raise NotFound(f"there is no run {run_id!r} here")
@@ -128,6 +136,7 @@ async def ask(house: House) -> Any:
         runs=house.runs,
         events=house.events,
         identifier=house.identifier,
+        relay=house.relay,
     )
 
     async def call(operation: str, path: Any = None, query: Any = None, **body: Any) -> Any:
@@ -159,8 +168,10 @@ async def test_status_has_the_keys_that_scripts_know(ask: Any, house: House) -> 
 async def test_links_are_told_with_what_peers_say(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = Session(initiator=True).usage()
     views = [
-        LinkView(peer, "/ip4/1.2.3.4/tcp/1", "out", 9.0, rtt_s, 10, 20, 1.04, 2.0, {"/p": 1}, usage, False)
-        for peer, rtt_s in ((B, 0.0012345), ("QmStranger", None))
+        LinkView(
+            peer, "/ip4/1.2.3.4/tcp/1", "out", 9.0, rtt_s, 10, 20, 1.04, 2.0, {"/p": 1}, usage, False, by
+        )
+        for peer, rtt_s, by in ((B, 0.0012345, None), ("QmStranger", None, B))
     ]
 
     async def view_links(swarm: Any) -> list[LinkView]:
@@ -174,6 +185,8 @@ async def test_links_are_told_with_what_peers_say(ask: Any, monkeypatch: pytest.
     assert member["observed_address"] == "/ip4/5.6.7.8/tcp/9"
     assert set(member["windows"].values()) == {0}
     assert member["limits_reached"] == {}
+    assert (member["relayed_by"], member["circuits"], member["circuit_bytes"]) == (None, 2, 3000)
+    assert (stranger["relayed_by"], stranger["circuits"], stranger["circuit_bytes"]) == ("b", 0, 0)
     assert (stranger["name"], stranger["member"], stranger["rtt_ms"]) == ("", False, None)
     assert (stranger["agent"], stranger["protocols"], stranger["observed_address"]) == (None, [], None)
 
@@ -184,6 +197,7 @@ async def test_limits_of_every_room_are_told(ask: Any, monkeypatch: pytest.Monke
     limits = {limit.pop("name"): limit for limit in await ask("limits")}
     assert set(limits) == {
         "connections",
+        "relay.circuits",
         "pins",
         "invitations",
         "runs",
@@ -261,13 +275,15 @@ async def test_ping(
         return [0.0012345] * count
 
     monkeypatch.setattr(service_module, "ping", pong)
-    assert await ask("ping", peer="b", count=2) == {"peer_id": B, "rtt_ms": [1.234, 1.234]}
+    pinged = {"rtt_ms": [1.234, 1.234], "relayed_by": None}
+    assert await ask("ping", peer="b", count=2) == {"peer_id": B, **pinged}
+    assert await ask("ping", peer=D, count=2) == {"peer_id": D, **pinged, "relayed_by": "b"}
     with pytest.raises(TimedOut, match="b did not answer"):
         await ask("ping", peer="b", count=3)
     with pytest.raises(InvalidParameter, match="this node itself"):
         await ask("ping", peer="a", count=1)
-    with pytest.raises(NotConnected, match="no link with c"):
-        await ask("ping", peer="c", count=1)
+    with pytest.raises(NotConnected, match="c cannot be reached"):
+        await ask("ping", peer=C, count=1)
 
 
 async def test_who_belongs(ask: Any, house: House) -> None:

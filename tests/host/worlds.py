@@ -26,6 +26,7 @@ from fedd.host.runs import Runs
 from fedd.net.events import EventLog
 from fedd.net.federation import FederationIdentity
 from fedd.net.presence import Presence
+from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.net.transport import MemoryNetwork
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
@@ -259,17 +260,20 @@ class Node:
                 self.presence = Presence(
                     self.swarm, self.key, self.store, name=self.name, rng=random.Random(self.number)
                 )
+                self.relay = Relay(self.swarm, self.presence)
                 self.registry = PluginRegistry(self.policy, self._inspect)
                 self.workers = PlayedWorkers(self.inputs)
                 self.events = EventLog()
                 self.runs = Runs(
-                    self.swarm, self.presence, self.registry, self.inputs, self.key, self.store, "/nowhere",
-                    policy=self.policy, limits=self.limits, events=self.events, workers=self.workers,
+                    self.swarm, self.presence, self.relay, self.registry, self.inputs, self.key, self.store,
+                    "/nowhere", policy=self.policy, limits=self.limits, events=self.events, workers=self.workers,
                 )  # fmt: skip
                 await nursery.start(self.swarm.run)
-                await self.swarm.listen(self.listen)
+                if self.listen:
+                    await self.swarm.listen(self.listen)
                 self.enter()
                 await nursery.start(self.presence.run)
+                await nursery.start(self.relay.run)
                 await nursery.start(self.runs.run)
                 await self.registry.load()
                 task_status.started()
