@@ -21,7 +21,7 @@ from fedd.api.errors import Denied, FeddError, InvalidMessage, InvalidParameter,
 from fedd.control.http import HttpConnection, ServerLimits
 from fedd.control.seats import Seat
 from fedd.control.server import _check_request
-from fedd.core import codec, manifest, multistream, protobuf, varint
+from fedd.core import codec, dns_messages, manifest, mdns, multistream, protobuf, varint
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -444,6 +444,27 @@ def _run_frames(data: bytes, rng: random.Random) -> None:
         _fed(FrameDecoder(4096), data, rng)
 
 
+def _dns(data: bytes, rng: random.Random) -> None:
+    message = dns_messages.decode_message(data)
+    for found in mdns.found_in(message, FEDERATION):
+        assert len(found.addresses) <= mdns.MAX_ADDRESSES
+    mdns.asks_for(message, _INSTANCE)
+    written = dns_messages.encode_message(message)  # nothing that was read is longer than it may be written
+    assert dns_messages.decode_message(written).questions == message.questions
+
+
+_INSTANCE = b"0" * mdns.INSTANCE_CHARS
+_TOLD = f"/ip4/192.0.2.7/tcp/4001/p2p/{OTHER.peer_id}"
+_DNS = (
+    mdns.encode_query(),
+    mdns.encode_services(),
+    mdns.encode_answer(_INSTANCE, [_TOLD], 4001, [bytes(4), bytes(16)], FEDERATION),
+    # Compressed, as others write it: a question, and a record whose names point to it.
+    bytes.fromhex("000084000001000100000000") + b"\4_p2p\4_udp\5local\0\0\x0c\0\1"
+    b"\xc0\x0c\0\x0c\0\1\0\0\0\x78\0\6\3abc\xc0\x0c",
+)
+
+
 # ---- texts and the control socket --------------------------------------------------------------
 
 
@@ -544,9 +565,11 @@ TARGETS: dict[str, Target] = {
             f"/ip4/192.0.2.7/tcp/4001/p2p/{OTHER.peer_id}".encode(),
             b"/ip6/2001:db8::1/tcp/4001",
             b"/dns4/a.example/tcp/1",
+            b"/dnsaddr/a.example",
             b"/memory/7",
             b"\x04\x7f\x00\x00\x01\x06\x0f\xa1",
         ),
     ),
+    "dns": Target(_dns, _PROTOCOL, _DNS),
     "http": Target(_http, (h11.RemoteProtocolError, FeddError), _REQUESTS),
 }
