@@ -69,6 +69,7 @@ class Config:
         self.policy_algorithms: tuple[str, ...] = policy["algorithms"]
         self.policy_inputs: dict[str, tuple[str, ...]] = policy["inputs"]
         self.policy_initiators: tuple[str, ...] = policy["initiators"]
+        self.policy_commands: tuple[str, ...] = policy["commands"]
         self.inputs: dict[str, dict[str, Any]] = dict(values["inputs"])
         self.plugins: dict[str, dict[str, Any]] = dict(values["plugins"])
         self._values = values

@@ -120,6 +120,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "policy",
+        "commands",
+        "texts",
+        (),
+        "Commands and plugins whose commands are handled here beside the bundled ones, by name.",
+        live=True,
+    ),
+    Key(
+        "policy",
         "inputs",
         "table",
         {},

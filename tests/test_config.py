@@ -25,6 +25,7 @@ max_connections = 64
 edge_timeout_s = 12
 
 [policy]
+commands = ["beep"]
 algorithms = ["vote"]
 initiators = ["boss"]
 inputs = {{ temp = ["consensus", "max"] }}
@@ -80,6 +81,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     assert config.limits["max_connections"] == 64
     assert config.limits["edge_timeout_s"] == 12.0
     assert config.policy_algorithms == ("vote",)
+    assert config.policy_commands == ("beep",)
     assert config.policy_inputs == {"temp": ("consensus", "max")}
     assert config.policy_initiators == ("boss",)
     assert config.inputs == {

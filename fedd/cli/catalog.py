@@ -20,7 +20,7 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
         out.document(plugins)
         return 0
     out.table(
-        ("NAME", "DISTRIBUTION", "VERSION", "ALGORITHMS"),
+        ("NAME", "DISTRIBUTION", "VERSION", "ALGORITHMS AND COMMANDS"),
         [
             (
                 plugin["name"],
@@ -127,8 +127,8 @@ def _type_text(parameter: dict[str, Any]) -> str:
 def _offer(plugin: dict[str, Any]) -> str:
     if plugin.get("error"):
         return f"failed: {plugin['error']}"
-    names = ", ".join(plugin["algorithms"]) or "-"
-    return names if plugin.get("allowed", True) else f"{names} (not in [policy] algorithms)"
+    names = ", ".join([*plugin["algorithms"], *plugin.get("commands", ())]) or "-"
+    return names if plugin.get("allowed", True) else f"{names} (not in [policy])"
 
 
 def _input_row(item: dict[str, Any]) -> tuple[str, str, str]:

@@ -48,11 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
+    if "--help" in arguments or "-h" in arguments:
+        from fedd.cli.commands import as_question  # here, because hardly anybody asks
+
+        arguments = as_question(arguments)
     parser = build_parser(arguments)
     if arguments and (odd := arguments[0].partition("=")[0]).startswith("-") and odd not in _OPTIONS:
         parser.error(f"there is no option {odd}")  # argparse would blame the word after it
     options, rest = parser.parse_known_args(arguments)
-    if options.command == "run":
+    if options.command in ("run", "send", "broadcast"):
         # argparse takes positionals in one go, yet people write `run consensus --input temp tolerance=1e-6`.
         late = [word for word in rest if "=" in word and not word.startswith("-")]
         options.parameters = [*options.parameters, *late]

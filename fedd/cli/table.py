@@ -28,8 +28,15 @@ def _arg(*flags: str, help: str, **options: Any) -> Argument:
     return Argument(flags, help, options)
 
 
+_TOPOLOGIES = (
+    "complete, ring, star, line, grid, torus, hypercube, exponential, random-regular:K, erdos-renyi:P or "
+    "watts-strogatz:K:P (default: by size)"
+)
 _RUN = _arg("run", help="a run's id, or the beginning of it", metavar="RUN")
 _PEER = _arg("peer", help="a name, or an unambiguous prefix of a peer id", metavar="PEER")
+_COMMAND_PARAMETERS = _arg(
+    "parameters", help="parameters of the command", metavar="key=value", nargs="*", default=[]
+)
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -163,6 +170,37 @@ COMMANDS: tuple[Command, ...] = (
         (_arg("name", help="one algorithm, with parameters, types and defaults", metavar="NAME", nargs="?"),),
     ),
     Command(
+        "commands",
+        "commands",
+        "list the commands of plugins, or one command with its parameters",
+        """
+  fedctl commands
+  fedctl commands facts""",
+        (_arg("name", help="one command, with parameters, types and defaults", metavar="NAME", nargs="?"),),
+    ),
+    Command(
+        "send",
+        "commands",
+        "send a plugin's command to a member and show its answer",
+        """
+  fedctl send b facts
+  fedctl send b echo text=hello
+  fedctl send b facts --json | jq .temperature_c""",
+        (_PEER, _arg("name", help="see `fedctl commands`", metavar="COMMAND"), _COMMAND_PARAMETERS),
+        "`fedctl send PEER COMMAND --help` says what that command takes.",
+    ),
+    Command(
+        "broadcast",
+        "commands",
+        "send a plugin's command to every member, this node included",
+        """
+  fedctl broadcast note text='pump 3 is off until noon'
+  fedctl broadcast note text=hello --json | jq -r '.missing[]'""",
+        (_arg("name", help="see `fedctl commands`", metavar="COMMAND"), _COMMAND_PARAMETERS),
+        "Returns when all have it, or after 10 s; names those who have not confirmed it.\n"
+        "`fedctl broadcast COMMAND --help` says what that command takes.",
+    ),
+    Command(
         "inputs",
         "catalog",
         "list the inputs of this device",
@@ -197,7 +235,7 @@ COMMANDS: tuple[Command, ...] = (
                 "parameters", help="parameters of the algorithm", metavar="key=value", nargs="*", default=[]
             ),
             _arg("--input", help="the input that each member reads", metavar="NAME"),
-            _arg("--topology", help="complete, ring or random-regular:K (default: by size)", metavar="T"),
+            _arg("--topology", help=_TOPOLOGIES, metavar="T"),
             _arg(
                 "--members", help="who takes part besides this node (default: everyone alive)", metavar="A,B"
             ),

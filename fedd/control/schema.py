@@ -98,6 +98,11 @@ _RESULT = (
     "residual, epoch, degraded, bytes_in, bytes_out, wall_s, metrics{}}"
 )
 _PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
+_COMMAND = (
+    "{name, plugin, distribution, version, doc, protocol, audience, max_payload_bytes, timeout_s, allowed, "
+    "parameters[{name, type, default, help, choices[]?, required?}]}"
+)
+_COMMAND_PARAMETERS = Field("parameters", "object", "Its parameters by name, typed or as text.", default={})
 
 ROUTES: tuple[Route, ...] = (
     Route("version", "GET", "/v1/version", "Versions of the daemon and of this API.", "{version, api}"),
@@ -122,7 +127,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/plugins",
         "Plugins found here, those that failed to load with `error`.",
-        "[{name, plugin, distribution, version, algorithms[], allowed, error?}]",
+        "[{name, plugin, distribution, version, algorithms[], commands[], allowed, error?}]",
     ),
     Route(
         "algorithms",
@@ -138,6 +143,50 @@ ROUTES: tuple[Route, ...] = (
         "One algorithm.",
         "{name, plugin, distribution, version, doc, parameters[]}",
         errors=("not_found",),
+    ),
+    Route(
+        "commands",
+        "GET",
+        "/v1/commands",
+        "Commands that can be sent to this node.",
+        f"[{_COMMAND}]",
+    ),
+    Route("command", "GET", "/v1/commands/{name}", "One command.", _COMMAND, errors=("not_found",)),
+    Route(
+        "send",
+        "POST",
+        "/v1/commands/{name}/send",
+        "Send a command to a member, or to this node; replies with its handler's answer.",
+        "{command, peer_id, reply}",
+        fields=(
+            _PEER,
+            _COMMAND_PARAMETERS,
+            Field("deadline_s", "seconds", "When to give up.", default=45.0, low=0.1, high=50),
+        ),
+        errors=(
+            "invalid",
+            "denied",
+            "not_found",
+            "conflict",
+            "timeout",
+            "not_connected",
+            "unhealthy",
+            "plugin_failed",
+        ),
+        changes=True,
+    ),
+    Route(
+        "broadcast",
+        "POST",
+        "/v1/commands/{name}/broadcast",
+        "Send a command to every member, this node included; replies when all have it, or time is up.",
+        "{delivered, missing[]}",
+        fields=(
+            _COMMAND_PARAMETERS,
+            Field("deadline_s", "seconds", "How long to wait for others.", default=10.0, low=0.1, high=50),
+        ),
+        errors=("invalid", "denied", "not_found", "conflict", "unhealthy"),
+        changes=True,
     ),
     Route(
         "inputs",
@@ -284,7 +333,7 @@ ROUTES: tuple[Route, ...] = (
             Field("algorithm", "text", "Its name.", required=True),
             Field("parameters", "object", "Its parameters by name, typed or as text.", default={}),
             Field("input", "text", "The input that each member reads."),
-            Field("topology", "text", "complete, ring or random-regular:K; chosen by size when not given."),
+            Field("topology", "text", "complete, ring, star, random-regular:K ...; by size when not given."),
             Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
             Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
             Field("contract", "text", "What counts when a member dies.", default="survivors"),
