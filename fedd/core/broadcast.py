@@ -125,6 +125,10 @@ class Broadcasts:
         """How long until this node may publish `size` bytes; 0.0: now."""
         return self._table.own.allowance.wait_s(size, now)
 
+    def used(self, now: float) -> float:
+        """How many broadcasts of those that this node may publish at once are used up."""
+        return self._table.own.allowance.used(now)
+
     # -- what happens
 
     def begin_epoch(self, epoch: int, now: float) -> None:

@@ -47,6 +47,11 @@ class Allowance:
             (size - self._bytes) / (BYTES_PER_S * self._factor),
         )
 
+    def used(self, now: float) -> float:
+        """How many of those allowed at once are used up."""
+        self.wait_s(0, now)
+        return BURST * self._factor - self._posts
+
     def charge(self, size: int) -> None:
         """One of `size` bytes was taken. Only what is verified is charged: forgeries use up nobody's."""
         self._posts -= 1.0

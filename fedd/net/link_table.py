@@ -147,6 +147,11 @@ class LinkTable:
         if link is not None:
             link.send(message)
 
+    def send_bulk(self, peer: PeerId, message: Message) -> bool:
+        """Queue a message that can be had again; False when it was thrown away."""
+        link = self.links.get(peer)
+        return link is not None and link.send_bulk(message)
+
     def retire(self, peer: PeerId, *, abrupt: bool = False) -> None:
         """End the stream with `peer`, after what is queued or `abrupt`ly with its connection."""
         link = self.links.pop(peer, None)

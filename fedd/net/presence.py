@@ -15,7 +15,7 @@ import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, TimedOut
 from fedd.api.types import PeerId
-from fedd.core.broadcast_messages import BROADCAST_MESSAGES, BroadcastMessage
+from fedd.core.broadcast_messages import BROADCAST_MESSAGES
 from fedd.core.database import MAX_RECORDS
 from fedd.core.identity import PrivateKey
 from fedd.core.membership import Membership
@@ -208,7 +208,7 @@ class Presence:
         """Let `user` know of links, and of what comes on them that is not presence's own."""
         self._users.append(user)
 
-    def send_bulk(self, peer: PeerId, message: BroadcastMessage) -> bool:
+    def send_bulk(self, peer: PeerId, message: Message) -> bool:
         """Queue a message behind presence's own; False when it was thrown away because too much waits."""
         return self._table.send_bulk(peer, message)
 
@@ -258,6 +258,8 @@ class Presence:
         )
         for peer, where in self._pins.items():
             self._perform(self._core.pin(peer, where, now))
+        for user in self._users:
+            user.entered()
         self._wake.set()
         for peer, connection in self._swarm.connections.items():
             if connection.direction == "out" and connection.relayed_by is None:
@@ -281,6 +283,8 @@ class Presence:
         peers = core.links
         self._perform(core.leave(self._clock()))
         self._core = None
+        for user in self._users:
+            user.left()
         self.credentials.leave()
         self._pins.clear()
         await self._table.drain(GOODBYE_S)
@@ -293,6 +297,8 @@ class Presence:
         core, self._core = self._core, None
         if core is None:
             return
+        for user in self._users:
+            user.left()
         self._known.save(core)
         for peer in list(self._table.links):
             self._table.send(peer, Bye("shutdown"))

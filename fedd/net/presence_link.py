@@ -26,6 +26,10 @@ HELLO_DEADLINE_S = 5.0
 WRITE_DEADLINE_S = 10.0
 # Full databases of 1000 members fit; a peer that lets more pile up is not reading.
 MAX_QUEUED = 512
+# What can be had again is thrown away beyond this: 256 broadcasts of 1 KiB, 0.2 s at 10 Mbit/s.
+MAX_BULK_BYTES = 256 * 1024
+# As much as one frame: what is in front of a heartbeat that comes next.
+BULK_AT_ONCE_BYTES = 16 * 1024
 RECEIVE_BYTES = 16 * 1024
 # Whoever is refused for a revocation is told by which list, if it reads.
 REFUSAL_S = 1.0
@@ -57,6 +61,8 @@ class PresenceLink:
         self._decoder = MessageDecoder()
         self._early: list[Message] = []
         self._queue: deque[Message] = deque()
+        self._bulk: deque[bytes] = deque()
+        self._bulk_bytes = 0
         self._news = trio.Event()
         self._finishing = False
         self.done = trio.Event()
@@ -104,6 +110,16 @@ class PresenceLink:
         self._queue.append(message)
         self._news.set()
 
+    def send_bulk(self, message: Message) -> bool:
+        """Queue a `message` that can be had again, behind all others; False when too many bytes wait."""
+        frame = encode_message(message)
+        if self._finishing or self._bulk_bytes + len(frame) > MAX_BULK_BYTES:
+            return False
+        self._bulk.append(frame)
+        self._bulk_bytes += len(frame)
+        self._news.set()
+        return True
+
     def finish(self) -> None:
         """End the stream once all that is queued is on its way."""
         self._finishing = True
@@ -115,9 +131,8 @@ class PresenceLink:
             while True:
                 await self._news.wait()
                 self._news = trio.Event()
-                if self._queue:
-                    data = b"".join(encode_message(message) for message in self._queue)
-                    self._queue.clear()
+                data = self._take_queued()
+                if data:
                     with trio.move_on_after(WRITE_DEADLINE_S) as scope:
                         await self.stream.send_all(data)
                     if scope.cancelled_caught:
@@ -125,7 +140,7 @@ class PresenceLink:
                 elif self._finishing:
                     await self.stream.aclose()
                     break
-                if self._finishing:
+                if self._finishing or self._bulk:
                     self._news.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -133,6 +148,18 @@ class PresenceLink:
             if not self._finishing:
                 self.stream.reset()
             self.done.set()
+
+    def _take_queued(self) -> bytes:
+        """All that must be sent, and a frame's worth of what may wait; before a goodbye everything."""
+        urgent = [encode_message(message) for message in self._queue]
+        self._queue.clear()
+        bulk: list[bytes] = []
+        room = BULK_AT_ONCE_BYTES
+        while self._bulk and (self._finishing or len(self._bulk[0]) <= room or not bulk):
+            bulk.append(self._bulk.popleft())
+            room -= len(bulk[-1])
+            self._bulk_bytes -= len(bulk[-1])
+        return b"".join([*bulk, *urgent] if self._finishing else [*urgent, *bulk])
 
     async def read(self, deliver: Callable[[Message], None]) -> None:
         """Hand every message to `deliver` until the stream ends, whichever way.

@@ -11,6 +11,7 @@ import trio
 from fedd.core.identity import PrivateKey
 from fedd.core.verdicts import MemberChange
 from fedd.net.admission import Admission
+from fedd.net.broadcast import Broadcaster
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
 from fedd.net.transport import MemoryNetwork
@@ -72,6 +73,7 @@ class Node:
                     announce=self.announce,
                     rng=random.Random(self.number),
                 )
+                self.broadcaster = Broadcaster(self.presence, self.key, rng=random.Random(self.number))
                 self.admission = Admission(self.swarm, self.presence, self.key, self.store)
                 self.presence.subscribe(lambda change: self.changes.append((trio.current_time(), change)))
                 self.presence.subscribe_notices(self.notices.append)
@@ -80,6 +82,7 @@ class Node:
                 self.listen = address
                 self.admission.restore()
                 await nursery.start(self.presence.run)
+                await nursery.start(self.broadcaster.run)
                 await nursery.start(self.admission.run)
                 task_status.started()
                 await trio.sleep_forever()
