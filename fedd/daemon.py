@@ -17,12 +17,14 @@ import trio
 from fedd import __version__
 from fedd.api.errors import FeddError
 from fedd.config import BadConfig, Config
+from fedd.control.command_service import CommandService
 from fedd.control.listener import ControlSocket, open_control_socket, passed_sockets
 from fedd.control.server import ControlServer
 from fedd.control.service import Service
 from fedd.core.identity import PrivateKey
 from fedd.core.membership_types import PresenceTiming
 from fedd.core.verdicts import MemberChange
+from fedd.host.commands import Commands
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
@@ -30,6 +32,8 @@ from fedd.host.run_limits import RunLimits
 from fedd.host.runs import Runs
 from fedd.logs import set_up as set_up_logs
 from fedd.net.admission import Admission
+from fedd.net.broadcast import Broadcaster
+from fedd.net.broadcast import Broadcaster
 from fedd.net.connection import Connection
 from fedd.net.discovery import Discovery
 from fedd.net.doors import SwarmLimits
@@ -151,8 +155,10 @@ class Daemon:
             version=__version__,
             announce=config.announce,
         )
+        self.broadcaster = Broadcaster(self.presence, key)
         self.admission = Admission(self.swarm, self.presence, key, state)
         self.relay = Relay(self.swarm, self.presence)
+        self.broadcaster = Broadcaster(self.presence, key)
         self.own_addresses = OwnAddresses(self.swarm, self.presence)
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
@@ -177,6 +183,15 @@ class Daemon:
             ),
             events=self.events,
         )
+        self.commands = Commands(
+            self.swarm,
+            self.presence,
+            self.registry,
+            self.events,
+            os.path.join(state.path, SCRATCH_NAME),
+            reach=self.relay.reach,
+            broadcaster=self.broadcaster,
+        )
         self.service = Service(
             name=config.name,
             swarm=self.swarm,
@@ -189,8 +204,12 @@ class Daemon:
             identifier=self.identifier,
             relay=self.relay,
         )
-        self.server = ControlServer(self.service.operations())
+        command_service = CommandService(self.commands, self.registry, self.service.find_peer)
+        self.server = ControlServer({**self.service.operations(), **command_service.operations()})
         self.service.tell_bounds(self.server.bounds)
+        self.service.tell_bounds(self.broadcaster.bounds)
+        self.service.tell_bounds(self.commands.bounds)
+        self.service.tell_bounds(self.broadcaster.bounds)
         if self.discovery is not None:
             self.service.tell_bounds(self.discovery.bounds)
         self.swarm.subscribe(self._link_changed)
@@ -211,9 +230,12 @@ class Daemon:
             await nursery.start(self.identifier.run)
             await listen(self.swarm, self.config.listen, self._state)
             await nursery.start(self.presence.run)
+            await nursery.start(self.broadcaster.run)
             await nursery.start(self.relay.run)
             self.admission.restore()
+            await nursery.start(self.broadcaster.run)
             await nursery.start(self.runs.run)
+            await nursery.start(self.commands.run)
             self._pin(self.config.connect)
             if self.discovery is not None:
                 self.own_addresses.subscribe(self.discovery.look)
@@ -225,6 +247,7 @@ class Daemon:
             while True:
                 self._plugins_wanted = trio.Event()
                 await self._load_plugins()
+                self.commands.reload()
                 release_free_memory()
                 await self._plugins_wanted.wait()
 
@@ -379,7 +402,9 @@ def _read_ports(state: StateDirectory) -> dict[str, int]:
 
 def policy_of(config: Config) -> Policy:
     """The `[policy]` section as the host knows it."""
-    return Policy(config.policy_algorithms, config.policy_inputs, config.policy_initiators)
+    return Policy(
+        config.policy_algorithms, config.policy_inputs, config.policy_initiators, config.policy_commands
+    )
 
 
 def _peer_of(address: str) -> str:

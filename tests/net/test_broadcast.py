@@ -7,7 +7,7 @@ import trio
 from net.federations import Node, all_alive, form, full_mesh, nodes, until
 from trio.testing import MockClock
 
-from fedd.api.errors import Conflict, InvalidParameter, Unhealthy
+from fedd.api.errors import InvalidParameter
 from fedd.core.broadcast_messages import MAX_PAYLOAD_BYTES
 from fedd.core.broadcast_types import Gap
 from fedd.net.broadcast import Delivery
