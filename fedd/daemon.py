@@ -33,11 +33,11 @@ from fedd.host.runs import Runs
 from fedd.logs import set_up as set_up_logs
 from fedd.net.admission import Admission
 from fedd.net.broadcast import Broadcaster
-from fedd.net.broadcast import Broadcaster
 from fedd.net.connection import Connection
 from fedd.net.discovery import Discovery
 from fedd.net.doors import SwarmLimits
 from fedd.net.events import EventLog
+from fedd.net.federation import FederationIdentity
 from fedd.net.identify_push import Identifier
 from fedd.net.own_addresses import OwnAddresses
 from fedd.net.ping import serve_ping
@@ -158,7 +158,7 @@ class Daemon:
         self.broadcaster = Broadcaster(self.presence, key)
         self.admission = Admission(self.swarm, self.presence, key, state)
         self.relay = Relay(self.swarm, self.presence)
-        self.broadcaster = Broadcaster(self.presence, key)
+        self.admission.authority.reach = self.relay.reach
         self.own_addresses = OwnAddresses(self.swarm, self.presence)
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
@@ -209,7 +209,6 @@ class Daemon:
         self.service.tell_bounds(self.server.bounds)
         self.service.tell_bounds(self.broadcaster.bounds)
         self.service.tell_bounds(self.commands.bounds)
-        self.service.tell_bounds(self.broadcaster.bounds)
         if self.discovery is not None:
             self.service.tell_bounds(self.discovery.bounds)
         self.swarm.subscribe(self._link_changed)
@@ -232,8 +231,8 @@ class Daemon:
             await nursery.start(self.presence.run)
             await nursery.start(self.broadcaster.run)
             await nursery.start(self.relay.run)
-            self.admission.restore()
-            await nursery.start(self.broadcaster.run)
+            self.admission.restore(self._allow_list(self.config))
+            await nursery.start(self.admission.run)
             await nursery.start(self.runs.run)
             await nursery.start(self.commands.run)
             self._pin(self.config.connect)
@@ -291,6 +290,7 @@ class Daemon:
         live, restart = self.config.changes(new)
         self.runs.set_policy(policy_of(new))
         self.inputs.reload(new.inputs)
+        self.admission.set_allow_list(self._allow_list(new))
         old_connect = self.config.connect
         for address in old_connect:
             if address not in new.connect:
@@ -322,6 +322,12 @@ class Daemon:
         for plugin in self.registry.plugins():
             if plugin.error:
                 self.events.publish("plugin", name=plugin.name, error=plugin.error)
+
+    def _allow_list(self, config: Config) -> FederationIdentity | None:
+        """The federation of those whom the configuration names; this node is always among them."""
+        if not config.allow:
+            return None
+        return FederationIdentity.from_allow_list(config.federation_name, {*config.allow, self.swarm.peer_id})
 
     def _pin(self, addresses: tuple[str, ...]) -> None:
         for address in addresses:

@@ -159,7 +159,7 @@ class Commands:
                 hint="send large values to each member by itself",
             )
         reached = await self._broadcaster.publish_and_wait(BROADCAST_CHANNEL, payload, deadline_s)
-        return Reached(tuple(sorted(reached.delivered)), tuple(sorted(reached.missing)))
+        return Reached(tuple(sorted({self.me, *reached.delivered})), tuple(sorted(reached.missing)))
 
     async def _send(
         self, peer: PeerId, command: str, parameters: Mapping[str, Any], deadline_s: float
@@ -354,20 +354,3 @@ class Commands:
 _MAX_EVENT_FIELDS = 16
 _OWN_FIELDS = frozenset({"seq", "kind", "unix_s", "command", "plugin", "peer_id", "name", "text", "error"})
 """What an event has already, and a plugin must not write."""
-
-
-def reach_by_dialling(swarm: Swarm, presence: Presence) -> Callable[[PeerId, float], Awaitable[object]]:
-    """A `reach` that uses the connection there is, else the addresses that the member tells of itself."""
-
-    async def reach(peer: PeerId, deadline_s: float) -> object:
-        if peer in swarm.connections:
-            return swarm.connections[peer]
-        view = next((view for view in presence.members() if view.peer_id == peer), None)
-        if view is None or not view.addresses:
-            raise NotConnected(
-                f"there is no link with {peer}, and no address to dial", hint="see fedctl members"
-            )
-        with trio.fail_after(deadline_s):
-            return await swarm.dial(view.addresses, peer)
-
-    return reach
