@@ -64,6 +64,8 @@ class Config:
         self.announce: tuple[str, ...] = node["announce"]
         self.connect: tuple[str, ...] = node["connect"]
         self.mdns: bool = node["mdns"]
+        self.federation_name: str = values["federation"]["name"]
+        self.allow: tuple[str, ...] = values["federation"]["allow"]
         self.presence_profile: str = values["presence"]["profile"]
         self.limits: dict[str, float] = dict(values["limits"])
         self.policy_algorithms: tuple[str, ...] = policy["algorithms"]
@@ -168,7 +170,7 @@ class _Reader:
 
     def read(self, document: Mapping[str, Any], directory: str) -> dict[str, dict[str, Any]]:
         sections = {key.section for key in KEYS}
-        known = sorted({section.split(".")[0] for section in sections} | {"federation"})
+        known = sorted({section.split(".")[0] for section in sections})
         values: dict[str, dict[str, Any]] = {
             section: {key.name: key.default for key in KEYS if key.section == section}
             for section in sections
@@ -267,6 +269,8 @@ def _check(key: Key, value: Any) -> Any:
             return tuple(_text(item) for item in _list(value))
         case "addresses" | "peer_addresses":
             return tuple(_address(item, key.kind == "peer_addresses") for item in _list(value))
+        case "peer_ids":
+            return tuple(_peer_id(item) for item in _list(value))
         case "table":
             if not isinstance(value, dict):
                 raise ValueError("is a table")
@@ -288,6 +292,8 @@ def _hint_for(key: Key) -> str:
         return "remove it"
     if key.kind == "peer_addresses":
         return "for example /ip4/192.0.2.7/tcp/4747/p2p/12D3KooW..."
+    if key.kind == "peer_ids":
+        return "peer ids look like 12D3KooW... ; `fedctl status` shows that of its device"
     if key.kind == "addresses":
         return "for example /ip4/0.0.0.0/tcp/4747"
     return key.help
@@ -324,6 +330,15 @@ def _list(value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"is {value!r}, not a list")
     return value
+
+
+def _peer_id(value: Any) -> str:
+    from fedd.core.identity import parse_peer_id  # here, because the table of keys is read without it too
+
+    try:
+        return parse_peer_id(_text(value))
+    except InvalidParameter as error:
+        raise ValueError(error.detail) from error
 
 
 def _address(value: Any, needs_peer: bool) -> str:

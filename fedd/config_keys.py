@@ -14,8 +14,8 @@ PRESENCE_PROFILES = ("lan", "metered")
 class Key(NamedTuple):
     """One key of `fedd.toml`.
 
-    `kind` is one of text, choice, flag, count, seconds, texts, addresses, peer_addresses, value, table or
-    planned (reserved for a later version, refused now). `low` and `high` bound counts and seconds.
+    `kind` is one of text, choice, flag, count, seconds, texts, addresses, peer_addresses, peer_ids, value,
+    table or planned (reserved for a later version, refused now). `low` and `high` bound counts and seconds.
     """
 
     section: str
@@ -54,6 +54,22 @@ KEYS: tuple[Key, ...] = (
         "flag",
         True,
         "Find other members on the local network, and be found, by multicast DNS.",
+    ),
+    Key(
+        "federation",
+        "name",
+        "text",
+        "allow-list",
+        "The name of the federation of those in `allow`, the same on all of them.",
+    ),
+    Key(
+        "federation",
+        "allow",
+        "peer_ids",
+        (),
+        "Peer ids that make up a federation without init, invite and join: each names all others. "
+        "Not used while this node is a member of a federation by certificate.",
+        live=True,
     ),
     Key(
         "presence",

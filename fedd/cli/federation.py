@@ -1,19 +1,23 @@
-"""Who belongs: begin a federation, invite, join, leave."""
+"""Who belongs: begin a federation, invite, join, approve, grant, revoke, leave; and the root key."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import Namespace
+from typing import Any
 
-from fedd.api.errors import InvalidParameter, NotFound
-from fedd.cli.show import Output, seconds
-from fedd.control.client import Client
+from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound
+from fedd.cli.show import Output, seconds, short
+from fedd.control.client import Client, path_of
 
 _PREFIX = "fedd1-"
 
 # A token holds a few addresses; a larger file is not one.
 MAX_TOKEN_CHARS = 65_536
+# A PEM file of an Ed25519 key has 120.
+MAX_KEY_CHARS = 4096
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -30,7 +34,11 @@ def do_init(client: Client, options: Namespace, out: Output) -> int:
 
 def do_invite(client: Client, options: Namespace, out: Output) -> int:
     """Print a token. Standard output gets the token alone, so that `$(fedctl invite)` holds it."""
-    body = {"uses": options.uses, "expires_s": parse_duration(options.expires)}
+    body = {
+        "uses": options.uses,
+        "expires_s": parse_duration(options.expires),
+        "approve": options.approve,
+    }
     reply = client.request("POST", "/v1/federation/invite", body)
     if out.as_json:
         out.document(reply)
@@ -57,8 +65,143 @@ def do_leave(client: Client, options: Namespace, out: Output) -> int:
     reply = client.request("POST", "/v1/federation/leave", {})
     if out.as_json:
         out.document(reply)
+    elif reply["federation"] is None:
+        out.line("no longer waiting to be let in")
     else:
         out.line(f"left {reply['federation']}")
+    return 0
+
+
+def do_approve(client: Client, options: Namespace, out: Output) -> int:
+    """Let a newcomer in."""
+    reply = client.request("POST", path_of("federation", "pending", options.peer), {})
+    return _say(out, reply, "approved {peer_id}; it is in as soon as it asks again, within seconds")
+
+
+def do_deny(client: Client, options: Namespace, out: Output) -> int:
+    """Turn a newcomer away."""
+    reply = client.request("DELETE", path_of("federation", "pending", options.peer))
+    return _say(out, reply, "turned {peer_id} away")
+
+
+def do_grant(client: Client, options: Namespace, out: Output) -> int:
+    """Make a member an admin."""
+    reply = client.request("POST", "/v1/federation/grant", {"peer": options.peer, "role": options.role})
+    return _say(out, _called(reply), "{called} is an {role} of {federation} now")
+
+
+def do_revoke(client: Client, options: Namespace, out: Output) -> int:
+    """Throw a member out, or take that back."""
+    path = path_of("federation", "revoked", options.peer)
+    if options.undo:
+        reply = client.request("DELETE", path)
+        return _say(out, _called(reply), "{called} may join again: `fedctl invite` gives it a token")
+    reply = client.request("PUT", path, {})
+    text = "{called} is revoked and cut off; it stays out until `fedctl revoke --undo`"
+    if reply["stay"] or reply["leave"]:
+        text += "; of those it let in, {stay} stay and {leave} have to join anew"
+    return _say(out, _called(reply), text)
+
+
+def show_pending(client: Client, out: Output) -> int:
+    """Who waits to be approved here."""
+    waiting = client.request("GET", "/v1/federation/pending")
+    if out.as_json:
+        out.document(waiting)
+        return 0
+    rows = [(one["name"], one["peer_id"], one["address"], seconds(one["waiting_s"])) for one in waiting]
+    out.table(("SAYS ITS NAME IS", "PEER", "ADDRESS", "WAITS"), rows)
+    return 0
+
+
+def show_revoked(client: Client, out: Output) -> int:
+    """Who was thrown out, and by whom."""
+    revoked = client.request("GET", "/v1/federation/revoked")
+    if out.as_json:
+        out.document(revoked)
+    else:
+        rows = [(one["name"] or "-", one["peer_id"], " ".join(map(short, one["by"]))) for one in revoked]
+        out.table(("NAME", "PEER", "REVOKED BY"), rows)
+    return 0
+
+
+def do_root(client: Client, options: Namespace, out: Output) -> int:
+    """Show where the root key is, or move it."""
+    if options.action == "show":
+        reply = client.request("GET", "/v1/federation/root")
+        here = "is" if reply["here"] else "is not"
+        return _say(out, reply, f"the root key of {{federation}} {here} on this device")
+    if options.file is None:
+        raise InvalidParameter(
+            f"`fedctl root {options.action}` needs a file", hint="or - for standard streams", field="file"
+        )
+    if options.action == "export":
+        return _export_root(client, options.file, out)
+    pem = read_key(options.file)
+    reply = client.request("POST", f"/v1/federation/root/{options.action}", {"pem": pem})
+    if options.action == "import":
+        return _say(out, reply, "the root key of {federation} is on this device: it can grant now")
+    return _say(out, reply, "the root key of {federation} is removed from this device; take care of the copy")
+
+
+def _export_root(client: Client, file: str, out: Output) -> int:
+    reply = client.request("POST", "/v1/federation/root/export", {})
+    if file == "-":
+        if out.as_json:
+            out.document(reply)
+        else:
+            out.line(reply["pem"].rstrip())
+        return 0
+    with open(_create(file), "w", encoding="ascii") as stream:
+        stream.write(reply["pem"])
+        stream.flush()
+        os.fsync(stream.fileno())
+    told = {"federation": reply["federation"], "file": file}
+    return _say(out, told, "the root key of {federation} is in {file}: keep it where no network reaches")
+
+
+def _create(file: str) -> int:
+    """A new file that only its owner reads. Raises Conflict when it is there, FeddError when it cannot be."""
+    try:
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise Conflict(f"{file} is there already", hint="name a new file") from error
+    except OSError as error:
+        raise FeddError(f"cannot write {file}: {error.strerror}", hint="name another place") from error
+
+
+def read_key(file: str) -> str:
+    """What the key file holds, or standard input for `-`. Raises NotFound."""
+    if file == "-":
+        return sys.stdin.read(MAX_KEY_CHARS)
+    try:
+        with open(file, encoding="ascii") as stream:
+            return stream.read(MAX_KEY_CHARS)
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"{file!r} is no readable key file", hint="`fedctl root export` writes one") from error
+
+
+def _called(reply: dict[str, Any]) -> dict[str, Any]:
+    """A reply with what to call its peer, for people; `--json` shows the reply as it came."""
+    return _Told(reply, called=reply["name"] or short(reply["peer_id"]))
+
+
+class _Told(dict[str, Any]):
+    """A reply and words of our own beside it."""
+
+    def __init__(self, reply: dict[str, Any], **words: str) -> None:
+        super().__init__(reply)
+        self.words = words
+
+    def __missing__(self, key: str) -> str:
+        return self.words[key]
+
+
+def _say(out: Output, reply: dict[str, Any], text: str) -> int:
+    if out.as_json:
+        out.document(reply)
+    else:
+        out.line(text.format_map(reply))
     return 0
 
 

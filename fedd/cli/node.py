@@ -33,7 +33,7 @@ def do_status(client: Client, options: Namespace, out: Output) -> int:
         [
             ("name", status["name"]),
             ("peer id", status["peer_id"]),
-            ("federation", status["federation"] or "none - see `fedctl init` and `fedctl join`"),
+            ("federation", _place(status)),
             ("members", members or "-"),
             ("addresses", " ".join(status["addresses"]) or "-"),
             ("runs", f"{status['runs_active']} active"),
@@ -46,8 +46,26 @@ def do_status(client: Client, options: Namespace, out: Output) -> int:
     return 0
 
 
+def _place(status: Mapping[str, Any]) -> str:
+    """The federation, or why there is none."""
+    revoked = status.get("revoked")
+    if status["federation"]:
+        words = {"admin": "admin", "root_key": "root key here"}
+        rights = ", ".join(text for key, text in words.items() if status.get(key))
+        return f"{status['federation']} ({rights})" if rights else str(status["federation"])
+    if status.get("waits_for"):
+        return f"none - waits for {short(status['waits_for'])} to approve it"
+    if revoked:
+        return f"none - REVOKED from {revoked['federation']}: {revoked['reason']}"
+    return "none - see `fedctl init` and `fedctl join`"
+
+
 def do_members(client: Client, options: Namespace, out: Output) -> int:
     """Everyone known, once or until interrupted."""
+    if options.pending or options.revoked:
+        from fedd.cli import federation
+
+        return (federation.show_pending if options.pending else federation.show_revoked)(client, out)
     if options.watch:
         return _watch_members(client, out)
     members = client.request("GET", "/v1/members")

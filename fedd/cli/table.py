@@ -33,6 +33,8 @@ _TOPOLOGIES = (
     "watts-strogatz:K:P (default: by size)"
 )
 _RUN = _arg("run", help="a run's id, or the beginning of it", metavar="RUN")
+_NEWCOMER = _arg("peer", help="an unambiguous prefix of a peer id", metavar="PEER")
+_ROOT_ACTIONS = ["show", "export", "remove", "import"]
 _PEER = _arg("peer", help="a name, or an unambiguous prefix of a peer id", metavar="PEER")
 _COMMAND_PARAMETERS = _arg(
     "parameters", help="parameters of the command", metavar="key=value", nargs="*", default=[]
@@ -54,6 +56,7 @@ COMMANDS: tuple[Command, ...] = (
         """
   fedctl members
   fedctl members --watch
+  fedctl members --pending      # who waits to be approved here
   fedctl members --json | jq -r '.[] | select(.state == "dead") | .name'""",
         (
             _arg(
@@ -61,6 +64,8 @@ COMMANDS: tuple[Command, ...] = (
                 help="go on and show every change; with --json the whole list a line",
                 action="store_true",
             ),
+            _arg("--pending", help="list those who wait to be approved by this node", action="store_true"),
+            _arg("--revoked", help="list those who were thrown out, and by whom", action="store_true"),
         ),
     ),
     Command(
@@ -79,6 +84,7 @@ COMMANDS: tuple[Command, ...] = (
         """
   fedctl invite
   TOKEN=$(fedctl invite --uses 2 --expires 2h)
+  fedctl invite --approve       # then `fedctl members --pending` and `fedctl approve`
   fedctl invite | ssh board fedctl join -""",
         (
             _arg("--uses", help="how many may join with it (default: 1)", type=int, metavar="N", default=1),
@@ -88,8 +94,62 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="TIME",
                 default="1h",
             ),
+            _arg("--approve", help="let each of them wait until it is approved", action="store_true"),
         ),
         "A token is a secret. It is also gone when this daemon restarts.",
+    ),
+    Command(
+        "approve",
+        "federation",
+        "let a newcomer in who waits",
+        """
+  fedctl members --pending
+  fedctl approve 12D3KooWQ""",
+        (_NEWCOMER,),
+        "On the node that made the token. The newcomer asks every five seconds by itself.",
+    ),
+    Command(
+        "deny",
+        "federation",
+        "turn a newcomer away who waits",
+        """
+  fedctl deny 12D3KooWQ""",
+        (_NEWCOMER,),
+    ),
+    Command(
+        "grant",
+        "federation",
+        "make a member an admin, who may invite, approve and revoke",
+        """
+  fedctl grant b admin""",
+        (_PEER, _arg("role", help="admin", metavar="ROLE", choices=["admin"])),
+        "Takes the root key, which is on the device that began the federation: see `fedctl root --help`.",
+    ),
+    Command(
+        "revoke",
+        "federation",
+        "throw a member out, everywhere and for good",
+        """
+  fedctl revoke b
+  fedctl revoke 12D3KooWQ...    # also one that has not been seen for long
+  fedctl revoke --undo 12D3KooWQ""",
+        (_PEER, _arg("--undo", help="take it back: the peer may join again", action="store_true")),
+        "An admin revokes members; admins are revoked with the root key.",
+    ),
+    Command(
+        "root",
+        "federation",
+        "move the root key, which makes and revokes admins",
+        """
+  fedctl root show              # is it on this device?
+  fedctl root export root.key   # and keep that file elsewhere
+  fedctl root remove root.key   # shows that you have it, and removes it here
+  fedctl root import root.key   # on the device that shall grant""",
+        (
+            _arg("action", help="show, export, remove or import", choices=_ROOT_ACTIONS, metavar="ACTION"),
+            _arg("file", help="where the key is or goes; - for standard streams", metavar="FILE", nargs="?"),
+        ),
+        "Whoever has the root key has the federation. It is made by `fedctl init`, on that device only.",
     ),
     Command(
         "join",

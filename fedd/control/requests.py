@@ -129,6 +129,8 @@ def _check_value(field: Field, value: Any) -> Any:
         good = good and math.isfinite(value) and field.low <= value <= field.high
         wanted = f"a number of seconds from {field.low:g} to {field.high:.10g}"
         value = float(value) if good else value
+    elif field.type == "flag":
+        good, wanted = isinstance(value, bool), "true or false"
     elif field.type == "texts":
         good = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
         wanted = "a list of texts"

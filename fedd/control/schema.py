@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fedd.api.errors import FeddError
+from fedd.control.federation_routes import FEDERATION_ROUTES
+from fedd.control.route import Field as Field
+from fedd.control.route import Route as Route
 
 API_VERSION = 1
 
@@ -60,39 +63,6 @@ def error_document(error: FeddError, request_id: str) -> dict[str, Any]:
     }
 
 
-class Field(NamedTuple):
-    """A key of a request body or query.
-
-    `type` is text, integer, seconds, texts, object, quorum or any. Integers and seconds lie in [low, high].
-    """
-
-    name: str
-    type: str
-    help: str
-    required: bool = False
-    default: Any = None
-    low: float = 0
-    high: float = 2**63 - 1
-
-
-class Route(NamedTuple):
-    """One method and path. `{peer}`, `{name}` and `{run}` in the path stand for one segment."""
-
-    operation: str
-    method: str
-    path: str
-    summary: str
-    reply: str
-    fields: tuple[Field, ...] = ()
-    query: tuple[Field, ...] = ()
-    errors: tuple[str, ...] = ()
-    streams: bool = False
-    """Replies with NDJSON: one document a line, the last `{"kind": "end"}`."""
-
-    changes: bool = False
-    """Changes something, so the caller's user id goes into the log."""
-
-
 _RESULT = (
     "{run_id, algorithm, state, value, contributors[], dropped[{peer_id, round, reason}], joined[], rounds, "
     "residual, epoch, degraded, bytes_in, bytes_out, wall_s, metrics{}}"
@@ -111,7 +81,8 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/status",
         "This node.",
-        "{peer_id, name, version, federation, addresses[], observed_addresses{address: peers}, uptime_s, "
+        "{peer_id, name, version, federation, federation_id, admin, root_key, waits_for, "
+        "revoked{federation, reason}, addresses[], observed_addresses{address: peers}, uptime_s, "
         "rss_bytes, cpu_s, "
         "members{alive, suspect, dead, left}, runs_active, plugins[]}",
     ),
@@ -233,51 +204,7 @@ ROUTES: tuple[Route, ...] = (
         errors=("invalid",),
         streams=True,
     ),
-    Route(
-        "init",
-        "POST",
-        "/v1/federation/init",
-        "Begin a federation on this node.",
-        "{federation, federation_id, peer_id}",
-        fields=(Field("federation", "text", "Its name.", required=True),),
-        errors=("invalid", "conflict"),
-        changes=True,
-    ),
-    Route(
-        "invite",
-        "POST",
-        "/v1/federation/invite",
-        "Make a token that lets others in.",
-        "{token, expires_s, uses}",
-        fields=(
-            Field("uses", "integer", "How many may join with it.", default=1, low=1, high=10_000),
-            Field("expires_s", "seconds", "How long it is good.", default=3600.0, low=1, high=30 * 86_400),
-        ),
-        errors=("invalid", "denied", "conflict"),
-        changes=True,
-    ),
-    Route(
-        "join",
-        "POST",
-        "/v1/federation/join",
-        "Join the federation that a token invites to; replies when this node is a member and linked.",
-        "{federation, federation_id, peer_id}",
-        fields=(
-            Field("token", "text", "The line that `fedctl invite` printed.", required=True),
-            Field("deadline_s", "seconds", "When to give up.", default=20.0, low=1, high=600),
-        ),
-        errors=("invalid", "denied", "conflict", "timeout", "not_connected"),
-        changes=True,
-    ),
-    Route(
-        "leave",
-        "POST",
-        "/v1/federation/leave",
-        "Leave the federation for good.",
-        "{federation}",
-        errors=("conflict",),
-        changes=True,
-    ),
+    *FEDERATION_ROUTES,
     Route(
         "links",
         "GET",

@@ -11,8 +11,9 @@ from typing import Any
 import trio
 
 from fedd import __version__
-from fedd.api.errors import Conflict, InvalidParameter, NotConnected, NotFound, TimedOut
+from fedd.api.errors import InvalidParameter, NotConnected, NotFound, TimedOut
 from fedd.api.types import PeerId
+from fedd.control.federation_service import FederationService
 from fedd.control.schema import API_VERSION
 from fedd.control.server import Operation, Request
 from fedd.core.identity import parse_peer_id
@@ -57,7 +58,6 @@ class Service:
         self._name = name
         self._swarm = swarm
         self._presence = presence
-        self._admission = admission
         self._registry = registry
         self._inputs = inputs
         self._runs = runs
@@ -73,6 +73,14 @@ class Service:
             inputs.bounds,
             events.bounds,
         ]
+        self._federation = FederationService(
+            swarm=swarm,
+            presence=presence,
+            admission=admission,
+            runs=runs,
+            events=events,
+            find_peer=self.find_peer,
+        )
         self._started_at = trio.current_time()
 
     def operations(self) -> dict[str, Operation]:
@@ -90,10 +98,6 @@ class Service:
             "show": self.show,
             "watch": self.watch,
             "events": self.events,
-            "init": self.init,
-            "invite": self.invite,
-            "join": self.join,
-            "leave": self.leave,
             "links": self.links,
             "limits": self.limits,
             "connect": self.connect,
@@ -101,6 +105,7 @@ class Service:
             "ping": self.ping,
             "run": self.run,
             "stop": self.stop,
+            **self._federation.operations(),
         }
 
     # -- this node and the others
@@ -111,13 +116,11 @@ class Service:
 
     async def status(self, request: Request) -> dict[str, Any]:
         """This node."""
-        federation = self._presence.federation
         return {
             "peer_id": self._swarm.peer_id,
             "name": self._name,
             "version": __version__,
-            "federation": federation.name if federation else None,
-            "federation_id": federation.id if federation else None,
+            **self._federation.place(),
             "addresses": list(self._swarm.addresses),
             "observed_addresses": self._identifier.observed(),
             "uptime_s": round(trio.current_time() - self._started_at, 3),
@@ -269,35 +272,6 @@ class Service:
             hint=f"there are {names}" if names else "join a federation",
             field="peer",
         )
-
-    # -- who belongs
-
-    async def init(self, request: Request) -> dict[str, Any]:
-        """Begin a federation."""
-        federation = self._admission.init(request.body["federation"])
-        self._events.publish("federation", what="begun", name=federation.name)
-        return {"federation": federation.name, "federation_id": federation.id, "peer_id": self._swarm.peer_id}
-
-    async def invite(self, request: Request) -> dict[str, Any]:
-        """Make a token."""
-        made = self._admission.invite(uses=request.body["uses"], expires_s=request.body["expires_s"])
-        return {"token": made.token, "expires_s": made.expires_s, "uses": made.uses}
-
-    async def join(self, request: Request) -> dict[str, Any]:
-        """Join by a token."""
-        federation = await self._admission.join(request.body["token"], deadline_s=request.body["deadline_s"])
-        self._events.publish("federation", what="joined", name=federation.name)
-        return {"federation": federation.name, "federation_id": federation.id, "peer_id": self._swarm.peer_id}
-
-    async def leave(self, request: Request) -> dict[str, Any]:
-        """Leave for good."""
-        federation = self._presence.federation
-        if federation is None:
-            raise Conflict("this node belongs to no federation", hint="there is nothing to leave")
-        await self._runs.leave_all("this node leaves the federation")
-        await self._admission.leave()
-        self._events.publish("federation", what="left", name=federation.name)
-        return {"federation": federation.name}
 
     # -- what can be done here
 
