@@ -237,10 +237,91 @@ def test_federation(fedctl: Any) -> None:
     asked = dict(fedctl.asked("POST"))
     assert asked == {
         "/v1/federation/init": {"federation": "plant7"},
-        "/v1/federation/invite": {"uses": 2, "expires_s": 7200.0},
+        "/v1/federation/invite": {"uses": 2, "expires_s": 7200.0, "approve": False},
         "/v1/federation/join": {"token": "fedd1-x"},
         "/v1/federation/leave": {},
     }
+
+
+def test_admins_and_the_revoked(fedctl: Any) -> None:
+    about = {"federation": "plant7", "peer_id": "12D3KooWB", "name": "b"}
+    revoked = {**about, "by": "root", "epoch": 1, "stay": 0, "leave": 0}
+    fedctl.answer("POST", "/v1/federation/grant", {**about, "role": "admin"})
+    fedctl.answer("PUT", "/v1/federation/revoked/b", revoked)
+    fedctl.answer("PUT", "/v1/federation/revoked/c", {**revoked, "name": "", "stay": 3, "leave": 1})
+    fedctl.answer("DELETE", "/v1/federation/revoked/b", {**about, "by": "root", "epoch": 2})
+    fedctl.answer(
+        "GET", "/v1/federation/revoked", [{"peer_id": "12D3KooWB", "name": "b", "by": ["12D3KooWA"]}]
+    )
+    assert both(fedctl, "grant", "b", "admin")[1] == "b is an admin of plant7 now\n"
+    assert both(fedctl, "revoke", "b")[1].startswith("b is revoked and cut off; it stays out")
+    assert "of those it let in, 3 stay and 1 have to join anew" in both(fedctl, "revoke", "c")[1]
+    assert "may join again" in both(fedctl, "revoke", "--undo", "b")[1]
+    assert "12D3KooWB" in both(fedctl, "members", "--revoked")[1]
+    assert fedctl("grant", "b", "king")[0] == 2
+
+
+def test_newcomers_that_wait(fedctl: Any) -> None:
+    waiting = {"peer_id": "12D3KooWC", "name": "c", "address": "/ip4/192.0.2.7/tcp/1", "waiting_s": 3.0}
+    fedctl.answer("GET", "/v1/federation/pending", [waiting])
+    fedctl.answer(
+        "POST", "/v1/federation/pending/12D3KooWC", {"federation": "plant7", "peer_id": "12D3KooWC"}
+    )
+    fedctl.answer(
+        "DELETE", "/v1/federation/pending/12D3KooWC", {"federation": "plant7", "peer_id": "12D3KooWC"}
+    )
+    fedctl.answer("POST", "/v1/federation/leave", {"federation": None})
+    assert "12D3KooWC" in both(fedctl, "members", "--pending")[1]
+    assert both(fedctl, "approve", "12D3KooWC")[1].startswith("approved 12D3KooWC")
+    assert both(fedctl, "deny", "12D3KooWC")[1] == "turned 12D3KooWC away\n"
+    assert both(fedctl, "leave")[1] == "no longer waiting to be let in\n"
+
+
+def test_the_root_key_goes_into_a_file_of_its_owner_alone(
+    fedctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "root.key"
+    fedctl.answer("GET", "/v1/federation/root", {"federation": "plant7", "here": True})
+    fedctl.answer("POST", "/v1/federation/root/export", {"federation": "plant7", "pem": "PEM\n"})
+    fedctl.answer("POST", "/v1/federation/root/import", {"federation": "plant7", "here": True})
+    fedctl.answer("POST", "/v1/federation/root/remove", {"federation": "plant7", "here": False})
+    assert both(fedctl, "root", "show")[1] == "the root key of plant7 is on this device\n"
+    assert "keep it where no network reaches" in fedctl("root", "export", str(path))[1]
+    assert path.read_text() == "PEM\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    code, _, err = fedctl("root", "export", str(path))
+    assert (code, "is there already" in err) == (7, True)
+    assert fedctl("root", "export", str(tmp_path / "no" / "where"))[0] == 1
+    assert fedctl("root", "export", "-")[1] == "PEM\n"
+    assert '"pem"' in fedctl("--json", "root", "export", "-")[1]
+    assert "can grant now" in both(fedctl, "root", "import", str(path))[1]
+    assert "removed from this device" in both(fedctl, "root", "remove", str(path))[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("PEM\n"))
+    assert fedctl("root", "import", "-")[0] == 0
+    sent = [body for path, body in fedctl.asked("POST") if not path.endswith("export")]
+    assert all(body == {"pem": "PEM\n"} for body in sent)
+    code, _, err = fedctl("root", "remove")
+    assert (code, "needs a file" in err) == (2, True)
+    assert fedctl("root", "import", str(tmp_path / "none"))[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"federation": "plant7", "admin": True, "root_key": True}, "plant7 (admin, root key here)"),
+        ({"federation": "plant7"}, "plant7"),
+        ({"federation": None, "waits_for": "12D3KooWB"}, "waits for 12D3KooWB to approve it"),
+        (
+            {"federation": None, "revoked": {"federation": "plant7", "reason": "x was revoked"}},
+            "REVOKED from plant7: x was revoked",
+        ),
+        ({"federation": None, "revoked": None}, "none - see `fedctl init` and `fedctl join`"),
+    ],
+)
+def test_status_says_why_there_is_no_federation(fedctl: Any, place: dict[str, Any], said: str) -> None:
+    rest = {"name": "a", "peer_id": "12D3", "members": {}, "addresses": [], "runs_active": 0, "plugins": []}
+    fedctl.answer("GET", "/v1/status", {**rest, "version": "0", "uptime_s": 1.0, "rss_bytes": 1, **place})
+    assert said in fedctl("status")[1]
 
 
 def test_a_terminal_is_told_what_to_do_with_a_token(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:

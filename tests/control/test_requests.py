@@ -126,7 +126,11 @@ def test_segments_survive_encoding(text: str) -> None:
 
 
 def test_defaults_are_filled_in_and_types_made() -> None:
-    assert check_body(route("invite"), {"expires_s": 60}) == {"uses": 1, "expires_s": 60.0}
+    assert check_body(route("invite"), {"expires_s": 60}) == {
+        "uses": 1,
+        "expires_s": 60.0,
+        "approve": False,
+    }
     body = check_body(route("run"), {"algorithm": "consensus", "members": None})
     assert body["contract"] == "survivors"
     assert body["members"] is None
@@ -142,6 +146,7 @@ def test_defaults_are_filled_in_and_types_made() -> None:
         ("invite", {"uses": "2"}, "uses", "whole number"),
         ("invite", {"expires_s": float("nan")}, "expires_s", "seconds"),
         ("invite", {"expires_s": "1h"}, "expires_s", "seconds"),
+        ("invite", {"approve": 1}, "approve", "true or false"),
         ("init", {}, "federation", "is missing"),
         ("init", {"federation": None}, "federation", "is missing"),
         ("init", {"federation": ""}, "federation", "not a text"),

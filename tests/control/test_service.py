@@ -45,7 +45,7 @@ class House:
         self.views = [view(ME, "a", link="self"), view(B, "b"), view(C, "c", "dead"), view(D, "c")]
         self.calls: list[Any] = []
         self.events = EventLog()
-        federation = SimpleNamespace(name="plant7", id="f00")
+        federation = SimpleNamespace(name="plant7", id="f00", is_admin=True, allowed=None)
         self.identifier = SimpleNamespace(
             known=lambda peer: SAID if peer == B else None, observed=lambda: {"/ip4/5.6.7.8": 2}
         )
@@ -67,7 +67,11 @@ class House:
         )
         self.admission = SimpleNamespace(
             init=lambda name: SimpleNamespace(name=name, id="f00"),
-            invite=lambda uses, expires_s: Invitation("fedd1-x", uses, expires_s),
+            invite=lambda uses, expires_s, approve: Invitation("fedd1-x", uses, expires_s, approve),
+            subscribe=lambda callback: None,
+            expulsion=None,
+            waits_for=None,
+            authority=SimpleNamespace(has_root=lambda: True),
             join=self.note("join", federation),
             bounds=bound("invitations"),
             leave=self.note("leave"),
@@ -290,7 +294,8 @@ async def test_who_belongs(ask: Any, house: House) -> None:
     expected = {"federation": "plant7", "federation_id": "f00", "peer_id": ME}
     assert await ask("init", federation="plant7") == expected
     assert await ask("join", None, None, **TOKEN) == expected
-    assert await ask("invite", uses=2, expires_s=60.0) == {"token": "fedd1-x", "uses": 2, "expires_s": 60.0}
+    invited = await ask("invite", uses=2, expires_s=60.0, approve=True)
+    assert invited == {"token": "fedd1-x", "uses": 2, "expires_s": 60.0, "approve": True}
     assert await ask("leave") == {"federation": "plant7"}
     assert [call[0] for call in house.calls] == ["join", "leave_all", "leave"]
     house.presence.federation = None
