@@ -159,7 +159,7 @@ def testing_page() -> str:
     testing = importlib.import_module("fedd.testing")
     lines = ["# fedd.testing\n", _blocks(_doc(testing))]
     for name, thing in vars(testing).items():
-        if inspect.isclass(thing) and thing.__module__ == testing.__name__ and not name.startswith("_"):
+        if inspect.isclass(thing) and thing.__module__.startswith(f"{testing.__name__}."):
             lines += _class(thing)
     return "\n".join(lines) + "\n"
 

@@ -94,6 +94,7 @@ class Call:
     info: CommandInfo
     sender: PeerId
     parameters: bytes | memoryview
+    only_check: bool = False
     sent_at: float = 0.0
     begun: bool = False
     overdue_since: float | None = None
@@ -195,9 +196,14 @@ class CommandHost:
             )
 
     async def call(
-        self, info: CommandInfo, sender: PeerId, parameters: bytes | memoryview
+        self,
+        info: CommandInfo,
+        sender: PeerId,
+        parameters: bytes | memoryview,
+        *,
+        only_check: bool = False,
     ) -> bytes | memoryview:
-        """Have a command handled; the answer's bytes.
+        """Have a command handled, or with `only_check` just made of its parameters; the answer's bytes.
 
         Raises TimedOut when the handler does not end in its time, PluginFailed when its process does or the
         plugin has used up its strikes. What the handler raises is in the answer.
@@ -205,7 +211,7 @@ class CommandHost:
         for _ in range(_ATTEMPTS):
             self.check(info.plugin)
             session = await self._running_session()
-            call = Call(info, sender, parameters)
+            call = Call(info, sender, parameters, only_check)
             await session.serve(next(self._numbers), call)
             if call.lost:
                 continue
@@ -323,6 +329,7 @@ class Session:
             "plugin": info.plugin,
             "command": info.name,
             "sender": call.sender,
+            "only_check": call.only_check,
         }
         self._process.send(header, [call.parameters])
         try:

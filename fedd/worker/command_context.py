@@ -100,8 +100,10 @@ _ANY = (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup)
 """What a plugin may raise: all but what ends a task."""
 
 
-async def answer_call(find: Finder, parameters: Answer, context: CallContext) -> bytes:
-    """Build the command and let it handle its message; the answer's bytes.
+async def answer_call(
+    find: Finder, parameters: Answer, context: CallContext, *, only_check: bool = False
+) -> bytes:
+    """Build the command and let it handle its message, unless `only_check`; the answer's bytes.
 
     Raises FeddError: what the handler raised is PluginFailed, with the place in the plugin as its hint.
     """
@@ -113,6 +115,8 @@ async def answer_call(find: Finder, parameters: Answer, context: CallContext) ->
         raise
     except _ANY as error:
         raise plugin_failure(error) from error
+    if only_check:
+        return encode_value(None)
     most = command_terms(cls).max_payload_bytes
     value = await _handled(command.handle(context))
     check_size(value, most, "its answer")

@@ -165,7 +165,9 @@ class PluginHost:
         with trio.CancelScope() as scope:
             self._scopes[call] = scope
             try:
-                answer = await answer_call(lambda: self._find(header), parameters, context)
+                answer = await answer_call(
+                    lambda: self._find(header), parameters, context, only_check=header["only_check"]
+                )
             except FeddError as error:
                 answer = encode_error(error)
         del self._scopes[call]

@@ -1,17 +1,4 @@
-"""A whole federation in one process, on virtual time: for the tests of algorithms.
-
-    from fedd.testing import Federation, Kill
-
-    def test_the_survivors_agree() -> None:
-        federation = Federation(5, topology="ring", seed=1, kills=[Kill(node=0, round=7, reaches="one")])
-        results = federation.run(MyAlgorithm(), inputs=[1.0, 2.0, 3.0, 4.0, 5.0])
-        assert all(result.value == ... for result in results if result.error is None)
-
-The algorithm runs on the same context as in a worker process, over a simulated network: reliable, ordered
-links with latency and loss (a lost message arrives later, as over any stream), deaths whose last messages
-reach whom the test says, and a failure detector that needs its time. One seed gives the same result to the
-last bit. Seconds of virtual time cost microseconds: nothing sleeps.
-"""
+"""Members that run an algorithm together, over a simulated network on virtual time."""
 
 from __future__ import annotations
 
@@ -366,6 +353,3 @@ class _Simulation:
             killed=node.killed,
             metrics=dict(node.context.metrics),
         )
-
-
-__all__ = ["DroppedPeer", "Federation", "Kill", "NodeResult", "Reach"]
