@@ -54,9 +54,9 @@ def decode_source(body: bytes) -> PeerId:
 def decode_answer(body: bytes) -> str | None:
     """None for yes, else why not, without control characters. Raises ProtocolError."""
     fields = _fields(body)
-    if fields == {"ok": True}:
-        return None
     refusal = fields.get("refused")
+    if len(fields) == 1 and fields.get("ok") is True:
+        return None
     if len(fields) != 1 or not isinstance(refusal, str):
         raise ProtocolError("an answer about a circuit that is neither yes nor a refusal")
     return "".join(c for c in refusal[:MAX_REASON_CHARS] if c.isprintable())

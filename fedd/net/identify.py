@@ -63,8 +63,9 @@ def encode_for(swarm: Swarm, connection: Connection) -> bytes:
         fields.append((_LISTEN_ADDRESS, multiaddr_to_bytes(plain)))
     for protocol in swarm.protocols_for(connection.peer_id)[:MAX_PROTOCOLS]:
         fields.append((_PROTOCOL, protocol.encode()))
+    if connection.relayed_by is None:  # else it is the relay that is seen there
+        fields.append((_OBSERVED, multiaddr_to_bytes(connection.wire.remote_address)))
     fields += [
-        (_OBSERVED, multiaddr_to_bytes(connection.wire.remote_address)),
         (_VERSION, PROTOCOL_VERSION.encode()),
         (_AGENT, swarm.agent.encode()),
     ]

@@ -72,7 +72,7 @@ class Identifier:
         seen: Counter[str] = Counter()
         for peer_id, said in self._known.items():
             connection = self._swarm.connections.get(peer_id)
-            if said.observed_address is None or connection is None:
+            if said.observed_address is None or connection is None or connection.relayed_by is not None:
                 continue
             try:
                 address = parse_multiaddr(said.observed_address)

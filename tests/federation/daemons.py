@@ -78,7 +78,8 @@ class Daemon:
             "--name",
             self.name,
         ]
-        command += ["--listen", listen, *options]
+        command += ["--listen", listen] if listen else []  # nowhere: let the configuration say so
+        command += options
         if config is not None:
             path = self.dir / "fedd.toml"
             path.write_text(config)
