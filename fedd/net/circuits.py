@@ -36,6 +36,9 @@ log = logging.getLogger("fedd.net.relay")
 CHUNK_BYTES: Final = 64 * 1024
 """What is read at a time: a Noise frame."""
 
+CLOSING_S: Final = 5.0
+"""How long the second end may take to close after the first; what is on its way arrives meanwhile."""
+
 
 @dataclass(frozen=True)
 class RelayLimits:
@@ -209,23 +212,31 @@ class Circuits:
 
     async def _join(self, one: Stream, other: Stream, circuit: Circuit) -> None:
         """Copy both ways until both ends have closed, one breaks, or nothing comes for too long."""
-        idle_s = self._limits.idle_s
+        closing = False
+
+        def extend() -> None:
+            if not closing:
+                idle.deadline = trio.current_time() + self._limits.idle_s
 
         async def copy(source: Stream, sink: Stream) -> None:
+            nonlocal closing
             while data := await source.receive_some(CHUNK_BYTES):
-                idle.deadline = trio.current_time() + idle_s
+                extend()
                 await sink.send_all(data)
                 circuit.relayed_bytes += len(data)
-                idle.deadline = trio.current_time() + idle_s
+                extend()
+            # An end closes both halves at once, so nothing of use comes from the other any more.
+            closing = True
+            idle.deadline = trio.current_time() + CLOSING_S
             await sink.send_eof()
 
-        with trio.move_on_after(idle_s) as idle:
+        with trio.move_on_after(self._limits.idle_s) as idle:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(copy, one, other)
                 nursery.start_soon(copy, other, one)
             await other.aclose()
         if idle.cancelled_caught:
-            self._reached["idle_s"] += 1
+            self._reached["idle_s"] += not closing
             one.reset()
 
 
