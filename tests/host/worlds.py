@@ -327,25 +327,31 @@ async def until(condition: Callable[[], Any], within_s: float = 60.0) -> None:
 
 @asynccontextmanager
 async def world(
-    count: int, limits: RunLimits | None = None, prepare: Callable[[list[Node]], None] | None = None
+    count: int,
+    limits: RunLimits | None = None,
+    prepare: Callable[[list[Node]], None] | None = None,
+    undialable: int = 0,
 ) -> AsyncIterator[list[Node]]:
-    """`count` nodes of one federation, all linked with all."""
+    """`count` nodes of one federation, all linked with all but the last ones, which listen nowhere."""
     network = MemoryNetwork(0.002)
     federation = federation_id(ROOT.public_key)
     nodes = [Node(number, network, federation, limits or RunLimits()) for number in range(count)]
+    dialable = count - undialable
+    for node in nodes[dialable:]:
+        node.listen = ""
     if prepare is not None:
         prepare(nodes)
     async with trio.open_nursery() as nursery:
         for node in nodes:
             await nursery.start(node.run)
         for node in nodes:
-            for other in nodes[: node.number]:
+            for other in nodes[: min(node.number, dialable)]:
                 node.presence.pin(other.id, [other.swarm.addresses[0]])
         everybody = {node.id for node in nodes}
         await until(
             lambda: all(
                 everybody == {member.peer_id for member in node.presence.members() if member.state == "alive"}
-                and len(node.swarm.connections) == count - 1
+                and len(node.swarm.connections) == (count - 1 if node.number < dialable else dialable)
                 for node in nodes
             )
         )

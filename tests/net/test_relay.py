@@ -197,7 +197,7 @@ async def reach_often(here: Device, there: Device, count: int) -> None:
 @pytest.mark.parametrize("latency_s", [0.001, 0.05, 0.2])
 async def test_both_reach_at_once_and_one_connection_stays(autojump_clock: Clock, latency_s: float) -> None:
     async with devices(2, 2, latency_s=latency_s) as (_, _, a, b):
-        for _ in range(10):
+        for _ in range(4):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reach_often, a, b, 5)
                 nursery.start_soon(reach_often, b, a, 5)
