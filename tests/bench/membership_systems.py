@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from federation.daemons import Daemon
+from federation.daemons import Daemon, eventually
 from federation.network import PORT, Network
 from serf_rpc import SerfClient, SerfError
 
@@ -261,7 +261,9 @@ class Fedd(System):
         self.daemons[place].start(*options, listen=f"/ip4/{node.ip4}/tcp/{PORT}")
 
     def _identify(self, place: int) -> None:
-        with Client(str(self.daemons[place].socket), patience_s=READY_S) as client:
+        daemon = self.daemons[place]
+        eventually(daemon.socket.exists, READY_S, f"{daemon.name} comes up, see {daemon.log}")
+        with Client(str(daemon.socket), patience_s=READY_S) as client:
             self._ids[client.request("GET", "/v1/status")["peer_id"]] = self.names[place]
             # Answered when the plugins are loaded, which is when a daemon that has started is at rest.
             client.request("GET", "/v1/plugins")
