@@ -24,6 +24,9 @@ YIELD_S = 0.3
 RETRY_S, RETRY_MAX_S = 1.0, 10.0
 # A pinned link is needed by a run that waits for it.
 PINNED_RETRY_S, PINNED_RETRY_MAX_S = 0.2, 3.0
+# After so many dials of a pinned peer in vain (about 30 s) it is more likely behind a NAT than restarting, and
+# reached through a relay meanwhile.
+PINNED_ATTEMPTS, PINNED_PATIENT_S = 12, 30.0
 # A peer of whom nothing but an address is known is left to healing after so many dials.
 HINT_ATTEMPTS = 3
 # A peer that shed the link has too many: leave it alone for a while.
@@ -129,6 +132,8 @@ class Overlay:
         self.dialing.discard(peer)
         attempt = self._attempt(peer)
         first, most = (PINNED_RETRY_S, PINNED_RETRY_MAX_S) if peer in self.pins else (RETRY_S, RETRY_MAX_S)
+        if peer in self.pins and attempt.failures >= PINNED_ATTEMPTS:
+            first = most = PINNED_PATIENT_S
         attempt.not_before = now + min(first * 2**attempt.failures, most) * self.rng.uniform(0.75, 1.25)
         attempt.failures = min(attempt.failures + 1, 16)
 

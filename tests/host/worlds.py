@@ -266,7 +266,8 @@ class Node:
                 self.events = EventLog()
                 self.runs = Runs(
                     self.swarm, self.presence, self.relay, self.registry, self.inputs, self.key, self.store,
-                    "/nowhere", policy=self.policy, limits=self.limits, events=self.events, workers=self.workers,
+                    "/nowhere", policy=self.policy, limits=self.limits, events=self.events,
+                    workers=self.workers,
                 )  # fmt: skip
                 await nursery.start(self.swarm.run)
                 if self.listen:
