@@ -39,7 +39,8 @@ from fedd.core.command_messages import (
     read_broadcast,
     read_parameters,
 )
-from fedd.host.command_host import Call, CommandHost, HostTimes, Spawn, spawn_host
+from fedd.host.command_call import Call, HostTimes
+from fedd.host.command_host import CommandHost, Spawn, spawn_host
 from fedd.host.command_inbox import Inbox
 from fedd.host.command_turns import PATIENCE_S, Turns
 from fedd.host.command_wire import READ_S, Memory, cancel_when_gone, converse, read_length, write

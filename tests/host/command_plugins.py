@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from worker import strangers
 
-from fedd.host.command_host import HostTimes, Page
+from fedd.host.command_call import HostTimes, Page
 from fedd.host.worker_process import WorkerProcess
 
 TIMES = HostTimes(start_s=15.0, import_s=2.0, block_s=0.4, grace_s=0.8)

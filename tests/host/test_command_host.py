@@ -15,7 +15,8 @@ from worker import strangers
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
 from fedd.core import codec
 from fedd.core.command_messages import encode_value, read_answer
-from fedd.host.command_host import STRIKES, Call, CommandHost
+from fedd.host.command_call import Call
+from fedd.host.command_host import STRIKES, CommandHost
 from fedd.host.plugins import PluginRegistry
 
 ME, OTHER = "12D3me", "12D3other"
