@@ -24,8 +24,8 @@ YIELD_S = 0.3
 RETRY_S, RETRY_MAX_S = 1.0, 10.0
 # A pinned link is needed by a run that waits for it.
 PINNED_RETRY_S, PINNED_RETRY_MAX_S = 0.2, 3.0
-# After so many dials of a pinned peer in vain (about 30 s) it is more likely behind a NAT than restarting, and
-# reached through a relay meanwhile.
+# After so many dials of a pinned peer in vain (about 30 s) it is more likely behind a NAT than restarting:
+# it is reached through a relay.
 PINNED_ATTEMPTS, PINNED_PATIENT_S = 12, 30.0
 # A peer of whom nothing but an address is known is left to healing after so many dials.
 HINT_ATTEMPTS = 3
