@@ -60,6 +60,7 @@ class EventLines:
             "input": self._input,
             "federation": self._federation,
             "plugin": self._plugin,
+            "command": self._command,
             "node": self._node,
         }
 
@@ -108,6 +109,12 @@ class EventLines:
 
     def _plugin(self, rest: dict[str, Any]) -> str:
         return f"{rest.pop('name', '')} does not work: {rest.pop('error', 'no reason given')}"
+
+    def _command(self, rest: dict[str, Any]) -> str:
+        peer, name, error = rest.pop("peer_id", ""), rest.pop("name", ""), rest.pop("error", "")
+        rest.pop("plugin", "")
+        sender = f"{rest.pop('command', 'a command')} of {name or short(peer)}"
+        return f"{sender} was not handled: {error}" if error else f"{sender}: {rest.pop('text', '')}"
 
     def _node(self, rest: dict[str, Any]) -> str:
         what, reason = rest.pop("what", ""), rest.pop("reason", "")

@@ -161,10 +161,6 @@ class System(ABC):
     def help_home(self, place: int) -> None:
         """A member that was cut off can be reached again."""
 
-    def why_no_broadcast(self) -> str | None:
-        """What keeps it from broadcasting."""
-        return None
-
     def signal(self, place: int, number: signal.Signals) -> None:
         """Send one a signal."""
         os.kill(self.pid(place), number)
@@ -187,7 +183,9 @@ class Fedd(System):
         """The last one's wall clock is wrong by so many seconds."""
         self.clock.write_text("0")
         self.refusals: list[str] = []
-        """What `join` failed with; it goes on trying by itself when it only took too long."""
+        """What requests failed with; a join goes on trying by itself when it only took too long."""
+        self.unconfirmed = 0
+        """How often somebody did not acknowledge a broadcast in time."""
         self._ids: dict[str, str] = {}
         self._federation = 0
         for node, daemon in zip(lan, self.daemons, strict=True):
@@ -231,11 +229,11 @@ class Fedd(System):
     def help_home(self, place: int) -> None:
         pass  # it finds home
 
-    def why_no_broadcast(self) -> str | None:
-        return "this version of fedd has no broadcast"
-
     def broadcast(self, place: int, text: str) -> float:
-        raise NotImplementedError
+        # As `fedctl broadcast note text=...` does; it would wait for everybody's acknowledgement.
+        started_s = time.monotonic()
+        threading.Thread(target=self._note, args=(place, text), daemon=True).start()
+        return started_s
 
     def pid(self, place: int) -> int:
         return self.daemons[place].pid
@@ -271,6 +269,15 @@ class Fedd(System):
     def _ask(self, place: int, verb: str, body: dict[str, Any]) -> Any:
         with Client(str(self.daemons[place].socket)) as client:
             return client.request("POST", f"/v1/federation/{verb}", body)
+
+    def _note(self, place: int, text: str) -> None:
+        with Client(str(self.daemons[place].socket)) as client:
+            try:
+                reply = client.request("POST", "/v1/commands/note/broadcast", {"parameters": {"text": text}})
+            except FeddError as error:
+                self.refusals.append(f"broadcast of {self.names[place]}: {error}")
+            else:
+                self.unconfirmed += len(reply["missing"])
 
     def _join(self, place: int, token: str) -> None:
         try:

@@ -62,6 +62,23 @@ def sentence(kind: str, **fields: Any) -> str:
         ("temp set", "input", {"input": "temp"}),
         ("joined plant7", "federation", {"what": "joined", "name": "plant7"}),
         ("mean does not work: ImportError", "plugin", {"name": "mean", "error": "ImportError"}),
+        (
+            "note of a: pump 3 is off severity=2",
+            "command",
+            {
+                "command": "note",
+                "plugin": "basics",
+                "peer_id": A,
+                "name": "a",
+                "text": "pump 3 is off",
+                "severity": 2,
+            },
+        ),
+        (
+            f"note of {SHORT_B} was not handled: no room",
+            "command",
+            {"command": "note", "peer_id": B, "error": "no room"},
+        ),
         ("started", "node", {"what": "started"}),
         (
             "reloaded, applied policy, after a restart limits",
@@ -82,7 +99,9 @@ def test_each_kind_has_its_sentence(said: str, kind: str, fields: dict[str, Any]
     assert sentence(kind, **fields) == said
 
 
-@pytest.mark.parametrize("kind", ["member", "link", "run", "input", "federation", "plugin", "node"])
+@pytest.mark.parametrize(
+    "kind", ["member", "link", "run", "input", "federation", "plugin", "command", "node"]
+)
 def test_an_event_without_its_fields_is_no_accident(kind: str) -> None:
     assert "None" not in sentence(kind)
 
