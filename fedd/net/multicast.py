@@ -68,9 +68,11 @@ class MulticastDns:
         """Take part on these interfaces and no others; give what does not work, in words."""
         self._interfaces = {interface.index: interface for interface in wanted}
         problems = []
+        six = (interface for interface in wanted if interface.has_ipv6)
         for family, indices in (
             (socket.AF_INET, {interface.index for interface in wanted if interface.ipv4}),
-            (socket.AF_INET6, {interface.index for interface in wanted if interface.has_ipv6}),
+            # The kernel has no route for IPv6 multicast on the loopback.
+            (socket.AF_INET6, {interface.index for interface in six if not interface.is_loopback}),
         ):
             joined = self._joined[family]
             for index in joined - indices:
