@@ -21,7 +21,7 @@ from fedd.api.errors import Denied, FeddError, InvalidMessage, InvalidParameter,
 from fedd.control.http import HttpConnection, ServerLimits
 from fedd.control.seats import Seat
 from fedd.control.server import _check_request
-from fedd.core import codec, dns_messages, manifest, mdns, multistream, protobuf, varint
+from fedd.core import codec, dns_messages, manifest, mdns, multistream, protobuf, relay_messages, varint
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -236,6 +236,29 @@ _YAMUX = (
     _frame(0, 1, 2, 3, b"abc") + _frame(1, 0, 2, 4096) + _frame(1, 8, 2, 0),
     _frame(2, 1, 0, 7) + _frame(2, 2, 0, 7) + _frame(3, 0, 0, 0),
     _frame(1, 2, 1, 0) + _frame(1, 2, 3, 9) + _frame(0, 6, 3, 1, b"x") + _frame(0, 0, 99, 4, b"skip"),
+)
+
+
+def _circuit(data: bytes, rng: random.Random) -> None:
+    """What a source, a relay and a target say to each other; the length is the shell's to read."""
+    decode = rng.choice(
+        (relay_messages.decode_target, relay_messages.decode_source, relay_messages.decode_answer)
+    )
+    if len(data) >= relay_messages.LENGTH.size and rng.random() < 0.5:
+        (length,) = relay_messages.LENGTH.unpack_from(data)
+        data = data[relay_messages.LENGTH.size :][: relay_messages.check_length(length)]
+    decode(data)
+
+
+_CIRCUIT = tuple(
+    part
+    for message in (
+        relay_messages.encode_target(OTHER.peer_id),
+        relay_messages.encode_source(OTHER.peer_id),
+        relay_messages.encode_answer(None),
+        relay_messages.encode_answer("the target is no member"),
+    )
+    for part in (message, message[relay_messages.LENGTH.size :])
 )
 
 
@@ -534,6 +557,7 @@ TARGETS: dict[str, Target] = {
     "noise-transport": Target(_noise_transport, _PROTOCOL, (_transport(),)),
     "yamux": Target(_yamux, _PROTOCOL, _YAMUX),
     "identify": Target(_identify, _PROTOCOL, (_IDENTIFY,)),
+    "circuit": Target(_circuit, _PROTOCOL, _CIRCUIT),
     "codec": Target(_codec, (InvalidMessage,), tuple(codec.encode(value) for value in _VALUES)),
     "pipe": Target(_pipe, _PROTOCOL, (b"".join(encode_frame({"kind": "ready"}, [b"abc", b""])),)),
     "presence": Target(_presence, _PROTOCOL, _PRESENCE),
