@@ -20,6 +20,8 @@ from fedd.api.errors import (
     InvalidMessage,
     NotConnected,
     NotFound,
+    PluginFailed,
+    ProtocolError,
     TimedOut,
 )
 from fedd.api.types import PeerId
@@ -280,7 +282,10 @@ class Commands:
         async with self._turns.turn(sender, patience_s):
             answer = await self._host.call(info, sender, body, only_check=only_check)
         if not is_error(answer):
-            codec.decode(answer, max_bytes=info.max_payload_bytes + MAX_ANSWER_OVERHEAD_BYTES)
+            try:
+                read_answer(answer, info.max_payload_bytes)
+            except ProtocolError as error:
+                raise PluginFailed(f"the handler of {info.name} answered nonsense: {error.detail}") from None
         return answer
 
     # ---- broadcasts ----------------------------------------------------------------------
