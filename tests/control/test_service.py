@@ -153,7 +153,8 @@ async def ask(house: House) -> Any:
 
 
 async def test_every_route_has_its_operation(ask: Any) -> None:
-    assert set(ask.service.operations()) == {route.operation for route in ROUTES}
+    routes = {route.operation for route in ROUTES if not route.path.startswith("/v1/commands")}
+    assert set(ask.service.operations()) == routes  # those of commands: test_command_service
 
 
 async def test_status_has_the_keys_that_scripts_know(ask: Any, house: House) -> None:

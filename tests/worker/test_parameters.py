@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from fedd.api import InvalidParameter, Message, RunContext
-from fedd.worker.parameters import Parameter, build, schema
+from fedd.api import CommandContext, InvalidParameter, Message, RunContext
+from fedd.worker.parameters import (
+    Parameter,
+    Terms,
+    build,
+    build_command,
+    command_schema,
+    command_terms,
+    schema,
+)
 
 
 class Runs:
@@ -154,3 +164,97 @@ class NotAsync:
 def test_what_an_author_gets_wrong(wrong: type, said: str) -> None:
     with pytest.raises(InvalidParameter, match=said.split("(")[0]):
         schema(wrong)
+
+
+class Handles:
+    name: ClassVar[str] = "handles"
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        return None
+
+
+@dataclass(frozen=True)
+class Told(Handles):
+    """It is told."""
+
+    name: ClassVar[str] = "told"
+    text: str
+    weights: Message
+    scale: np.ndarray
+    count: int = 3
+    more: Message = None
+    mask: NDArray[np.float64] = field(default_factory=lambda: np.ones(2))
+
+
+def test_a_commands_fields() -> None:
+    found = {parameter.name: parameter for parameter in command_schema(Told)}
+    assert {name: each.type for name, each in found.items()} == {
+        "text": "str",
+        "weights": "message",
+        "scale": "array",
+        "count": "int",
+        "more": "message",
+        "mask": "array",
+    }
+    assert [name for name, each in found.items() if each.required] == ["text", "weights", "scale"]
+    assert command_terms(Told) == Terms("1.0.0", "members", 65_536, 10.0)
+
+
+def test_a_command_of_values() -> None:
+    told = build_command(Told, {"text": "x", "weights": [{"a": 1}], "scale": [[1, 2], [3, 4]], "count": "7"})
+    assert isinstance(told, Told)
+    assert (told.weights, told.count, told.scale.shape) == ([{"a": 1}], 7, (2, 2))
+    for given, blamed in (
+        ({"text": "x", "weights": 1}, "scale"),
+        ({"text": "x", "weights": 1, "scale": [[1], [1, 2]]}, "scale"),
+        ({"text": "x", "weights": 1, "scale": ["a"]}, "scale"),
+        ({"text": "x", "weights": 1, "scale": 1, "wieghts": 2}, "wieghts"),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            build_command(Told, given)
+        assert caught.value.field == blamed
+
+
+def test_annotations_that_are_no_texts() -> None:
+    """Without `from __future__ import annotations` they are types already."""
+    made = make_dataclass("Made", [("value", Message), ("size", int, 1)], bases=(Handles,), frozen=True)
+    made.name = "made"  # type: ignore[attr-defined]
+    assert [parameter.type for parameter in command_schema(made)] == ["message", "int"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"version": "one"}, "version"),
+        ({"version": 1}, "version"),
+        ({"audience": "all"}, "audience"),
+        ({"max_payload_bytes": 0}, "max_payload_bytes"),
+        ({"max_payload_bytes": 1 << 30}, "max_payload_bytes"),
+        ({"max_payload_bytes": True}, "max_payload_bytes"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": 31}, "timeout_s"),
+        ({"timeout_s": "1"}, "timeout_s"),
+    ],
+)
+def test_terms_that_make_no_sense(terms: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidParameter, match=said):
+        command_terms(type("Odd", (Handles,), terms))
+
+
+def test_a_class_that_is_no_command() -> None:
+    @dataclass(frozen=True)
+    class Sync:
+        name: ClassVar[str] = "sync"
+
+        def handle(self, ctx: CommandContext) -> Message:
+            return None
+
+    @dataclass(frozen=True)
+    class Odd(Handles):
+        when: complex = 0j
+
+    with pytest.raises(InvalidParameter, match="async def handle"):
+        command_schema(Sync)
+    with pytest.raises(InvalidParameter, match="complex") as caught:
+        command_schema(Odd)
+    assert "a NumPy array or a Message" in caught.value.hint
