@@ -43,6 +43,9 @@ MAX_TOMBSTONES = 4096
 SPARE_RECORDS = 64
 # Honest members pass on only what they have verified; a liar costs this many signature checks a link.
 MAX_BAD_ROWS = 32
+# Who wakes finds that the others have withdrawn their edges to it: so long for them to list it again, before
+# it takes anybody for unreachable.
+WAKE_SETTLE_S = 0.5
 
 
 class Membership(MembershipView):
@@ -67,6 +70,9 @@ class Membership(MembershipView):
         super().__init__(mine, seal=seal, open_row=open_row, rng=rng, timing=timing, known=known)
         self._actions: list[Action] = []
         self._judged_at = float("-inf")
+        # In a pause of this length others may have taken this node for silent.
+        self._long_gap_s = timing.link_silent_s - timing.heartbeat_s
+        self._settled_at = float("-inf")
         # Of whom something has changed since verdicts were last given.
         self._unjudged: dict[PeerId, None] = {}
         self._judge = True
@@ -218,7 +224,7 @@ class Membership(MembershipView):
         """When `handle_timeout` has something to do; at least once a heartbeat."""
         due = min(self._heartbeat_due, self._heal_due, self._digest_due)
         if self._judge:
-            due = min(due, self._judged_at + self._timing.judge_s)
+            due = min(due, self._judge_due())
         for at in (
             self._own.due,
             self._exchange.due,
@@ -249,7 +255,7 @@ class Membership(MembershipView):
             self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
             self._compare_with_one()
         self._verdicts.set_isolated(not self._links.any_up, now)
-        if self._judge:
+        if self._judge and now >= self._settled_at:
             self._judge_now(now)
         if not self._warned and self._verdicts.holding(now):
             self._warned = True
@@ -418,11 +424,16 @@ class Membership(MembershipView):
 
     def _wake(self, gap_s: float, now: float) -> None:
         """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
+        if gap_s >= self._long_gap_s:
+            self._settled_at = now + WAKE_SETTLE_S
         self._links.excuse(now)
         self._verdicts.woke(gap_s, now)
         # Hear soon who is there; and others may have withdrawn their edges meanwhile: say that this node is.
         self._ping(now)
         self._publish(now)
+
+    def _judge_due(self) -> float:
+        return max(self._judged_at + self._timing.judge_s, self._settled_at)
 
     def _judge_now(self, now: float) -> None:
         self._judge = False
@@ -468,7 +479,8 @@ class Membership(MembershipView):
     def _finish(self, now: float) -> list[Action]:
         """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
         self._publish_if_due(now)
-        if self._judge and now >= self._judged_at + self._timing.judge_s:
+        # What has piled up in a long pause is no news: `handle_timeout` comes first.
+        if self._judge and now >= self._judge_due() and now < self._heartbeat_due + self._long_gap_s:
             self._judge_now(now)
         if self._overlay_due is not None and now >= self._overlay_due:
             self._maintain(now)
