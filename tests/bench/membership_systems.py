@@ -24,12 +24,13 @@ from federation.daemons import Daemon, eventually
 from federation.network import PORT, Network
 from serf_rpc import SerfClient, SerfError
 
-from fedd.api.errors import FeddError
+from fedd.api.errors import Conflict, FeddError
 from fedd.control.client import Client
 
 POLL_S = 0.05
 RETRY_S = 0.05
 READY_S = 60.0
+JOIN_ATTEMPTS = 3
 SERF_PORT = 7946
 RPC_PORT = 7373
 CLOCK = Path(__file__).parent.parent / "federation" / "clock.py"
@@ -212,7 +213,7 @@ class Fedd(System):
         return started_s
 
     def part_all(self) -> None:
-        at_once(range(len(self.names)), lambda place: self._ask(place, "leave", {}))
+        at_once(range(len(self.names)), self._part)
         time.sleep(0.5)  # what it still tells
         self.views.forget(*self.names)
 
@@ -280,10 +281,20 @@ class Fedd(System):
                 self.unconfirmed += len(reply["missing"])
 
     def _join(self, place: int, token: str) -> None:
-        try:
-            self._ask(place, "join", {"token": token})
-        except FeddError as error:
-            self.refusals.append(f"{self.names[place]}: {error}")
+        """Join as an operator does: again, when it did not work."""
+        for _ in range(JOIN_ATTEMPTS):
+            try:
+                self._ask(place, "join", {"token": token})
+            except Conflict:  # a member already, only not linked in time
+                return
+            except FeddError as error:
+                self.refusals.append(f"{self.names[place]}: {error}")
+            else:
+                return
+
+    def _part(self, place: int) -> None:
+        with contextlib.suppress(Conflict):  # it never got in
+            self._ask(place, "leave", {})
 
     def _watch(self, place: int) -> None:
         """Read one daemon's event log for as long as there is one, life after life."""
