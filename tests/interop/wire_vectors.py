@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fedd.core import codec
+from fedd.core import codec, relay_messages
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -150,6 +150,12 @@ def vectors() -> dict[str, Any]:
         "presence": presence(member_chain),
         "graphs": graphs(),
         "run": runs(),
+        "relay": {
+            "request": relay_messages.encode_target(MEMBER_KEY.peer_id).hex(),
+            "offer": relay_messages.encode_source(MEMBER_KEY.peer_id).hex(),
+            "yes": relay_messages.encode_answer(None).hex(),
+            "refused": relay_messages.encode_answer("the target is no member").hex(),
+        },
         "array": {"dtype": "float64", "rows": [[1.0, 2.0], [3.0, 4.0]], "cbor": codec.encode(array).hex()},
     }
 
