@@ -34,6 +34,9 @@ SHORTEST_RTT_S: Final = 0.01
 """For growing windows no round trip is shorter: below it, it is not the wire but the scheduling of two
 processes that decides when a window comes back."""
 
+_PLAIN_DATA: Final = bytes((0, DATA, 0, 0))
+"""How the header of a frame begins that is payload and nothing else."""
+
 _MAX_UINT32: Final = 2**32 - 1
 _COALESCE_BYTES: Final = 4096
 """Payloads below this are gathered into one buffer: an object each would cost ten times their size."""
@@ -147,6 +150,10 @@ class Session(Output):
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:
         """Take bytes in the order of their arrival, and say what happened. Look at `failure` then."""
+        if type(data) is bytes and not self._remaining and not self._header and self.failure is None:
+            stream = self._whole_message(data)
+            if stream is not None:
+                return [Event(EventKind.READABLE, stream)]
         events: list[Event] = []
         if self.failure is None:
             try:
@@ -154,6 +161,30 @@ class Session(Output):
             except ProtocolError as error:
                 self.failure = error
         return events
+
+    def _whole_message(self, data: bytes) -> YamuxStream | None:
+        """Take `data` if it is one small message for a stream that has nothing unread; give the stream."""
+        size = len(data) - HEADER_BYTES
+        if size <= 0:
+            return None
+        _, _, _, stream_id, length = HEADER.unpack_from(data)
+        stream = self.streams.get(stream_id)
+        if (
+            stream is None
+            or length != size
+            or data[:4] != _PLAIN_DATA
+            or stream.chunks
+            or stream.eof
+            or stream.refused
+            or size > stream.receive_window
+            or self._buffered + size > self.limits.buffered_bytes
+        ):
+            return None
+        stream.receive_window -= size
+        self._buffered += size
+        stream.buffered_bytes += size
+        stream.chunks.append(data[HEADER_BYTES:])
+        return stream
 
     def _receive(self, data: bytes | memoryview, events: list[Event]) -> None:
         offset, end = 0, len(data)

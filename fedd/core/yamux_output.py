@@ -133,6 +133,27 @@ class Output:
                 self._enqueue(stream)
         return pieces, finished
 
+    def frame(self, stream: YamuxStream, data: bytes) -> bytes | None:
+        """Give the frame of a small message that overtakes nobody, as nothing else waits; else None: post it.
+
+        The stream takes bytes now (see `post`). The frame must leave before anything that is pulled later.
+        """
+        size = len(data)
+        if (
+            not 0 < size <= URGENT_BYTES
+            or size > stream.send_window
+            or stream.due
+            or stream.out is not None
+            or self._control
+            or self._ready
+            or self._urgent
+            or self._grants
+        ):
+            return None
+        stream.send_window -= size
+        self._aborted = 0
+        return HEADER.pack(0, DATA, 0, stream.id, size) + data
+
     def _pull_urgent(self, limit: int, pieces: list[bytes | memoryview], finished: list[YamuxStream]) -> int:
         """Let each small stream send once, as far as `limit` goes; give how many bytes they took."""
         urgent, left = self._urgent, limit

@@ -15,14 +15,6 @@ MAX_QUANTUM_BYTES: Final = FRAMES_PER_SEND * MAX_PLAINTEXT_BYTES
 MIN_QUANTUM_BYTES: Final = 16 * 1024
 """Payload of one write on a slow link: a heartbeat waits behind no more than this."""
 
-SLOW_WRITE_S: Final = 0.005
-"""A link that needs longer than this for a write is slow. On a fast one, a full socket only means that
-the reader was not scheduled for a moment, and small writes would make that worse."""
-
-STAY_SLOW_S: Final = 0.1
-"""For so long after a slow write, a link counts as slow: that its kernel took something at once proves
-nothing, for that only filled the queue again."""
-
 BUFFER_BYTES: Final = FRAMES_PER_SEND * 65537 + 64 * 1024
 """A quantum with its tags, and room for the headers and control frames of all streams."""
 

@@ -1,9 +1,7 @@
 """A connection: one encrypted wire, many streams.
 
-One task reads: it decrypts and hands bytes to streams, and never waits for the writing side.
-Writing happens inline, in whichever task has something to send, as long as the socket takes it;
-only when the socket is full a task is started that waits for it, and ends when all is written. So
-an idle connection holds no buffer and one waiting task.
+`fedd.net.reader` and `fedd.net.writer` are its two halves; neither ever waits for the other. An idle
+connection holds no buffer and one waiting task.
 """
 
 from __future__ import annotations
@@ -19,22 +17,15 @@ import trio
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused, TimedOut
 from fedd.api.types import PeerId
 from fedd.core.multistream import Dialer, Rejected
-from fedd.core.noise import NoiseTransport
 from fedd.core.yamux import Event, EventKind, Session, SessionUsage, YamuxLimits, YamuxStream
-from fedd.net.buffers import (
-    MAX_QUANTUM_BYTES,
-    MIN_QUANTUM_BYTES,
-    SLOW_WRITE_S,
-    SMALL_BYTES,
-    STAY_SLOW_S,
-    BufferPool,
-    seal,
-)
+from fedd.net.buffers import BufferPool
 from fedd.net.doors import TokenBucket
+from fedd.net.reader import Reader
 from fedd.net.stream import Stream
 from fedd.net.tcp import broken_reason
 from fedd.net.transport import Wire
 from fedd.net.upgrade import Secured
+from fedd.net.writer import Writer
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -53,8 +44,6 @@ that never ends its streams must not hold a seat for ever."""
 
 CLOSE_S: Final = 1.0
 """How long a closing connection waits for the kernel to take what was sent last."""
-
-_NOTHING: Final = memoryview(b"")  # pending while the link is full and nothing is encrypted
 
 OPENING_ATTEMPTS: Final = 3
 """js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
@@ -116,22 +105,28 @@ class Connection:
         if relayed_by is not None:  # as libp2p writes it (github.com/libp2p/specs, relay/circuit-v2)
             self.remote_address += "/p2p-circuit"
         self.direction = direction
-        self.opened_at = self.last_received = trio.current_time()
+        self.opened_at = trio.current_time()
         self.last_used = self.opened_at
         """When its owner last saw a reason to keep it."""
-        self.bytes_in = self.bytes_out = 0
         self.rtt_s: float | None = None
         self.close_reason: str | None = None
         self.retired = False
         self._hooks = hooks
-        self._transport: NoiseTransport = secured.transport
-        self._session = Session(direction == "out", limits)
+        self._session = session = Session(direction == "out", limits)
         self._first_bytes = (secured.plaintext, secured.ciphertext)
-        self._quantum = MIN_QUANTUM_BYTES
-        self._pending: memoryview | None = None  # encrypted, not yet taken by the kernel
-        self._pending_buffer: memoryview | None = None  # borrowed, `_pending` is a part of it
-        self._pending_since = 0.0
-        self._slow_until = 0.0
+        self.writer = Writer(
+            self.wire, secured.transport, session, hooks.pool, broke=self._broke, drained=self.stream_ended
+        )
+        self.reader = Reader(
+            self.wire,
+            secured.transport,
+            session,
+            hooks.pool,
+            handle=self._handle,
+            flush=self.writer.flush,
+            end=self.end,
+            broke=self._broke,
+        )
         self._nursery: trio.Nursery | None = None
         self._ping_sent_at: float | None = None
         self._pongs = trio.Event()
@@ -147,6 +142,21 @@ class Connection:
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return self.close_reason is not None
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received since the handshake."""
+        return self.reader.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that the kernel took since the handshake."""
+        return self.writer.bytes_out
+
+    @property
+    def last_received(self) -> float:
+        """When bytes last arrived."""
+        return self.reader.last_received
 
     @property
     def takes_streams(self) -> bool:
@@ -218,7 +228,7 @@ class Connection:
     async def aclose(self) -> None:
         """End the connection: its streams break here, the peer reads what was sent, then the end."""
         with trio.move_on_after(CLOSE_S):
-            while self._pending is not None:
+            while self.writer.pending is not None:
                 await self._changed()
         self.end("local")
         await trio.lowlevel.checkpoint()
@@ -247,6 +257,10 @@ class Connection:
             self._idle = trio.Event()
         await self._idle.wait()
 
+    def flush(self) -> None:
+        """Write what can be written now."""
+        self.writer.flush()
+
     def stream_ended(self) -> None:
         """A stream of this connection ended or closed (its streams call this)."""
         self._idle.set()
@@ -255,13 +269,14 @@ class Connection:
         """End the connection now: tell the peer if the socket takes it, break all streams."""
         if self.closed:
             return
-        if self._pending is None:
+        if self.writer.pending is None:
             with contextlib.suppress(OSError, ProtocolError):
                 self._session.go_away(go_away)
-                self._write_batch()
+                self.writer.write_batch()
         self.close_reason = reason
+        self.reader.close()
         self.wire.close()
-        self._release_pending()
+        self.writer.close()
         for core in self._session.close():
             if core.user is not None:
                 core.user.wake()
@@ -287,32 +302,26 @@ class Connection:
         self._session.ping(0)
         self.flush()
 
-    # ---- the reading task ------------------------------------------------------------------
+    # ---- what happens on it ------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the connection until it ends. Never raises for what a peer does."""
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+                self._nursery = self.writer.nursery = nursery
                 try:
                     self._send_ping()
                     self._hooks.on_up(self)
                     task_status.started()
-                    await self._read_until_end()
+                    plaintext, ciphertext = self._first_bytes
+                    self._first_bytes = (b"", b"")
+                    await self.reader.run(plaintext, ciphertext)
                 finally:  # cancelled or not: nobody may start a writer in a nursery that closes
                     self.end("local")
                 # handlers may finish with what has arrived; what waits for the peer is broken anyway
                 nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
         finally:
             self.end("local")
-
-    async def _read_until_end(self) -> None:
-        try:
-            await self._read()
-        except trio.ClosedResourceError:  # by `end`, in another task
-            return
-        except Exception as error:
-            self._broke(error)
 
     def _broke(self, error: Exception) -> None:
         """End the connection for an error; a mistake of ours must cost no more than that."""
@@ -324,61 +333,6 @@ class Connection:
         else:
             log.error("closing the connection to %s", self.peer_id, exc_info=error)
             self.end("error: internal", go_away=2)
-
-    async def _read(self) -> None:
-        plaintext, ciphertext = self._first_bytes
-        self._first_bytes = (b"", b"")
-        self._handle(self._session.receive_data(plaintext))
-        if self._session.failure is not None:
-            raise self._session.failure
-        pool, wire = self._hooks.pool, self.wire
-        rest = ciphertext
-        if rest:
-            rest = rest[self._open_frames(memoryview(rest)) :]
-        self.flush()
-        while not self.closed:
-            await wire.wait_readable()
-            buffer = pool.take()
-            try:
-                rest = self._read_once(buffer, rest)
-            finally:
-                pool.give(buffer)
-
-    def _read_once(self, buffer: memoryview, rest: bytes) -> bytes:
-        """Read what fits behind `rest`, the part of a frame that came before; give the new such part."""
-        end = len(rest)
-        if end:
-            buffer[:end] = rest
-        try:
-            count = self.wire.recv_into(buffer[end:])
-        except BlockingIOError:
-            return rest
-        if not count:
-            self.end("closed")
-            return b""
-        self.last_received = trio.current_time()
-        self.bytes_in += count
-        end += count
-        used = self._open_frames(buffer[:end])
-        if self._session.has_output:
-            self.flush()
-        return bytes(buffer[used:end])
-
-    def _open_frames(self, ciphertext: memoryview) -> int:
-        """Decrypt the whole frames and do what they say; give where the first incomplete one starts."""
-        transport, session, pool = self._transport, self._session, self._hooks.pool
-        plaintext = pool.take()
-        try:
-            used, written = transport.open_frames(ciphertext, plaintext)
-            events = session.receive_data(plaintext[:written])
-        finally:
-            pool.give(plaintext)
-        if events:
-            self._handle(events)
-        failure = session.failure or transport.failure
-        if failure is not None:
-            raise failure
-        return used
 
     def _handle(self, events: Iterable[Event]) -> None:
         for kind, core, value in events:
@@ -425,86 +379,3 @@ class Connection:
             await self._hooks.serve(stream)
         finally:
             self._inbound -= 1
-
-    # ---- writing ---------------------------------------------------------------------------
-
-    def flush(self) -> None:
-        """Write what can be written now; what the socket does not take, a task writes later."""
-        if self._pending is not None or self.closed:
-            return
-        try:
-            while self._session.has_output:
-                if not self._write_batch():
-                    if self._nursery is not None:
-                        self._nursery.start_soon(self._write_rest)
-                    return
-        except (OSError, FeddError) as error:
-            self._broke(error)
-
-    def _write_batch(self) -> bool:
-        """Encrypt and write one quantum; False when the socket is full and a part is pending."""
-        if self._quantum == MIN_QUANTUM_BYTES and self._session.has_bulk and self.wire.is_full():
-            # encrypted now, it would be ahead of a heartbeat that comes before there is room
-            self._pending = _NOTHING
-            self._pending_since = trio.current_time()
-            return False
-        pieces, finished = self._session.pull(self._quantum)
-        size = sum(map(len, pieces))
-        if size <= MIN_QUANTUM_BYTES + SMALL_BYTES:
-            data: bytes | memoryview = self._transport.encrypt(b"".join(pieces))
-        else:
-            self._pending_buffer = self._hooks.pool.take()
-            data = self._pending_buffer[: seal(self._transport, self._pending_buffer, pieces)]
-        for core in finished:
-            core.user.wake_writer()
-        try:
-            sent = self.wire.send(data)
-        except BlockingIOError:
-            sent = 0
-        self.bytes_out += sent
-        if sent < len(data):
-            self._pending = memoryview(data)[sent:]
-            self._pending_since = trio.current_time()
-            return False
-        self._release_pending()
-        if MAX_QUANTUM_BYTES > self._quantum <= size and trio.current_time() >= self._slow_until:
-            self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
-        return True
-
-    def _release_pending(self) -> None:
-        self._pending = None
-        self._idle.set()
-        if self._pending_buffer is not None:
-            self._hooks.pool.give(self._pending_buffer)
-            self._pending_buffer = None
-
-    async def _write_rest(self) -> None:
-        try:
-            while self._pending is not None:
-                await self.wire.wait_writable()
-                if self._pending is None:  # the connection ended meanwhile
-                    return
-                try:
-                    sent = self.wire.send(self._pending) if self._pending else 0
-                except BlockingIOError:
-                    continue
-                self.bytes_out += sent
-                if sent < len(self._pending):
-                    self._pending = self._pending[sent:]
-                    continue
-                self._release_pending()
-                now = trio.current_time()
-                if now - self._pending_since > SLOW_WRITE_S:
-                    self._quantum = MIN_QUANTUM_BYTES
-                    self._slow_until = now + STAY_SLOW_S
-                elif now >= self._slow_until:
-                    self._quantum = min(self._quantum * 2, MAX_QUANTUM_BYTES)
-                while self._session.has_output and self._write_batch():
-                    self._idle.set()
-                    await trio.lowlevel.checkpoint()
-                    if self._pending is not None:  # another task wrote meanwhile; it started a writer
-                        return
-        except trio.ClosedResourceError:
-            return
-        except (OSError, FeddError) as error:
-            self._broke(error)

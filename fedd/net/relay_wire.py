@@ -27,6 +27,7 @@ class RelayWire:
         """Set by `close`."""
         self._stream = stream
         self._news = trio.Event()
+        self._interrupted = False
         self.send: Callable[[bytes | memoryview], int] = self._send
         self.recv_into: Callable[[memoryview], int] = self._recv_into
         stream.deliver_to(self._on_arrival)
@@ -58,10 +59,22 @@ class RelayWire:
     def _on_arrival(self) -> None:
         self._news.set()
 
+    def interrupt(self) -> None:
+        """Let `wait_readable` return."""
+        self._interrupted = True
+        self._news.set()
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Do nothing: the stream has its window, and its connection its own pace."""
+
+    def limit_unread(self, size_bytes: int) -> None:
+        """Do nothing: the stream has its window."""
+
     async def wait_readable(self) -> None:
-        """Wait for bytes, the end or a break."""
+        """Wait for bytes, the end, a break or `interrupt`."""
+        self._interrupted = False
         await trio.lowlevel.checkpoint()
-        while not self.closed.is_set() and not self._stream.readable:
+        while not (self.closed.is_set() or self._interrupted or self._stream.readable):
             self._news = trio.Event()
             await self._news.wait()
         if self.closed.is_set():

@@ -26,8 +26,11 @@ class Stream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "_attending",
         "_closed",
         "_core",
+        "_in",
+        "_out",
         "_prefix",
         "_reader",
         "_sending",
@@ -44,11 +47,14 @@ class Stream(trio.abc.HalfCloseableStream):
         """Empty until negotiated."""
         self._session = session
         self._core = core
+        self._in = connection.reader
+        self._out = connection.writer
         self._prefix = b""  # read with the negotiation's answer, belongs to the user
         self._closed = False
         self._sending = False
         self._sink: Callable[[], None] | None = None
         self._reader: trio.lowlevel.Task | None = None
+        self._attending = False  # the receiving task reads the connection's socket itself
         self._writer: trio.lowlevel.Task | None = None
         core.user = self
 
@@ -78,10 +84,15 @@ class Stream(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_sendable()
         await trio.lowlevel.checkpoint_if_cancelled()
+        core = self._core
+        if type(data) is bytes and self._send_now(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if core.dead or self._closed:
+                self._check_sendable()
+            return
         view = memoryview(data)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
-        core = self._core
         if core.out is not None:  # left to the socket by `try_send`, whole in either case
             self._sending = True
             try:
@@ -91,7 +102,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 self._sending = False
             self._check_sendable()
         self._session.post(core, view)
-        self.connection.flush()
+        self._out.flush()
         if core.out is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
@@ -117,8 +128,20 @@ class Stream(trio.abc.HalfCloseableStream):
         core = self._core
         if self._sending or core.out is not None or len(data) > core.send_window:
             return False
-        self._session.post(core, memoryview(data))
-        self.connection.flush()
+        if not self._send_now(data):
+            self._session.post(core, memoryview(data))
+            self._out.flush()
+        return True
+
+    def _send_now(self, data: bytes) -> bool:
+        """Write a small message past the queue, if nothing is in it and nothing pending."""
+        writer = self._out
+        if writer.pending is not None or writer.closed:
+            return False
+        frame = self._session.frame(self._core, data)
+        if frame is None:
+            return False
+        writer.write_now(frame)
         return True
 
     @property
@@ -164,7 +187,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if not self._core.fin_wanted:
             self._check_sendable()
             self._session.finish(self._core)
-            self.connection.flush()
+            self._out.flush()
         await trio.lowlevel.checkpoint()
 
     def _check_sendable(self) -> None:
@@ -193,7 +216,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 raise TypeError(f"max_bytes is a number of bytes, not {max_bytes!r}")
             if max_bytes < 1:
                 raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
-        if self._reader is not None:
+        if self._reader is not None or self._attending:
             raise trio.BusyResourceError("another task is receiving on this stream")
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed here")
@@ -263,14 +286,17 @@ class Stream(trio.abc.HalfCloseableStream):
         data = self._session.read(core, max_bytes, trio.current_time())
         if data:
             if core.grant:
-                self.connection.flush()
+                self._out.flush()
         elif core.dead and not core.eof:
             raise trio.BrokenResourceError(self._why_broken())
         return data
 
     async def _wait_to_read(self) -> None:
-        if self._reader is not None:  # it came while this task was at its checkpoint
+        if self._reader is not None or self._attending:  # it came while this task was at its checkpoint
             raise trio.BusyResourceError("another task is receiving on this stream")
+        if self._in.waiting is None:
+            await self._read_the_socket()
+            return
         self._reader = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -278,6 +304,20 @@ class Stream(trio.abc.HalfCloseableStream):
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _read_the_socket(self) -> None:
+        """Read for the whole connection until there is something for this stream."""
+        reader, core = self._in, self._core
+        self._attending = True
+        try:
+            while not (core.chunks or core.eof or core.dead or self._closed):
+                await reader.wait(self)
+                reader.read()
+            if core.dead:  # often with the connection, whose end is then right behind
+                reader.read()
+        finally:
+            self._attending = False
+            reader.leave(served=bool(core.chunks))
 
     # ---- the end -----------------------------------------------------------------------
 
@@ -296,7 +336,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._closed = True
             self._prefix = b""
             self._session.abandon(self._core)
-            self.connection.flush()
+            self._out.flush()
             self.wake()
             self.connection.stream_ended()
 
@@ -306,7 +346,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._closed = True
             self._prefix = b""
             self._session.reset(self._core)
-            self.connection.flush()
+            self._out.flush()
             self.wake()
             self.connection.stream_ended()
 
@@ -318,7 +358,10 @@ class Stream(trio.abc.HalfCloseableStream):
         task = self._reader
         if task is not None:
             self._reader = None
+            self._in.lend()
             trio.lowlevel.reschedule(task)
+        elif self._in.waiting is self:
+            self._in.interrupt()
 
     def wake_writer(self) -> None:
         """Let the sending task, if there is one, look again (for the connection)."""

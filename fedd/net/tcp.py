@@ -28,7 +28,8 @@ ACCEPTS_AT_ONCE: Final = 64
 """Connections that are taken from the kernel before other tasks have their turn, at 20 us each."""
 
 NOT_SENT_LOW_WATER_BYTES: Final = 16 * 1024
-"""What the kernel may hold unsent. More of it would make a heartbeat wait behind bulk data."""
+"""What the kernel may hold unsent, until the link has proven to be fast. More of it would make a heartbeat
+wait behind bulk data."""
 
 _SIOCOUTQNSD: Final = 0x894B  # tcp(7) has its sister SIOCOUTQ; this one counts what was never sent
 _INT_BYTES: Final = 4
@@ -44,13 +45,13 @@ def broken_reason(error: OSError) -> str:
 class TcpWire:
     """A TCP connection; small writes leave at once and little is held unsent in the kernel."""
 
-    __slots__ = ("_socket", "local_address", "recv_into", "remote_address", "send")
+    __slots__ = ("_low_water_bytes", "_socket", "local_address", "recv_into", "remote_address", "send")
 
     def __init__(self, raw: socket.socket) -> None:
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER_BYTES)
         self._socket = raw
+        self.limit_unsent(NOT_SENT_LOW_WATER_BYTES)
         self.local_address = _from_sockaddr(raw.family, raw.getsockname())
         self.remote_address = _from_sockaddr(raw.family, raw.getpeername())
         self.send: Callable[[bytes | memoryview], int] = raw.send
@@ -66,19 +67,43 @@ class TcpWire:
             unsent = fcntl.ioctl(self._socket.fileno(), _SIOCOUTQNSD, bytes(_INT_BYTES))
         except OSError:  # the socket's own error will say what is wrong
             return False
-        return int.from_bytes(unsent, sys.byteorder) * 2 >= NOT_SENT_LOW_WATER_BYTES
+        return int.from_bytes(unsent, sys.byteorder) * 2 >= self._low_water_bytes
 
     async def wait_readable(self) -> None:
         """Wait until there are bytes, or the end."""
-        if self._socket.fileno() < 0:
+        number = self._socket.fileno()
+        if number < 0:
             raise trio.ClosedResourceError("this connection was closed here")
-        await trio.lowlevel.wait_readable(self._socket.fileno())
+        try:
+            await trio.lowlevel.wait_readable(number)
+        except trio.ClosedResourceError:
+            if self._socket.fileno() < 0:
+                raise
 
     async def wait_writable(self) -> None:
         """Wait until the kernel takes bytes."""
-        if self._socket.fileno() < 0:
+        number = self._socket.fileno()
+        if number < 0:
             raise trio.ClosedResourceError("this connection was closed here")
-        await trio.lowlevel.wait_writable(self._socket.fileno())
+        try:
+            await trio.lowlevel.wait_writable(number)
+        except trio.ClosedResourceError:
+            if self._socket.fileno() < 0:
+                raise
+
+    def interrupt(self) -> None:
+        """Let those who wait look again."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Ask the kernel to hold no more than this unsent; it may look so only at each segment."""
+        self._low_water_bytes = size_bytes
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+    def limit_unread(self, size_bytes: int) -> None:
+        """Ask the kernel to offer the other end no larger window than this."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
 
     def close(self) -> None:
         """Close the socket and wake whoever waits on it."""

@@ -153,10 +153,19 @@ class Wire(Protocol):
         """Whether so much is unsent that nothing but what is urgent should be added."""
 
     async def wait_readable(self) -> None:
-        """Return when `recv_into` has something to say."""
+        """Return when `recv_into` has something to say, or on `interrupt`."""
 
     async def wait_writable(self) -> None:
-        """Return when `send` takes bytes again."""
+        """Return when `send` takes bytes again, or on `interrupt`."""
+
+    def interrupt(self) -> None:
+        """Let those who wait on it look again, though nothing has happened."""
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Hold no more than about this before it is on its way; a wire without a kernel need not."""
+
+    def limit_unread(self, size_bytes: int) -> None:
+        """Hold no more than about this before it is read; a wire without a kernel need not."""
 
     def close(self) -> None:
         """Close; whoever waits on it gets trio.ClosedResourceError."""
@@ -222,6 +231,7 @@ class MemoryWire:
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
+        self._interrupted = False
         self.send: Callable[[bytes | memoryview], int] = self._send
         self.recv_into: Callable[[memoryview], int] = self._recv_into
 
@@ -283,13 +293,27 @@ class MemoryWire:
         """Whether `wait_writable` would wait."""
         return self._outgoing.size >= MEMORY_PIPE_BYTES
 
+    def interrupt(self) -> None:
+        """Let the reader look again; a writer is not in need of it, as it looks at what it waits for."""
+        self._interrupted = True
+        self._incoming.touch()
+
+    def limit_unsent(self, size_bytes: int) -> None:
+        """Do nothing: it holds MEMORY_PIPE_BYTES."""
+
+    def limit_unread(self, size_bytes: int) -> None:
+        """Do nothing: it holds MEMORY_PIPE_BYTES."""
+
     async def wait_readable(self) -> None:
         """Wait for bytes that have had the time to arrive, the end, or a cut."""
         pipe = self._incoming
+        self._interrupted = False
         while True:
             await trio.lowlevel.checkpoint()
             if self._closed:
                 raise trio.ClosedResourceError("this end was closed")
+            if self._interrupted:
+                return
             at = pipe.readable_at
             if at is not None and at <= trio.current_time():
                 return

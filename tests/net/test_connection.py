@@ -18,6 +18,7 @@ from fedd.net.buffers import BUFFER_BYTES, MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES,
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 from fedd.net.transport import Address, MemoryNetwork
+from fedd.net.writer import Writer
 
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 
@@ -134,8 +135,8 @@ async def test_an_idle_connection_holds_no_buffer() -> None:
         assert len(await b.receive_exactly(200_000)) == 200_000
         await trio.testing.wait_all_tasks_blocked()
         for connection in (a.connection, b.connection):
-            assert connection._pending is None
-            assert connection._pending_buffer is None
+            assert connection.writer.pending is None
+            assert connection.writer._buffer is None
             assert 1 <= len(connection._hooks.pool._free) <= 4
 
 
@@ -159,13 +160,13 @@ async def test_writes_are_small_on_a_slow_link_and_large_on_a_fast_one(
         a, b = await stream_pair(links)
         connection = a.connection
         for before in (MIN_QUANTUM_BYTES, MAX_QUANTUM_BYTES):
-            connection._quantum = before
+            connection.writer.pace.quantum_bytes = before
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(a.send_all, bytes(1_000_000))
                 assert len(await b.receive_exactly(1_000_000)) == 1_000_000
             # A slow link takes a small write or two at once when it has just become empty.
-            assert (connection._quantum <= 4 * MIN_QUANTUM_BYTES) is slow
-            assert (connection._quantum == MAX_QUANTUM_BYTES) is not slow
+            assert (connection.writer.pace.quantum_bytes <= 4 * MIN_QUANTUM_BYTES) is slow
+            assert (connection.writer.pace.quantum_bytes == MAX_QUANTUM_BYTES) is not slow
 
 
 async def test_small_writes_do_not_say_that_the_link_is_fast(autojump_clock: trio.testing.MockClock) -> None:
@@ -174,7 +175,7 @@ async def test_small_writes_do_not_say_that_the_link_is_fast(autojump_clock: tri
         for _ in range(10):
             await a.send_all(b"small")
             await b.receive_some()
-        assert a.connection._quantum == MIN_QUANTUM_BYTES
+        assert a.connection.writer.pace.quantum_bytes == MIN_QUANTUM_BYTES
 
 
 async def test_control_frames_overtake_bulk(autojump_clock: trio.testing.MockClock) -> None:
@@ -194,7 +195,7 @@ async def test_closing_waits_for_what_is_on_its_way(autojump_clock: trio.testing
         a, b = await stream_pair(links)
         payload = bytes(range(256)) * 390
         await a.send_all(payload)
-        assert a.connection._pending
+        assert a.connection.writer.pending
         await a.connection.aclose()
         assert await b.receive_exactly(len(payload)) == payload
         await trio.sleep(1)
@@ -247,7 +248,7 @@ async def test_many_small_messages_of_many_streams_share_noise_frames(
     async with running(latency_s=0.05) as links:
         pairs = [await stream_pair(links, f"/pair/{n}") for n in range(40)]
         blocker, sink = await stream_pair(links, "/blocker")
-        blocker.connection._quantum = MAX_QUANTUM_BYTES
+        blocker.connection.writer.pace.quantum_bytes = MAX_QUANTUM_BYTES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(blocker.send_all, bytes(250_000))
             await trio.testing.wait_all_tasks_blocked()
@@ -264,7 +265,7 @@ async def test_what_is_sent_while_the_connection_is_cancelled_starts_no_writer(
     async with running() as links:
         connection, _ = await connected(links)
         assert connection._nursery is not None
-        monkeypatch.setattr(connection, "_write_batch", lambda: False)  # the socket is full
+        monkeypatch.setattr(Writer, "write_batch", lambda _: False)  # the socket is full
         connection._nursery.cancel_scope.cancel()
         while not connection.closed:
             connection._session.ping(1)

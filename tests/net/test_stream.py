@@ -248,13 +248,13 @@ async def test_send_all_waits_for_what_try_send_left_to_a_full_socket() -> None:
     async with running() as links:
         a, b = await stream_pair(links)
         connection = a.connection
-        connection._pending = memoryview(b"the socket takes no more")
+        connection.writer.pending = memoryview(b"the socket takes no more")
         assert a.try_send(b"first")
         assert not a.try_send(b"refused")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.send_all, b"second")
             await trio.testing.wait_all_tasks_blocked()
-            connection._pending = None
+            connection.writer.pending = None
             connection.flush()
             with trio.fail_after(5):
                 assert await b.receive_exactly(11) == b"firstsecond"
@@ -315,14 +315,15 @@ async def test_room_is_what_try_send_takes_and_waiting_for_it_ends_with_the_stre
                 assert 0 < len(part) <= 1000
         assert a.room > 0
         connection = a.connection
-        connection._pending = memoryview(b"the socket takes no more")
+        connection.writer.pending = memoryview(b"the socket takes no more")
         assert a.try_send(b"left to the socket")
         assert a.room == 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.wait_room)
             await trio.testing.wait_all_tasks_blocked()
-            connection._pending = None
+            connection.writer.pending = None
             connection.flush()
+        await trio.testing.wait_all_tasks_blocked()
         assert b.readable
         b.reset()
         assert b.readable

@@ -21,6 +21,7 @@ from fedd.api.errors import (
 )
 from fedd.net import connection as connection_module
 from fedd.net.connection import RETIRED_STREAMS_S
+from fedd.net.reader import Reader
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm, SwarmLimits
 from fedd.net.transport import Address, MemoryNetwork
@@ -476,7 +477,7 @@ async def test_a_mistake_of_ours_in_reading_costs_one_connection(
     async with running() as links:
         there, here = await connected(links)
         await settle()
-        monkeypatch.setattr(here, "_open_frames", lambda *_: 1 / 0)
+        monkeypatch.setattr(Reader, "_read", lambda *_: 1 / 0)
         with pytest.raises(NotConnected):
             await there.measure_rtt()
         assert here.close_reason == "error: internal"
@@ -684,7 +685,7 @@ async def test_a_connection_to_oneself_is_not_admitted(autojump_clock: Clock) ->
     async with running() as links:
         connection, _ = await connected(links)
         swarm = links.swarms[1]
-        secured = Secured(connection.wire, swarm.peer_id, connection._transport, b"", b"")
+        secured = Secured(connection.wire, swarm.peer_id, connection.writer._transport, b"", b"")
         with pytest.raises(Denied, match="to itself"):
             swarm._admit(secured, "in")
 
