@@ -204,10 +204,8 @@ class Broadcasts:
             case Ihave(posts):
                 for post in posts:
                     self._announced(link, post, now)
-            case Iwant(name):
-                asked = self._table.get(name)
-                if asked is not None:
-                    self._sends += [Send(peer, answer) for answer in answer_want(asked, message)]
+            case Iwant():
+                self._asked(peer, message)
             case Gone():
                 self._gone(link, message, now)
             case Pull(name):
@@ -406,6 +404,19 @@ class Broadcasts:
             self._search.look(origin, now)
         if head.epoch == origin.epoch:
             self._search.gone(link.peer, origin, gone.ranges, now)
+
+    def _asked(self, peer: PeerId, want: Iwant) -> None:
+        """A neighbour misses something."""
+        origin = self._table.get(want.origin)
+        if origin is None:
+            return
+        self._sends += [Send(peer, answer) for answer in answer_want(origin, want)]
+        if origin.provisional and not origin.head_wanted:
+            # A newcomer cannot prove what was before it; with the head it can, when it is asked again.
+            origin.head_wanted = True
+            epoch, mark = origin.mark
+            question = Iwant(origin.name, epoch, ((mark, mark),))
+            self._sends += [Send(other, question) for other in self._links if other != peer]
 
     def _told_marks(self, peer: PeerId, marks: Marks, now: float) -> None:
         elder = self._marks.is_elder(peer, marks, now)

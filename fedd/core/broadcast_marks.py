@@ -65,7 +65,7 @@ class MarkTeller:
         return peer == self._elder
 
     def tell(self, links: Mapping[PeerId, object], now: float) -> list[Send]:
-        """What is due: what has changed, to all; all that can be given, to whom something was thrown away."""
+        """What is due: what has changed, to all; everything, to those for whom something was thrown away."""
         if self.due is None or now < self.due:
             return []
         self.due = None
@@ -74,7 +74,7 @@ class MarkTeller:
         self._changed.clear()
         sends = []
         for peer in links:
-            entries = self._table.recent_marks() if peer in self._behind else news
+            entries = self._table.marks() if peer in self._behind else news
             if entries:
                 sends += [Send(peer, part) for part in split_marks(False, 0, entries)]
         self._behind.clear()
@@ -82,7 +82,7 @@ class MarkTeller:
 
     def digest(self, links: Mapping[PeerId, object], rng: Dice) -> list[Send]:
         """Some marks for one neighbour."""
-        entries = self._table.recent_marks()
+        entries = self._table.marks()
         if not entries or not links:
             return []
         some = rng.sample(entries, min(DIGEST_ORIGINS, len(entries)))

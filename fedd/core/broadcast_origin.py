@@ -90,6 +90,7 @@ class Origin:
         self.top = 0
         self.head: Post | None = None
         self.provisional = False
+        self.head_wanted = False
         self.pending: dict[int, Held] = {}
         self.retained: dict[int, Held] = {}
         self.pending_bytes = self.retained_bytes = 0
@@ -173,8 +174,7 @@ class Origin:
             if seq > self.next:
                 out.append(Gap(self.name, self.epoch, self.next, seq - 1))
                 self.next = seq
-            if seq <= last:
-                out += self.advance()
+            out += self.advance()
         for seq in [seq for seq in self.pending if seq <= last]:
             self.drop(seq)
         return out

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fedd.api.types import PeerId
-from fedd.core.broadcast_messages import Iwant
+from fedd.core.broadcast_messages import MAX_RANGES, Iwant
 from fedd.core.broadcast_origin import WINDOW, Origin
 from fedd.core.membership_types import Send
 
@@ -23,6 +23,8 @@ PAUSE_S: Final = 0.5
 MAX_DOUBLINGS: Final = 4
 # A link that holds something up is silent after 3 s; those behind it have found another by then.
 GIVE_UP_S: Final = 5.0
+# Ranges of one origin that a neighbour has no longer: four answers.
+MAX_GONE: Final = 4 * MAX_RANGES
 # After so many rounds a mark that nobody can prove is not believed any more.
 MAX_ROUNDS: Final = 3
 # Origins of which a neighbour has more than this node: a liar costs 50 KiB.
@@ -31,11 +33,14 @@ MAX_CLAIMS: Final = 512
 
 @dataclass(slots=True)
 class _Quest:
+    """For what `place` waits, since when; `upto` was the newest then, so what is missing below is as old."""
+
     place: tuple[int, int]
+    upto: int
     since: float
     rounds: int = 0
     tried: set[PeerId] = field(default_factory=set)
-    gone: set[PeerId] = field(default_factory=set)
+    gone: dict[PeerId, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
 class Search:
@@ -71,18 +76,19 @@ class Search:
         """`origin` may have come further, or may miss something now."""
         quest = self._quests.get(origin.name)
         if quest is not None and quest.place != origin.mark:
-            self._quests[origin.name] = _Quest(origin.mark, now)
-            self._due[origin.name] = now + PULL_AFTER_S
+            gone = quest.gone if quest.place[0] == origin.epoch else {}
+            self._quests[origin.name] = quest = _Quest(origin.mark, origin.top, now, gone=gone)
+            self._due[origin.name] = now if self._nobody_has(quest) else now + PULL_AFTER_S
         if origin.incomplete:
             self._want(origin, now)
 
     def gone(self, peer: PeerId, origin: Origin, ranges: tuple[tuple[int, int], ...], now: float) -> None:
         """`peer` has these no longer."""
         quest = self._quests.get(origin.name)
-        if quest is None or not any(first <= origin.next <= last for first, last in ranges):
+        if quest is None or peer not in self._claims:
             return
-        quest.gone.add(peer)
-        if quest.gone >= self._claims.keys():
+        quest.gone[peer] = (*ranges, *quest.gone.get(peer, ()))[:MAX_GONE]
+        if self._nobody_has(quest):
             self._due[origin.name] = now
 
     def forget(self, name: PeerId) -> None:
@@ -107,7 +113,14 @@ class Search:
     def _want(self, origin: Origin, now: float) -> None:
         if origin.name not in self._due:
             self._due[origin.name] = now + PULL_AFTER_S
-            self._quests[origin.name] = _Quest(origin.mark, now)
+            self._quests[origin.name] = _Quest(origin.mark, origin.top, now)
+
+    def _nobody_has(self, quest: _Quest) -> bool:
+        """Whether all neighbours, of whom there are some, have said that what comes next is gone."""
+        seq = quest.place[1] + 1
+        return bool(self._claims) and all(
+            any(first <= seq <= last for first, last in quest.gone.get(peer, ())) for peer in self._claims
+        )
 
     def _step(self, origin: Origin, now: float, sends: list[Send], lost: list[tuple[Origin, int]]) -> None:
         epoch, ranges = self._missing(origin)
@@ -133,12 +146,20 @@ class Search:
                 self.forget(origin.name)
                 return
         elif first == origin.next:
-            everybody = bool(self._claims) and quest.gone >= self._claims.keys()
-            if everybody or now >= quest.since + GIVE_UP_S:
+            if now >= quest.since + GIVE_UP_S:
+                lost.append((origin, self._lost_until(origin, ranges, max(quest.upto, first))))
+                return
+            if self._nobody_has(quest):
                 lost.append((origin, min(ranges[0][1], origin.top)))
                 return
             pause_s = min(pause_s, quest.since + GIVE_UP_S - now)
         self._due[origin.name] = now + pause_s
+
+    def _lost_until(self, origin: Origin, ranges: list[tuple[int, int]], upto: int) -> int:
+        """The last of `ranges` to give up now, and not what is being fetched."""
+        fetched = min((seq for seq, held in origin.pending.items() if held.payload is None), default=upto + 1)
+        last = max(min(end, upto) for begin, end in ranges if begin <= upto)
+        return min(last, fetched - 1)
 
     def _missing(self, origin: Origin) -> tuple[int, list[tuple[int, int]]]:
         """What is wanted: of the present epoch first, then of one that neighbours speak of."""

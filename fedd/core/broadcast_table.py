@@ -88,7 +88,3 @@ class OriginTable:
     def marks(self) -> list[tuple[PeerId, int, int]]:
         """The marks of all."""
         return marks_of(self.by_name.values())
-
-    def recent_marks(self) -> list[tuple[PeerId, int, int]]:
-        """The marks of those of whom something is kept, thus could be given."""
-        return marks_of(origin for origin in self.by_name.values() if origin.retained)
