@@ -19,7 +19,7 @@ from federation.daemons import Daemon, Federation, eventually, federation
 from federation.network import Network, network, why_no_network
 
 FOUND_S = 3.0
-# Until a node without links looks at its interfaces again, and then finds the others.
+# Until a node looks at its interfaces again, and then finds the others.
 LATE_S = 3.0 + FOUND_S
 
 needs_network = pytest.mark.skipif(why_no_network() is not None, reason=str(why_no_network()))
@@ -163,8 +163,7 @@ def test_members_learn_the_address_that_another_has_got() -> None:
             told: list[str] = [address.split("/")[2] for address in member["addresses"]]
             return told if member["state"] == "alive" else []
 
-        # 3 s until the link is silent, 3 s at most until the interfaces are looked at, then dialled again.
-        eventually(lambda: hosts() == ["10.88.0.151"], 40.0, "n2 knows where n1 is now")
+        eventually(lambda: hosts() == ["10.88.0.151"], 2 * LATE_S, "n2 knows where n1 is now")
 
 
 @needs_network

@@ -24,9 +24,10 @@ from fedd.net.discovery import MAX_FELLOWS, MAX_STRANGERS, Discovery
 from fedd.net.federation import FederationIdentity
 from fedd.net.interfaces import Interface
 from fedd.net.multicast import Heard
-from fedd.net.own_addresses import LONELY_LOOK_EVERY_S, LOOK_EVERY_S, OwnAddresses, tellable
+from fedd.net.own_addresses import LOOK_EVERY_S, OwnAddresses, tellable
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
+from fedd.net.transport import parse_multiaddr
 
 ETH = Interface("eth0", 2, False, True, ipv4=("192.0.2.1",), ipv6=("2001:db8::1",), has_ipv6=True)
 WLAN = Interface("wlan0", 3, False, True, ipv4=("198.51.100.1",))
@@ -43,6 +44,7 @@ class FakeSwarm:
         self.peer_id = peer_id
         self.addresses = [f"{address}/p2p/{peer_id}" for address in addresses]
         self.refreshed = False
+        self.all_connections: frozenset[FakeConnection] = frozenset()
 
     def refresh_addresses(self) -> bool:
         changed, self.refreshed = self.refreshed, False
@@ -531,7 +533,7 @@ class Machine:
         return self.interfaces
 
 
-async def test_interfaces_are_looked_at_more_often_without_links(
+async def test_interfaces_are_looked_at_again_and_again(
     world: World, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine = Machine()
@@ -541,16 +543,13 @@ async def test_interfaces_are_looked_at_more_often_without_links(
     async with trio.open_nursery() as nursery:
         await nursery.start(own.run)
         assert machine.looked == [0.0]
-        await trio.sleep(LONELY_LOOK_EVERY_S + 0.1)
-        world.presence.has_links = True
-        await trio.sleep(LOOK_EVERY_S + LONELY_LOOK_EVERY_S)
-        assert machine.looked == [0.0, 3.0, 6.0, 36.0]
+        await trio.sleep(2.5 * LOOK_EVERY_S)
+        assert machine.looked == [0.0, LOOK_EVERY_S, 2 * LOOK_EVERY_S]
         assert world.presence.told == 0
         world.swarm.refreshed = True
         own.look()
         assert world.presence.told == 1
-        assert seen == [[LO]] * 5
-        world.presence.has_links, world.presence.federation = False, None
+        assert seen == [[LO]] * 4
         with lines_of(caplog) as lines:
             machine.error = OSError(24, "Too many open files")
             own.look()
@@ -558,8 +557,36 @@ async def test_interfaces_are_looked_at_more_often_without_links(
         assert [line for line in lines if "cannot see" in line] == [
             "cannot see this machine's network interfaces: [Errno 24] Too many open files"
         ]
-        assert len(seen) == 5
+        assert len(seen) == 4
         nursery.cancel_scope.cancel()
+
+
+class FakeConnection:
+    """A connection from an address of this machine."""
+
+    def __init__(self, host: str) -> None:
+        self.wire = self
+        self.local_address = parse_multiaddr(f"/ip4/{host}/tcp/1")
+        self.ended: list[str] = []
+
+    def end(self, reason: str) -> None:
+        self.ended.append(reason)
+
+
+def test_connections_from_an_address_that_is_gone_are_ended(world: World) -> None:
+    machine = Machine()
+    machine.interfaces = [ETH, LO]
+    own = OwnAddresses(world.swarm, world.presence, look=lambda: machine.interfaces)  # type: ignore[arg-type]
+    there, elsewhere = FakeConnection("192.0.2.1"), FakeConnection("203.0.113.9")
+    world.swarm.all_connections = frozenset({there, elsewhere})
+    own.look()
+    own.look()
+    assert there.ended == []
+    machine.interfaces = [replace(ETH, ipv4=("192.0.2.2",)), LO]
+    own.look()
+    own.look()
+    assert there.ended == ["error: this node is no longer at 192.0.2.1"]
+    assert elsewhere.ended == []  # relayed, or otherwise not by an address that was seen here
 
 
 def identity(key: PrivateKey) -> FederationIdentity:
