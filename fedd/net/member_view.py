@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+from zlib import crc32
 
 from fedd.api.types import PeerId
 from fedd.core.membership import Membership
 from fedd.core.verdicts import State
+
+SAME_RTT_S: Final = 0.02
+"""Round trips that differ by less are equal when a relay is chosen: load changes them by as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +88,19 @@ def ways_to(core: Membership, peer: PeerId) -> list[PeerId]:
     """Members that could pass bytes on to `peer`: both ends of their link with it list it.
 
     Those linked with this node come first, of them those that can be dialled (they carry more), then those
-    with a short round trip; at the end those that would have to be dialled first.
+    with a short round trip; at the end those that would have to be dialled first. Of equals each pair of
+    members prefers another (rendezvous hashing, Thaler and Ravishankar 1998), so that all of them carry.
     """
+    pair = f"{min(core.me, peer)} {max(core.me, peer)}"
 
-    def rank(way: PeerId) -> tuple[bool, bool, float, PeerId]:
+    def rank(way: PeerId) -> tuple[bool, bool, float, int]:
         link = core.link_of(way)
         rtt_s = link[1] if link is not None else None
         return (
             link is None,
             not core.addresses_of(way),
-            rtt_s if rtt_s is not None else float("inf"),
-            way,
+            rtt_s // SAME_RTT_S if rtt_s is not None else float("inf"),
+            crc32(f"{pair} {way}".encode()),
         )
 
     ways = [

@@ -118,6 +118,21 @@ async def test_without_a_common_neighbour_one_is_dialled(autojump_clock: Clock) 
         assert a.presence.is_pinned(other.id)
 
 
+async def test_pairs_spread_over_the_relays_there_are(autojump_clock: Clock) -> None:
+    async with devices(4, 8) as made:
+        firsts = {one.presence.ways_to(two.id)[0] for one in made[4:] for two in made[4:] if one is not two}
+        assert firsts == {device.id for device in made[:4]}
+        assert made[5].presence.ways_to(made[6].id) == made[6].presence.ways_to(made[5].id)
+
+
+async def test_near_relays_are_asked_first(autojump_clock: Clock) -> None:
+    async with devices(3, 2) as (near, far, also_far, a, b):
+        links = a.presence._core._links  # type: ignore[union-attr]
+        for device, rtt_s in ((near, 0.001), (far, 0.2), (also_far, 0.09)):
+            links.get(device.id).rtt_s = rtt_s
+        assert a.presence.ways_to(b.id) == [near.id, also_far.id, far.id]
+
+
 async def test_addresses_that_do_not_answer_cost_a_moment_once(autojump_clock: Clock) -> None:
     async with devices(1, 2, announce=("/memory/99",)) as (_, a, b):
         attempts: list[str] = []
