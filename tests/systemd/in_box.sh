@@ -42,6 +42,22 @@ seen nobody "$(setpriv --reuid=nobody --clear-groups --regid=nogroup /opt/fedd/b
 /opt/fedd/bin/fedctl set x 2.5 >/dev/null
 seen run "$(/opt/fedd/bin/fedctl --json run consensus --input x | tr '\n' ' ')"
 
+# A network that comes after the start: its address is told, and multicast DNS is spoken there.
+ip link add late0 type bridge
+ip address add 192.0.2.9/24 dev late0
+ip address add 2001:db8::9/64 dev late0 nodad
+ip link set late0 up
+for _ in $(seq 20); do
+  late=$(/opt/fedd/bin/fedctl --json status | grep -o /ip4/192.0.2.9/tcp/4747 | head -n 1 || true)
+  if [ -n "$late" ]; then break; fi
+  sleep 0.5
+done
+seen late "$late"
+seen multicast "$(grep -c :14E9 "/proc/$(property MainPID)/net/udp" || true) $(grep -c :14E9 "/proc/$(property MainPID)/net/udp6" || true)"
+seen discovery_problems "$(journalctl --no-pager -o cat -u fedd.service | grep -c 'cannot be found\|cannot see' || true)"
+other=12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq
+seen by_name "$(/opt/fedd/bin/fedctl connect "/dns4/localhost/tcp/4747/p2p/$other" 2>&1 | tr '\n' ' ')"
+
 systemctl reload fedd.service
 seen reloaded "$(property ActiveState)"
 

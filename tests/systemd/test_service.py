@@ -99,6 +99,15 @@ class TestInABox:
         result = json.loads(seen["run"])
         assert (result["state"], result["value"]) == ("finished", 2.5)
 
+    def test_a_network_that_comes_late_is_used(self, seen: dict[str, str]) -> None:
+        assert seen["late"] == "/ip4/192.0.2.9/tcp/4747"
+        assert seen["multicast"] == "1 1"
+        assert seen["discovery_problems"] == "0"
+
+    def test_names_are_resolved_under_the_restrictions(self, seen: dict[str, str]) -> None:
+        assert seen["by_name"]
+        assert "does not resolve" not in seen["by_name"]
+
     def test_reload_keeps_it_up(self, seen: dict[str, str]) -> None:
         assert seen["reloaded"] == "active"
 
