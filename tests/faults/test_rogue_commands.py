@@ -1,0 +1,114 @@
+"""A command that raises, loops, crashes or answers nonsense hurts its own message only."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation.daemons import Federation, eventually, federation
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+[policy]
+commands = ["rogue-commands"]
+"""
+
+
+@pytest.fixture(scope="module")
+def rogue_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A virtual environment with fedd and the rogue plugins."""
+    venv = tmp_path_factory.mktemp("rogue") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    python = venv / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", str(ROOT), str(Path(__file__).parent / "fedd_rogue")],
+        check=True,
+    )
+    return str(python)
+
+
+@pytest.fixture(scope="module")
+def fed(rogue_python: str) -> Iterator[Federation]:
+    with federation(2, python=rogue_python, configs=[CONFIG] * 2) as fed:
+        yield fed
+
+
+def troubles(fed: Federation) -> list[dict[str, Any]]:
+    """What the event log of n1 says about the rogue, so far."""
+    process = fed[1].popen("events", "--since", "0")
+    timer = threading.Timer(1.5, process.terminate)
+    timer.start()
+    out, _ = process.communicate()
+    timer.join()
+    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return [e for e in events if e.get("kind") == "plugin" and e.get("name") == "rogue-commands"]
+
+
+def everybody_is_well(fed: Federation) -> None:
+    assert set(fed[0].states().values()) == {"alive"}
+    assert fed[0].ctl("send", "n1", "echo", "text=on").ok() == "on"
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said", "trouble"),
+    [
+        ("raise", 1, "n1: ValueError: the sensor is on fire", None),
+        ("gigabyte", 1, "its answer would have more than 65536 bytes", None),
+        ("exit", 1, "n1: the handler of misbehaves ended with status 3", "ended with status 3"),
+        ("segfault", 1, "n1: the handler of misbehaves was killed by SIGSEGV", "SIGSEGV"),
+        ("loop", 6, "n1: the handler of misbehaves did not end within 2 s", "kept the plugin host to itself"),
+        ("garbage", 1, "nonsense", "nonsense"),
+    ],
+)
+def test_the_sender_is_told_and_the_others_go_on(
+    fed: Federation, how: str, status: int, said: str, trouble: str | None
+) -> None:
+    before = len(troubles(fed))
+    pid = fed[1].pid
+    reply = fed[0].ctl("send", "n1", "misbehaves", f"how={how}")
+    assert (reply.code, said in reply.err) == (status, True), reply.err
+    everybody_is_well(fed)
+    assert fed[0].ctl("send", "n1", "misbehaves", "how=well").ok() == "good"  # ends the row of strikes
+    assert fed[1].pid == pid
+    new = troubles(fed)[before:]
+    assert len(new) == (trouble is not None)
+    if trouble is not None:
+        assert trouble in new[0]["error"]
+
+
+def test_other_commands_are_answered_while_one_loops(fed: Federation) -> None:
+    looping = fed[0].popen("send", "n1", "misbehaves", "how=loop")
+    eventually(lambda: fed[0].ctl("send", "n1", "echo", "text=on").code == 0, 15.0, "an echo beside the loop")
+    assert looping.wait(20) in (1, 6)
+    assert fed[0].ctl("send", "n1", "misbehaves", "how=well").ok() == "good"
+
+
+def test_three_strikes_and_a_reload(fed: Federation) -> None:
+    for _ in range(3):
+        assert fed[0].ctl("send", "n1", "misbehaves", "how=exit").code == 1
+    reply = fed[0].ctl("send", "n1", "misbehaves", "how=well")
+    assert "the plugin rogue-commands is disabled" in reply.err
+    everybody_is_well(fed)
+    fed[1].signal(signal.SIGHUP)
+    eventually(
+        lambda: fed[0].ctl("send", "n1", "misbehaves", "how=well").code == 0,
+        15.0,
+        "the plugin's second chance",
+    )
+
+
+def test_a_strangers_command_must_be_listed(rogue_python: str) -> None:
+    with federation(2, python=rogue_python) as fed:
+        reply = fed[0].ctl("send", "n1", "misbehaves")
+        assert reply.code == 4
+        assert "policy" in reply.err
+        shown = {command["name"]: command for command in fed[0].ctl("commands").ok()}
+        assert shown["echo"]["allowed"]
+        assert not shown["misbehaves"]["allowed"]
