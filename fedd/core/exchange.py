@@ -22,8 +22,6 @@ from fedd.core.presence_messages import (
 )
 from fedd.core.records import Record, Row
 
-# So many records in one batch are a storm, in which batches may come less often.
-STORM_ROWS = 8
 # A comparison of databases takes some round trips; for so long a second one would fetch the same again.
 COMPARING_S = 0.5
 # Databases of the connected that differ while news is coming differ by what is on its way. Compared all the
@@ -89,10 +87,10 @@ class Exchange:
     def flood(self, links: Iterable[PeerId], now: float) -> list[Send]:
         """Pass on what is new, to all who have not sent it themselves.
 
-        While a storm lasts the pauses between batches grow, so that more copies meet on the way and are not
-        sent; verdicts are given no more often than that anyway.
+        While news keeps coming the pauses between batches grow, so that more copies meet on the way and are
+        not sent; verdicts are given no more often than that anyway.
         """
-        storm = len(self._dirty) > STORM_ROWS
+        storm = now < self._flushed_at + 2 * self._pause_s
         self._pause_s = min(self._pause_s * 2, self._timing.judge_s) if storm else self._timing.flood_s
         self._flushed_at = now
         dirty, self._dirty = self._dirty, {}

@@ -99,7 +99,6 @@ class Membership(MembershipView):
         self._overlay.linked(peer)
         if self._links.add(peer, needed_there, now):
             self._edge_added(now)
-            self._publish_if_due(now)
         self._exchange.linked(peer, now)
         self._actions.append(Send(peer, Rows((self.records[self.me].row,))))
         return self._finish(now)
@@ -278,16 +277,16 @@ class Membership(MembershipView):
         self._own.new_edge(now)
         self._overlay_due = now
 
-    def _edge_lost(self, now: float) -> None:
-        self._own.lost_edge(now)
-        self._overlay_due = now
-
     def _unlink(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
         """The link is gone; False when there was none."""
         if not self._links.remove(peer, reason, now):
             return False
         self._exchange.unlinked(peer)
-        self._edge_lost(now)
+        if reason is None:
+            self._own.gave_up_edge(now)
+        else:
+            self._own.lost_edge(now)
+        self._overlay_due = now
         return True
 
     def _drop(self, peer: PeerId, now: float) -> None:
@@ -321,7 +320,8 @@ class Membership(MembershipView):
     def _check_links(self, now: float) -> None:
         silent, given_up = self._links.check(now)
         if silent:
-            self._edge_lost(now)
+            self._own.lost_edge(now)
+            self._overlay_due = now
         for peer in given_up:
             self._exchange.unlinked(peer)
             self._actions.append(Close(peer, "silent"))
@@ -404,7 +404,10 @@ class Membership(MembershipView):
 
     def _publish_if_due(self, now: float) -> None:
         if self._own.due is not None and now >= self._own.due:
-            self._publish(now)
+            if self._own.says(self._links.up, self._links.lost):
+                self._own.due = None
+            else:
+                self._publish(now)
 
     def _publish(self, now: float) -> None:
         self._links.forget_losses(now - LOSS_TOLD_S)

@@ -13,6 +13,10 @@ from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record
 JUMPS, JUMPS_WITHIN_S = 3, 60.0
 # The cost of a storm of additions grows with the members who hear of each; below this many it is no storm.
 STORM_MEMBERS = 16
+# Beyond so many, a newcomer's links are told together rather than one by one.
+CROWD_MEMBERS = 100
+# Between versions of which the later says no more than that links were shed.
+TRIM_GAP_S = 0.5
 
 
 class OwnRecord:
@@ -24,6 +28,8 @@ class OwnRecord:
         self._timing = timing
         self._hold_s = timing.addition_min_s
         self._jumps: list[float] = []
+        # Something but the edges has changed since the last version.
+        self._changed = False
         self.published_at = float("-inf")
         self.due: float | None = None
 
@@ -44,13 +50,23 @@ class OwnRecord:
         """An edge is to be added: after the present pause."""
         if now - self.published_at > self._timing.addition_quiet_s:
             self._hold_s = self._timing.addition_min_s
-        self._due_by(max(now, self.published_at + self._hold_s))
+        # Whoever refuses the link does so in the same breath.
+        self._due_by(max(now + self._timing.flood_s, self.published_at + self._hold_s))
+
+    def gave_up_edge(self, now: float) -> None:
+        """An edge is to be withdrawn whose end is no news of anybody: with what else is said soon."""
+        self._due_by(max(now, self.published_at + TRIM_GAP_S))
+
+    def says(self, neighbours: Iterable[PeerId], lost: Mapping[PeerId, LossReason]) -> bool:
+        """Whether the last version says just this, so that there is nothing to publish after all."""
+        return not self._changed and self._mine.neighbours == frozenset(neighbours) and self._mine.lost == lost
 
     def set_addresses(self, addresses: tuple[str, ...], now: float) -> bool:
         """This node can be dialled elsewhere; whether that is news, which is then due like a new edge."""
         if addresses == self._mine.addresses:
             return False
         self._mine = replace(self._mine, addresses=addresses)
+        self._changed = True
         self.new_edge(now)
         return True
 
@@ -67,10 +83,12 @@ class OwnRecord:
         longest_s = min(
             self._timing.addition_max_s, self._timing.addition_calm_s * max(1.0, members / STORM_MEMBERS)
         )
-        self._hold_s = min(self._hold_s * 2, longest_s)
+        shortest_s = self._timing.addition_min_s * members / CROWD_MEMBERS
+        self._hold_s = min(max(self._hold_s * 2, shortest_s), longest_s)
         # The first version lists nobody: the first link need not wait for it.
         self.published_at = now if self._mine.seq or left else now - 2 * self._timing.addition_quiet_s
         self.due = None
+        self._changed = False
         self._mine = replace(
             self._mine,
             seq=self._mine.seq + 1,
