@@ -78,7 +78,7 @@ class Search:
         if quest is not None and quest.place != origin.mark:
             gone = quest.gone if quest.place[0] == origin.epoch else {}
             self._quests[origin.name] = quest = _Quest(origin.mark, origin.top, now, gone=gone)
-            self._due[origin.name] = now if self._nobody_has(quest) else now + PULL_AFTER_S
+            self._due[origin.name] = now if self._gone_until(quest) else now + PULL_AFTER_S
         if origin.incomplete:
             self._want(origin, now)
 
@@ -88,7 +88,7 @@ class Search:
         if quest is None or peer not in self._claims:
             return
         quest.gone[peer] = (*ranges, *quest.gone.get(peer, ()))[:MAX_GONE]
-        if self._nobody_has(quest):
+        if self._gone_until(quest):
             self._due[origin.name] = now
 
     def forget(self, name: PeerId) -> None:
@@ -115,12 +115,14 @@ class Search:
             self._due[origin.name] = now + PULL_AFTER_S
             self._quests[origin.name] = _Quest(origin.mark, origin.top, now)
 
-    def _nobody_has(self, quest: _Quest) -> bool:
-        """Whether all neighbours, of whom there are some, have said that what comes next is gone."""
+    def _gone_until(self, quest: _Quest) -> int:
+        """Up to where all neighbours, of whom there are some, have no longer what comes next; 0: nowhere."""
         seq = quest.place[1] + 1
-        return bool(self._claims) and all(
-            any(first <= seq <= last for first, last in quest.gone.get(peer, ())) for peer in self._claims
-        )
+        ends = [
+            max((last for first, last in quest.gone.get(peer, ()) if first <= seq <= last), default=0)
+            for peer in self._claims
+        ]
+        return min(ends, default=0)
 
     def _step(self, origin: Origin, now: float, sends: list[Send], lost: list[tuple[Origin, int]]) -> None:
         epoch, ranges = self._missing(origin)
@@ -128,7 +130,13 @@ class Search:
             self.forget(origin.name)
             return
         quest = self._quests[origin.name]
+        if not quest.rounds and not quest.tried:
+            quest.upto = origin.top
         first = ranges[0][0]
+        gone_until = self._gone_until(quest)
+        if epoch == origin.epoch and first == origin.next <= min(gone_until, origin.top):
+            lost.append((origin, min(ranges[0][1], gone_until, origin.top)))
+            return
         for peer, claims in self._claims.items():
             known = claims.get(origin.name, (0, 0))
             if peer not in quest.tried and known[0] == epoch and known[1] >= first:
@@ -148,9 +156,6 @@ class Search:
         elif first == origin.next:
             if now >= quest.since + GIVE_UP_S:
                 lost.append((origin, self._lost_until(origin, ranges, max(quest.upto, first))))
-                return
-            if self._nobody_has(quest):
-                lost.append((origin, min(ranges[0][1], origin.top)))
                 return
             pause_s = min(pause_s, quest.since + GIVE_UP_S - now)
         self._due[origin.name] = now + pause_s
