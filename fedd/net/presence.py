@@ -346,13 +346,15 @@ class Presence:
         await self._table.hang_up(peer)
 
     async def wait_linked(self, peer: PeerId, deadline_s: float) -> None:
-        """Return when `peer` is alive and linked with this node.
+        """Return when this node is linked with `peer`, or with others that `peer` is linked with.
+
+        A peer that has links enough refuses more.
 
         Raises:
             TimedOut: not within `deadline_s` seconds.
         """
         with trio.move_on_after(deadline_s) as scope:
-            while not (self.is_linked(peer) and self.state_of(peer) == "alive"):
+            while self.state_of(peer) != "alive":
                 await self._news.wait()
         if scope.cancelled_caught:
             raise TimedOut(f"there was no link with {peer} within {deadline_s:g} s")
