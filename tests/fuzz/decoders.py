@@ -58,6 +58,9 @@ from fedd.core.yamux import Session
 from fedd.host.run_wire import FrameDecoder, Kind, PreambleDecoder, encode_preamble, encode_round
 from fedd.host.run_wire import encode_frame as encode_run_frame
 from fedd.net.identify import decode_identification
+from fedd.net.join_messages import decode_message as decode_join
+from fedd.net.join_messages import encode_message as encode_join
+from fedd.net.join_messages import lists_in
 from fedd.net.transport import multiaddr_from_bytes, parse_multiaddr
 
 KEYS = [PrivateKey.from_seed(bytes([number]) * 32) for number in range(1, 5)]
@@ -395,6 +398,21 @@ _CERTIFICATE_PAYLOAD = open_sealed(
     "fedd/certificate/1",
 )[1]
 
+
+def _join_message(data: bytes, rng: random.Random) -> None:
+    assert all(isinstance(sealed, bytes) for sealed in lists_in(decode_join(data, "peer")))
+
+
+_JOIN_MESSAGES = tuple(
+    encode_join(message)[2:]
+    for message in (
+        {"federation": FEDERATION, "secret": b"s" * 16, "name": "pump 3"},
+        {"chain": _CHAIN, "lists": [_REVOCATIONS]},
+        {"chain": None, "pending": True},
+        {"accepted": True, "reason": ""},
+    )
+)
+
 _TOKEN = InviteToken(FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), b"s" * 16)
 
 
@@ -565,6 +583,7 @@ TARGETS: dict[str, Target] = {
     "record": Target(_record, _SIGNED, (_RECORD_PAYLOAD, _row().sealed)),
     "certificate": Target(_certificate, (Denied,), (_CERTIFICATE_PAYLOAD, _CHAIN)),
     "revocations": Target(_revocations, _SIGNED, (_REVOCATIONS, _REVOCATIONS_PAYLOAD)),
+    "join-message": Target(_join_message, _PROTOCOL, _JOIN_MESSAGES),
     "token": Target(_token, (InvalidParameter,), (_TOKEN.encode().encode(),)),
     "token-content": Target(
         _token_content,
