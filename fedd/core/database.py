@@ -66,22 +66,24 @@ class Database:
 
     def charge(self, peer: PeerId, now: float, versions: int = 1) -> None:
         """A verified record by this owner was taken, which counts as so many versions."""
-        self._used_up[peer] = max(self._used_up.get(peer, now), now) + versions / OWNER_PER_S
+        used_up = self._used_up.get(peer, now)
+        self._used_up[peer] = (used_up if used_up > now else now) + versions / OWNER_PER_S
 
     def merge(self, record: Record, now: float) -> bool:
         """Keep the newer of `record` and what is held; True when that is `record`."""
-        held = self.records.get(record.id)
-        if held is not None and newer(record, held) is held:
-            return False
-        self._hash ^= record.fingerprint
+        peer = record.id
+        held = self.records.get(peer)
         if held is not None:
+            if newer(record, held) is held:
+                return False
             self._hash ^= held.fingerprint
+            self._arrived.pop(peer, None)
         elif self._forgotten:
-            self._forgotten.pop(record.id, None)
-        self.records[record.id] = record
-        self._arrived[record.id] = now
-        self._arrived.move_to_end(record.id)
-        self.edges.set(record.id, frozenset() if record.left else record.neighbours)
+            self._forgotten.pop(peer, None)
+        self._hash ^= record.fingerprint
+        self.records[peer] = record
+        self._arrived[peer] = now
+        self.edges.set(peer, frozenset() if record.left else record.neighbours)
         return True
 
     def compare(self, theirs: Versions) -> tuple[list[Row], tuple[PeerId, ...]]:

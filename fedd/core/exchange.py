@@ -114,33 +114,31 @@ class Exchange:
 
     def _pass_on(self, row: Row) -> None:
         """Note that `row` is to go to all linked peers but those that will turn out to have it."""
-        if row.id in self._dirty:
+        peer = row.id
+        if peer in self._dirty:
             for known in self._theirs.values():
-                known.discard(row.id)
-        self._dirty[row.id] = row
+                known.discard(peer)
+        self._dirty[peer] = row
 
     # -- taking in
 
     def accept(self, rows: Iterable[Row], source: PeerId, most_forged: int, now: float) -> Intake:
         """Take what is new and verifies; the rest of `rows` is left when more than `most_forged` did not."""
         intake = Intake()
-        database = self.database
-        records = database.records
+        database, dirty = self.database, self._dirty
+        held_of = database.records.get
         theirs = self._theirs.setdefault(source, set())
         for row in rows:
-            held = records.get(row.id)
-            if held is not None and row.stamp <= held.stamp:
-                if row.stamp < held.stamp or row.sealed < held.sealed:
-                    continue
-                if row.sealed == held.sealed:
-                    if row.id in self._dirty:
-                        theirs.add(row.id)
-                    continue
-            elif held is None and not database.is_news(row):
+            peer = row.id
+            held = held_of(peer)
+            if held is not None and row.sealed == held.sealed:
+                # By far the most that come are copies.
+                if peer in dirty:
+                    theirs.add(peer)
                 continue
-            if not database.admits(row.id, now):
+            if not database.is_news(row) or not database.admits(peer, now):
                 continue
-            if held is None and not database.has_room_for(row.id):
+            if held is None and not database.has_room_for(peer):
                 database.refused += 1
                 continue
             try:
@@ -152,13 +150,13 @@ class Exchange:
                     break
                 continue
             rises = held is not None and record.epoch > held.epoch
-            database.charge(row.id, now, EPOCH_VERSIONS if rises else 1)
-            if row.id == self._me:
+            database.charge(peer, now, EPOCH_VERSIONS if rises else 1)
+            if peer == self._me:
                 intake.own.append(record)
                 continue
             database.merge(record, now)
             self._pass_on(record.row)
-            theirs.add(row.id)
+            theirs.add(peer)
             intake.news.append((record, held))
         if intake.news:
             self._news_at = now
@@ -168,7 +166,7 @@ class Exchange:
 
     def compare_due(self) -> float | None:
         """When `compare` has something to do."""
-        return min((at for at, _ in self._waiting.values()), default=None)
+        return min(at for at, _ in self._waiting.values()) if self._waiting else None
 
     def linked(self, peer: PeerId, now: float) -> None:
         """A link with `peer` stands: to be compared with, if it is not reachable otherwise."""

@@ -118,7 +118,7 @@ class Membership(MembershipView):
     def heard(self, peer: PeerId, at: float, now: float) -> list[Action]:
         """Bytes of any kind came from `peer` at time `at`."""
         if self._links.hear(peer, at, now):
-            self._edge_added(now)
+            self._heard_again(peer, now)
         return self._finish(now)
 
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Action]:
@@ -127,7 +127,7 @@ class Membership(MembershipView):
         if link is None:
             return []
         if self._links.hear(peer, now, now):
-            self._edge_added(now)
+            self._heard_again(peer, now)
         match message:
             case Rows(rows):
                 self._accept(rows, peer, now)
@@ -276,6 +276,10 @@ class Membership(MembershipView):
     def _edge_added(self, now: float) -> None:
         self._own.new_edge(now)
         self._overlay_due = now
+
+    def _heard_again(self, peer: PeerId, now: float) -> None:
+        self._edge_added(now)
+        self._exchange.linked(peer, now)
 
     def _unlink(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
         """The link is gone; False when there was none."""
@@ -497,4 +501,5 @@ class Membership(MembershipView):
         return actions
 
     def _flush(self, now: float) -> None:
-        self._actions += self._exchange.flood(self._links, now)
+        # Whoever is silent gets nothing to pile up on the way: its database is compared when it is heard again.
+        self._actions += self._exchange.flood(self._links.up, now)

@@ -164,9 +164,11 @@ class Overlay:
                 and self._ready(peer, now, waiting)
             ):
                 chosen[peer] = addresses
-        need = MIN_DEGREE - sum(links.values()) - len(self.dialing | chosen.keys())
+        lonely = not any(links.values())
+        # With all links silent at once half the federation may be out of reach, and a dial to it a long wait.
+        least = 2 * MIN_DEGREE if lonely and links else MIN_DEGREE
+        need = least - sum(links.values()) - len(self.dialing | chosen.keys())
         if need > 0:
-            lonely = not any(links.values())
             candidates = [
                 peer
                 for peer in self._drawn()

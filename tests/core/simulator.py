@@ -443,7 +443,7 @@ class Story:
         gc.disable()
         sim = self.sim
         self.chapter("join", lambda: self.join(min(5.0, self.size / 200)))
-        self.chapter("settle", lambda: self.quiet(5.0))
+        self.chapter("settle", lambda: self.quiet(10.0))
         self.chapter("quiet", lambda: self.quiet(10.0))
         others = [name for name in self.names if name not in self.boots]
         doomed = self.rng.sample(others, 2 + round(self.size * 0.3))
@@ -453,6 +453,7 @@ class Story:
         self.chapter("partition", lambda: self.partition(15.0))
         self.chapter("heal", self.heal)
         self.chapter("end", lambda: self.quiet(10.0))
+        self.told["equal_databases"] = len({node.core.digest for node in sim.living()}) == 1
         gc.enable()
         self.told |= {
             "false_deaths": sim.false_deaths,
