@@ -214,11 +214,8 @@ class Broadcasts:
                 self._piece(peer, message, now)
             case Marks():
                 self._told_marks(peer, message, now)
-            case Acks():
-                try:
-                    self._actions += self._acks.receive(message, self._table.certified, now)
-                except FeddError as error:
-                    self._blame(link, error.detail, now)
+            case _:
+                self._acknowledged(link, message, now)
         return self._finish(now)
 
     # -- time
@@ -405,6 +402,12 @@ class Broadcasts:
         if head.epoch == origin.epoch:
             self._search.gone(link.peer, origin, gone.ranges, now)
 
+    def _acknowledged(self, link: _Link, acks: Acks, now: float) -> None:
+        try:
+            self._actions += self._acks.receive(acks, self._table.certified, now)
+        except FeddError as error:
+            self._blame(link, error.detail, now)
+
     def _asked(self, peer: PeerId, want: Iwant) -> None:
         """A neighbour misses something."""
         origin = self._table.get(want.origin)
@@ -437,9 +440,8 @@ class Broadcasts:
             self._distrust(link, reason, now)
 
     def _distrust(self, link: _Link, reason: str, now: float) -> None:
-        if link.peer in self._links:
-            self._actions.append(Distrust(link.peer, reason))
-            self._drop_link(link.peer, now)
+        self._actions.append(Distrust(link.peer, reason))
+        self._drop_link(link.peer, now)
 
     def _drop_link(self, peer: PeerId, now: float) -> None:
         if self._links.pop(peer, None) is not None:
@@ -451,13 +453,11 @@ class Broadcasts:
         bodies = self._bodies
         while bodies.lost or bodies.liars:
             for peer in bodies.take_liars():
-                if peer in self._links:
-                    self._blame(self._links[peer], "a payload is not what was signed", now)
-            for name in bodies.take_lost():
-                origin = self._table.get(name.origin)
-                if origin is not None and origin.epoch == name.epoch:
-                    origin.drop(name.seq)
-                    self._search.look(origin, now)
+                self._blame(self._links[peer], "a payload is not what was signed", now)
+            lost = [(self._table.get(name.origin), name.seq) for name in bodies.take_lost()]
+            for origin, seq in [(origin, seq) for origin, seq in lost if origin is not None]:
+                origin.drop(seq)
+                self._search.look(origin, now)
         actions = [*self._sends, *bodies.take_sends(), *self._actions]
         self._sends, self._actions = [], []
         return actions

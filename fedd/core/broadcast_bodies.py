@@ -74,8 +74,8 @@ class Bodies:
 
     def forget(self, name: BroadcastId, now: float) -> None:
         """It is wanted no more."""
-        if self._bodies.pop(name, None) is not None:
-            self._start(now)
+        self._bodies.pop(name, None)
+        self._start(now)
 
     def take(self, peer: PeerId, chunk: Chunk, now: float) -> bytes | None:
         """A piece has come; the payload if it was the last."""
@@ -162,7 +162,7 @@ class Bodies:
             body.asked += CHUNK_BYTES
 
     def _lose(self, name: BroadcastId) -> None:
-        del self._bodies[name]
+        self._bodies.pop(name, None)
         self.lost.append(name)
 
     def _patience(self, body: _Body, peer: PeerId) -> float:

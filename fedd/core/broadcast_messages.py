@@ -234,9 +234,9 @@ def to_items(message: BroadcastMessage) -> list[Any]:
         case Marks(greeting, age_ms, entries):
             marks = [[peer_to_bytes(origin), epoch, seq] for origin, epoch, seq in entries]
             return ["marks", greeting, age_ms, marks]
-        case Acks(origin, epoch, seq, acks):
-            signed = [[peer_to_bytes(peer), sealed] for peer, sealed in acks]
-            return ["acks", peer_to_bytes(origin), epoch, seq, signed]
+        case _:
+            signed = [[peer_to_bytes(peer), sealed] for peer, sealed in message.acks]
+            return ["acks", peer_to_bytes(message.origin), message.epoch, message.seq, signed]
 
 
 def decode_items(data: bytes) -> tuple[int, list[PeerId]]:

@@ -63,9 +63,7 @@ class Search:
 
     def claim(self, peer: PeerId, origin: Origin, epoch: int, seq: int, now: float) -> None:
         """`peer` says that it has everything of `origin` up to there."""
-        claims = self._claims.get(peer)
-        if claims is None:  # its link was just given up
-            return
+        claims = self._claims[peer]
         if (epoch, seq) <= origin.mark:
             claims.pop(origin.name, None)
         elif origin.name in claims or len(claims) < MAX_CLAIMS:

@@ -264,6 +264,35 @@ def test_what_is_given_up_is_fetched_no_longer() -> None:
     assert tell(world[0], B, Chunk(C, 1, 1, 0, bytes(2000))) == []
 
 
+def test_more_announcers_than_are_needed_are_not_kept_and_the_last_that_goes_takes_it_along() -> None:
+    world = deaf(12)
+    for other in range(1, 12):
+        world.link(0, other)
+    node = world[0]
+    for seq in range(1, 9):
+        tell(node, C, Ihave((post(D, seq, bytes(2000), announced=True),)))
+    for peer in (B, *PEERS[4:12]):
+        tell(node, peer, Ihave((post(D, 9, bytes(2000), announced=True),)))
+    name = BroadcastId(D, 1, 9)
+    assert list(node.core._bodies._bodies[name].announcers) == [B, *PEERS[4:11]]
+    for other in (1, *range(4, 11)):
+        assert name in node.core._bodies._bodies
+        world.cut(0, other)
+    assert name not in node.core._bodies._bodies
+    assert 9 not in node.core._table.by_name[D].pending
+
+
+def test_a_payload_from_before_a_newcomers_time_is_nobodys() -> None:
+    world = deaf(3)
+    world.link(0, 1)
+    node = world[0]
+    tell(node, B, Ihave((post(C, 3, bytes(2000), announced=True),)))
+    tell(node, B, Marks(True, 100_000, ((C, 1, 3),)))
+    assert tell(node, B, Chunk(C, 1, 3, 0, bytes(2000))) == []
+    assert node.heard == []
+    assert node.core.mark_of(C) == (1, 3)
+
+
 # -- repair
 
 
@@ -373,7 +402,9 @@ def test_gone_proves_what_was_published() -> None:
     tell(node, B, Gone(post(C, 9, announced=True), ((1, 9),)))
     world.run(0.2)
     assert node.gaps() == [Gap(C, 1, 1, 9)]
-    # of nobody known, or of an epoch that is over
+    # of nobody who misses anything, of nobody known, or of an epoch that is over
+    world.run(1)
+    assert tell(node, B, Gone(post(C, 9), ((1, 9),))) == []
     assert tell(node, B, Gone(post(D, 1), ((1, 1),))) == []
     assert tell(node, B, Gone(post(C, 1, epoch=0), ((1, 1),))) == []
 
@@ -832,7 +863,10 @@ def test_forged_acknowledgements_cost_trust_and_count_for_nobody() -> None:
 
 
 def test_how_often_one_may_ask_for_acknowledgements() -> None:
-    world, a, b = pair()
+    world = World(3)
+    world.link(0, 1)
+    world.run(1)
+    a, b = world[0], world[1]
     for _ in range(8):
         a.publish(b"?", wants_acks=True)
     with pytest.raises(Unhealthy, match="acknowledgements"):
@@ -845,7 +879,7 @@ def test_how_often_one_may_ask_for_acknowledgements() -> None:
     # who takes no heed gets no answer
     for seq in range(1, 30):
         tell(b, A, Bcast((post(C, seq, wants_acks=True),)))
-    assert len([name for name in b.core._acks._tracked if name.origin == C]) == 0
+    assert len([name for name in b.core._acks._tracked if name.origin == C]) == 16
     world = deaf(30)
     world.link(0, 1)
     for origin in PEERS[2:]:

@@ -8,6 +8,22 @@ from hypothesis import strategies as st
 
 from fedd.api.errors import ProtocolError
 from fedd.core import codec
+from fedd.core.broadcast_messages import (
+    CHUNK_BYTES,
+    MAX_FLOODED_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_POST_BYTES,
+    MAX_RANGES,
+    Acks,
+    Bcast,
+    Chunk,
+    Gone,
+    Ihave,
+    Iwant,
+    Marks,
+    Post,
+    Pull,
+)
 from fedd.core.identity import PrivateKey
 from fedd.core.presence_messages import (
     MAX_ENTRIES,
@@ -49,6 +65,14 @@ EVERY: list[Message] = [
     Bye("left"),
     RevocationMarks(((PEERS[0], 1), (PEERS[1], 7))),
     Revocations(b"sealed"),
+    Bcast((Post(PEERS[0], 1, 2, b"sealed", b"body"), Post(PEERS[1], 3, 4, b"sealed"))),
+    Ihave((Post(PEERS[0], 1, 2, b"sealed"),)),
+    Iwant(PEERS[0], 1, ((1, 2), (4, 4))),
+    Gone(Post(PEERS[0], 1, 9, b"sealed"), ((1, 8),)),
+    Pull(PEERS[0], 1, 2, 8192),
+    Chunk(PEERS[0], 1, 2, 8192, b"piece"),
+    Marks(True, 1500, ((PEERS[0], 1, 2), (PEERS[1], 3, 4))),
+    Acks(PEERS[0], 1, 2, ((PEERS[1], b"sealed"),)),
 ]
 
 
@@ -129,6 +153,18 @@ PEER_BYTES = bytes.fromhex("0024080112201f") + bytes(31)
         ["revocation-marks", [[PEER_BYTES]]],
         ["revocation-marks", [[PEER_BYTES, -1]]],
         ["revocation-marks", [[PEER_BYTES, 1]] * (MAX_ISSUERS + 1)],
+        ["bcast", [[PEER_BYTES, 1, 1, b"sealed"]]],
+        ["bcast", [[PEER_BYTES, 1, 1, b"sealed", bytes(MAX_FLOODED_BYTES + 1)]]],
+        ["bcast", [[PEER_BYTES, 1, 1, bytes(MAX_POST_BYTES + 1), b""]]],
+        ["ihave", [[PEER_BYTES, 1, 1, b"sealed", b""]]],
+        ["iwant", PEER_BYTES, 1, [[1, 1]] * (MAX_RANGES + 1)],
+        ["iwant", PEER_BYTES, 1, [[1]]],
+        ["iwant", PEER_BYTES, 1, [[2, 1]]],
+        ["gone", [PEER_BYTES, 1, 1], [[1, 1]]],
+        ["pull", PEER_BYTES, 1, 1, MAX_PAYLOAD_BYTES + 1],
+        ["chunk", PEER_BYTES, 1, 1, 0, bytes(CHUNK_BYTES + 1)],
+        ["marks", True, 1, [[PEER_BYTES, 1]]],
+        ["acks", PEER_BYTES, 1, 1, [[PEER_BYTES]]],
     ],
 )
 def test_a_readable_frame_that_is_no_message_is_refused(items: object) -> None:

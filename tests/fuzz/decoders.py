@@ -10,7 +10,7 @@ import base64
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +22,24 @@ from fedd.control.http import HttpConnection, ServerLimits
 from fedd.control.seats import Seat
 from fedd.control.server import _check_request
 from fedd.core import codec, dns_messages, manifest, mdns, multistream, protobuf, relay_messages, varint
+from fedd.core.broadcast_messages import (
+    BROADCAST_DOMAIN,
+    MAX_PAYLOAD_BYTES,
+    Acks,
+    Bcast,
+    Chunk,
+    Gone,
+    Header,
+    Ihave,
+    Iwant,
+    Marks,
+    Post,
+    Pull,
+    decode_header,
+    decode_items,
+    encode_header,
+    encode_items,
+)
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -354,6 +372,21 @@ def _revocations(data: bytes, rng: random.Random) -> None:
     assert found.issuer not in found.revoked
 
 
+_HEADER = encode_header(FEDERATION, Header(1, 7, "note", True, 5, bytes(32)))
+_POST = Post(MEMBER_KEY.peer_id, 1, 7, seal(MEMBER_KEY, BROADCAST_DOMAIN, _HEADER), b"hello")
+
+
+def _broadcast_header(data: bytes, rng: random.Random) -> None:
+    header = decode_header(FEDERATION, data)
+    assert header.size <= MAX_PAYLOAD_BYTES
+
+
+def _broadcast_items(data: bytes, rng: random.Random) -> None:
+    seq, peers = decode_items(data)
+    assert seq >= 0
+    assert len(peers) < 1000
+
+
 _STAMPS = tuple(sorted([(ADMIN_KEY.peer_id, (1, False, 2)), (OTHER.peer_id, (2**32 - 1, True, 0))]))
 _PRESENCE = tuple(
     map(
@@ -371,6 +404,14 @@ _PRESENCE = tuple(
             Bye("shutdown"),
             RevocationMarks(((ROOT.peer_id, 1), (ADMIN_KEY.peer_id, 7))),
             Revocations(_REVOCATIONS),
+            Bcast((_POST,)),
+            Ihave((replace(_POST, body=b""),)),
+            Iwant(OTHER.peer_id, 1, ((1, 2), (4, 2**32 - 1))),
+            Gone(replace(_POST, body=b""), ((1, 6),)),
+            Pull(OTHER.peer_id, 1, 2, 8192),
+            Chunk(OTHER.peer_id, 1, 2, 8192, b"piece"),
+            Marks(True, 1500, ((ADMIN_KEY.peer_id, 1, 2), (OTHER.peer_id, 2**32 - 1, 0))),
+            Acks(OTHER.peer_id, 1, 2, ((MEMBER_KEY.peer_id, b"sealed"),)),
         ),
     )
 )
@@ -579,6 +620,8 @@ TARGETS: dict[str, Target] = {
     "codec": Target(_codec, (InvalidMessage,), tuple(codec.encode(value) for value in _VALUES)),
     "pipe": Target(_pipe, _PROTOCOL, (b"".join(encode_frame({"kind": "ready"}, [b"abc", b""])),)),
     "presence": Target(_presence, _PROTOCOL, _PRESENCE),
+    "broadcast-header": Target(_broadcast_header, _PROTOCOL, (_HEADER,)),
+    "broadcast-items": Target(_broadcast_items, _PROTOCOL, (encode_items(7, [OTHER.peer_id]),)),
     "presence-body": Target(_framed_presence, _PROTOCOL, tuple(message[2:] for message in _PRESENCE)),
     "record": Target(_record, _SIGNED, (_RECORD_PAYLOAD, _row().sealed)),
     "certificate": Target(_certificate, (Denied,), (_CERTIFICATE_PAYLOAD, _CHAIN)),
