@@ -501,5 +501,5 @@ class Membership(MembershipView):
         return actions
 
     def _flush(self, now: float) -> None:
-        # Whoever is silent gets nothing to pile up on the way: its database is compared when it is heard again.
+        # Nothing piles up on the way to whoever is silent: databases are compared when it is heard again.
         self._actions += self._exchange.flood(self._links.up, now)

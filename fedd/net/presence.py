@@ -36,6 +36,7 @@ from fedd.net.own_addresses import tellable
 from fedd.net.pins import Pins
 from fedd.net.presence_link import PresenceLink
 from fedd.net.revoking import Revoking
+from fedd.net.suspension import SuspensionWatch, suspended_s
 from fedd.net.swarm import Swarm
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Presence:
         announce: Sequence[str] = (),
         clock: Callable[[], float] = trio.current_time,
         rng: random.Random | None = None,
+        suspended_s: Callable[[], float] = suspended_s,
     ) -> None:
         self._swarm = swarm
         self._key = key
@@ -84,6 +86,7 @@ class Presence:
         )[:MAX_ADDRESSES]
         self._clock = clock
         self._rng = rng or random.Random()
+        self._suspensions = SuspensionWatch(suspended_s)
         self._core: Membership | None = None
         self._entered_at = 0.0
         self.credentials = Credentials(store, clock)
@@ -384,9 +387,11 @@ class Presence:
             self._wake = trio.Event()
             if core is None or core is not self._core or self._clock() < self._armed:
                 continue
-            if self._clock() > self._armed + LATE_S:
+            gap_s = self._suspensions.gap_s()
+            if self._clock() > self._armed + LATE_S or gap_s > LATE_S:
                 await trio.sleep(DRAIN_S)
             if core is self._core:
+                self._perform(core.woke(gap_s, self._clock()))
                 self._check_streams(core)
                 self._perform(core.handle_timeout(self._clock()))
 

@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python tests/core/simulator.py --nodes 1000 --not-dialable 0.7
 
-prints one JSON line with what happened. The network and the signatures are played: a message travels 5 to 60 ms
-and arrives in order, a record is looked up where a real node would check its signature. Everything else is
-the code that runs in the daemon. The same arguments give the same history.
+prints one JSON line with what happened. The network and the signatures are played: a message travels 5 to
+60 ms and arrives in order, a record is looked up where a real node would check its signature. Everything else
+is the code that runs in the daemon. The same arguments give the same history.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from fedd.core.membership_types import Changed, Close, Dial, PresenceTiming, Sen
 from fedd.core.presence_messages import Digest, Message, Ping, Pong, Refuse, Rows, Versions, Want
 from fedd.core.records import Record, Row
 
-# Bytes below IP of a message: 12 of yamux, 18 of Noise, 52 of TCP and IPv4, and half of a bare acknowledgement.
+# What carries a message: 12 bytes of yamux, 18 of Noise, 52 of TCP and IPv4, half of a bare acknowledgement.
 CARRIAGE_BYTES = 12 + 18 + 52 + 26
-# A signed record with a name, one address, eight neighbours and a chain of one certificate, as it is encoded.
+# A signed record with a name, one address, eight neighbours and a chain of one certificate, in its envelope.
 RECORD_BYTES = 900
 VERSION_BYTES, ID_BYTES = 54, 40
 DIAL_TIMEOUT_S = 5.0
@@ -439,7 +439,7 @@ class Story:
 
     def tell(self) -> dict[str, Any]:
         started = time.perf_counter()
-        # Nothing here makes cycles, and looking for them among so many objects takes longer than all the rest.
+        # Nothing here makes cycles, and to look for them among so many objects takes longer than the rest.
         gc.disable()
         sim = self.sim
         self.chapter("join", lambda: self.join(min(5.0, self.size / 200)))
