@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from fedd.api.command import Command, Member, Reached
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter
 from fedd.api.types import Message, PeerId
 from fedd.core.codec import MAX_DEPTH
 from fedd.core.command_messages import MAX_ANSWER_OVERHEAD_BYTES, encode_value, read_answer, read_parameters
 from fedd.worker import arrays
-from fedd.worker.context import plugin_failure
+from fedd.worker.failures import plugin_failure
 from fedd.worker.parameters import MAX_COMMAND_BYTES, build_command, command_terms
 
 MAX_EVENTS = 16
@@ -151,10 +149,10 @@ def check_size(value: Any, max_bytes: int, what: str) -> None:
     for _ in range(MAX_DEPTH + 2):
         inner: list[Any] = []
         for item in level:
-            if isinstance(item, np.ndarray):
-                left -= item.nbytes
-            elif isinstance(item, str | bytes | bytearray | memoryview):
+            if isinstance(item, str | bytes | bytearray | memoryview):
                 left -= len(item)
+            elif hasattr(item, "nbytes"):  # a NumPy array, without loading NumPy to ask
+                left -= item.nbytes
             elif isinstance(item, dict):
                 inner += [*item, *item.values()]
             elif isinstance(item, list | tuple):

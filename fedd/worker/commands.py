@@ -26,8 +26,8 @@ from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
 from fedd.worker.command_context import Answer, CallContext, Fields, answer_call
+from fedd.worker.orphan import end_with_the_daemon
 from fedd.worker.plugins import find_command
-from fedd.worker.process import end_with_the_daemon
 
 MAX_FRAME_BYTES = 17 * 1024 * 1024
 """The parameters of one call, and what goes with them."""

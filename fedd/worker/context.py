@@ -14,12 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedd.api.algorithm import Agreement, Algorithm, Merged
-from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, QuorumLost
+from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost
 from fedd.api.types import Message, PeerId
 from fedd.core import codec
 from fedd.core.graph import Graph
 from fedd.core.topology import metropolis_weights
 from fedd.worker import arrays
+from fedd.worker.failures import plugin_failure
 from fedd.worker.ledger import LedgerCore, start_value
 
 if TYPE_CHECKING:
@@ -380,22 +381,6 @@ async def run_algorithm(algorithm: Algorithm, context: Context) -> Outcome:
     except Exception as error:
         raise plugin_failure(error) from error
     return context.outcome(value)
-
-
-def plugin_failure(error: BaseException) -> PluginFailed:
-    """What a plugin raised, as one line: the exception and the last line of code it passed."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    at = ""
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if (
-            not code.co_filename.startswith("<")
-            and trace.tb_frame.f_globals.get("__package__") != __package__
-        ):
-            at = f"in {code.co_name}, {code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return PluginFailed(text[:1000], hint=at[:1000])
 
 
 def _plain_tag(tag: str) -> str:

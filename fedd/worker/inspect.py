@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from fedd.api.errors import FeddError
-from fedd.worker.context import plugin_failure
+from fedd.worker.failures import plugin_failure
 from fedd.worker.parameters import Parameter, command_schema, command_terms, schema
 from fedd.worker.plugins import entry_points, load_algorithms, load_commands
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import signal
 import socket
-import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +14,10 @@ from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopp
 from fedd.core.graph import Graph
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
 from fedd.worker import arrays
-from fedd.worker.context import Context, Outcome, Round, RunStart, plugin_failure, run_algorithm
+from fedd.worker.context import Context, Outcome, Round, RunStart, run_algorithm
+from fedd.worker.failures import plugin_failure
 from fedd.worker.inputs import read_input
+from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.parameters import build
 from fedd.worker.plugins import find_algorithm
 
@@ -35,8 +32,6 @@ STOP_GRACE_S = 2.0
 """An algorithm that awaits something else than an exchange is cancelled this long after a stop."""
 LOOK_S = 0.25
 """How often a stop is looked for while an algorithm is not in an exchange."""
-ORPHAN_GRACE_S = 5.0
-"""A worker without a daemon ends by itself; one that burns its processor is ended this long after."""
 _JOIN_BYTES = 64 * 1024
 _RECEIVE_BYTES = 256 * 1024
 
@@ -293,35 +288,11 @@ def _run_start(header: dict[str, Any]) -> RunStart:
     )
 
 
-def end_with_the_daemon(descriptor: int) -> None:
-    """End this process when the daemon is gone, even if a plugin never comes back to the event loop."""
-
-    def watch() -> None:
-        _daemon_is_gone(descriptor, wait=True)
-        time.sleep(ORPHAN_GRACE_S)
-        _end_group()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="daemon-watch", daemon=True).start()
-
-
-def _daemon_is_gone(descriptor: int, *, wait: bool) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, 0)  # without flags only a hang-up is reported
-    return bool(poll.poll(None if wait else 0))
-
-
-def _end_group() -> None:
-    """End this process and what a plugin started in it, as the daemon would have done."""
-    if os.getpgrp() == os.getpid():  # the daemon made it the leader of a group of its own
-        os.killpg(0, signal.SIGKILL)
-
-
 def run(descriptor: int) -> None:
     """The worker's main program: one run over the socket with this descriptor."""
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     end_with_the_daemon(descriptor)
     trio.run(serve, sock)
-    if _daemon_is_gone(descriptor, wait=False):
-        _end_group()
+    if daemon_is_gone(descriptor, wait=False):
+        end_group()

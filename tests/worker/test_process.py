@@ -330,7 +330,7 @@ def test_even_one_that_burns_its_processor(spawn: Callable[[], Worker]) -> None:
 def test_without_a_daemon_its_children_end_too(end: str) -> None:
     ours, theirs = socket.socketpair()
     program = (
-        "import subprocess, sys, time; from fedd.worker import process; process.ORPHAN_GRACE_S = 0.1\n"
+        "import subprocess, sys, time; from fedd.worker import orphan, process; orphan.ORPHAN_GRACE_S = 0.1\n"
         "fd = int(sys.argv[1]); subprocess.Popen(['sleep', '60'])\n"
         f"print('ready', flush=True); {end}"
     )
