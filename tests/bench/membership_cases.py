@@ -114,7 +114,7 @@ def join(bench: Bench, trials: int) -> dict[str, Figures]:
             times.append(system.views.changes[-1].at_s - start_s if full else None)
         found[system.name] = spread(times)
         if isinstance(system, Fedd):
-            found[system.name]["refusals"] = system.refusals
+            found[system.name]["refusals"] = dict(system.refusals)
     return found
 
 
@@ -271,7 +271,7 @@ def loss(bench: Bench, percent: float, seconds: float) -> dict[str, Figures]:
 
 
 def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> dict[str, Figures]:
-    """Messages of `size` bytes, one after the other, until each has reached all; then `burst` at `rate`."""
+    """Messages of `size` bytes, one after the other, until each has reached all; then `burst` at `rate`, of all."""
     found: dict[str, Figures] = {}
     for system in bench.systems:
         bench.settle()
@@ -288,7 +288,7 @@ def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> 
         begun_s = time.monotonic()
         for count, (_, text) in enumerate(messages):
             time.sleep(max(0.0, begun_s + count / rate - time.monotonic()))
-            system.broadcast(bench.pick(1)[0], text)
+            system.broadcast(count % bench.count, text)
         sent_s = time.monotonic() - begun_s
         views.wait(partial(views.reached, [marker for marker, _ in messages]), 10)
         found[system.name] = {
@@ -299,7 +299,7 @@ def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> 
             "doubles": views.doubles,
         }
         if isinstance(system, Fedd):
-            found[system.name] |= {"unconfirmed": system.unconfirmed, "refusals": system.refusals}
+            found[system.name] |= {"unconfirmed": system.unconfirmed, "refusals": dict(system.refusals)}
         for other in bench.systems:
             other.awake.set()
     return found

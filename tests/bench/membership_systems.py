@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,8 +184,8 @@ class Fedd(System):
         self.clock = root / "clock"
         """The last one's wall clock is wrong by so many seconds."""
         self.clock.write_text("0")
-        self.refusals: list[str] = []
-        """What requests failed with; a join goes on trying by itself when it only took too long."""
+        self.refusals: Counter[str] = Counter()
+        """What requests failed with, and how often."""
         self.unconfirmed = 0
         """How often somebody did not acknowledge a broadcast in time."""
         self._ids: dict[str, str] = {}
@@ -276,7 +277,7 @@ class Fedd(System):
             try:
                 reply = client.request("POST", "/v1/commands/note/broadcast", {"parameters": {"text": text}})
             except FeddError as error:
-                self.refusals.append(f"broadcast of {self.names[place]}: {error}")
+                self.refusals[f"broadcast: {error}"] += 1
             else:
                 self.unconfirmed += len(reply["missing"])
 
@@ -288,7 +289,7 @@ class Fedd(System):
             except Conflict:  # a member already, only not linked in time
                 return
             except FeddError as error:
-                self.refusals.append(f"{self.names[place]}: {error}")
+                self.refusals[f"join: {error}"] += 1
             else:
                 return
 
