@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
@@ -147,16 +146,17 @@ def _ordered(one: int, other: int) -> tuple[int, int]:
 
 
 def _billionths(name: str, text: str) -> int:
-    """A probability written as a decimal number, in billionths."""
-    try:
-        value = Decimal(text) if len(text) <= 12 else Decimal("NaN")
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not (value.is_finite() and 0 <= value <= 1):
+    """A probability written as a decimal number with at most nine places, in billionths."""
+    whole, point, places = text.partition(".")
+    digits = whole + places
+    if not (digits.isascii() and digits.isdigit() and len(whole) <= 1 and len(places) <= 9):
+        whole, places = "2", ""
+    chance = int(whole or "0") * _SCALE + int(places.ljust(9, "0"))
+    if chance > _SCALE or (point and not places):
         raise InvalidParameter(
             f"{name!r} does not say with which probability, from 0 to 1", hint="as in 0.3", field="topology"
         )
-    return int(value * _SCALE)
+    return chance
 
 
 def _check_pairs(name: str, count: int) -> None:

@@ -6,7 +6,6 @@ node's part (`stall_timeout_s`), and nobody else's.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -147,7 +146,8 @@ class WorkerSeat:
         if self._busy_since is None:
             return
         limits = self._limits
-        typical = statistics.median(self._step_times) if self._step_times else 0.0
+        times = sorted(self._step_times)
+        typical = times[len(times) // 2] if times else 0.0
         limit = max(limits.stall_timeout_s, limits.stall_factor * typical)
         if not self._started:
             limit = max(limit, limits.startup_timeout_s)

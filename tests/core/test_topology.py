@@ -88,7 +88,22 @@ def test_plain_and_steger_wormald_agree_on_every_labelled_ring() -> None:
     [
         *("tours", "", "complete:2"),
         *(f"random-regular{text}" for text in ("", ":", ":0", ":-2", ":x", ":99999", ":\u00b2")),
-        *(f"erdos-renyi{text}" for text in ("", ":", ":1.5", ":-0.1", ":nan", ":0.5000000000001", ":x")),
+        *(
+            f"erdos-renyi{text}"
+            for text in (
+                "",
+                ":",
+                ":1.5",
+                ":-0.1",
+                ":nan",
+                ":0.5000000001",
+                ":x",
+                ":0.",
+                ":.",
+                ":1e-3",
+                ":00.5",
+            )
+        ),
         *(f"watts-strogatz{text}" for text in ("", ":2", ":3:0.1", ":0:0.1", ":x:0.1", ":4:2")),
     ],
 )
@@ -163,7 +178,8 @@ def test_drawn_graphs_are_connected_and_repeatable(count: int, seed: int) -> Non
 
 
 def test_the_probability_decides_how_many_edges() -> None:
-    assert len(edges_of("erdos-renyi:1", 10)) == 45
+    assert len(edges_of("erdos-renyi:1", 10)) == len(edges_of("erdos-renyi:1.000000000", 10)) == 45
+    assert len(edges_of("erdos-renyi:.999999999", 10)) == 45
     with pytest.raises(InvalidParameter, match="no connected graph erdos-renyi:0 of 10 members in 16 tries"):
         edges_of("erdos-renyi:0", 10)
     mean = sum(len(edges_of("erdos-renyi:0.5", 20, seed)) for seed in range(40)) / 40
