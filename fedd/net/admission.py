@@ -238,8 +238,13 @@ class Admission:
     def set_allow_list(self, allow_list: FederationIdentity | None) -> None:
         """The configuration has another allow-list: who is no longer in it is cut off."""
         mine = self.federation
-        if mine is not None and allow_list is not None and mine.id == allow_list.id:
-            self._presence.renew(allow_list)
+        if mine is None:
+            if allow_list is not None and self._joining is None:
+                self._presence.enter(allow_list)
+        elif mine.allowed is not None:
+            nobody = FederationIdentity.from_allow_list(mine.name, {self._key.peer_id})
+            if allow_list is None or allow_list.id == mine.id:  # another name takes a restart
+                self._presence.renew(allow_list or nobody)
 
     # -- running
 
@@ -247,12 +252,15 @@ class Admission:
         """Ask until approved, and leave when revoked; until cancelled."""
         task_status.started()
         while True:
-            if self._revoked is not None:
-                await self._be_expelled()
-            elif self._joining is not None:
-                await self._ask_again(self._joining)
-            else:
-                await self._work.wait()
+            try:
+                if self._revoked is not None:
+                    await self._be_expelled()
+                elif self._joining is not None:
+                    await self._ask_again(self._joining)
+                else:
+                    await self._work.wait()
+            except FeddError as error:  # a full disk: what counts has happened in memory
+                logger.error("a change of this node's place could not be stored: %s", error)
             self._work = trio.Event()
 
     async def _ask_again(self, joining: _Joining) -> None:
@@ -323,20 +331,23 @@ class Admission:
         """A list says that this node is a member no longer: note it on disk now, end the links soon."""
         if self._revoked is None and self.federation is not None:
             self._revoked = revoked
-            self._expel(self.federation, revoked)
             self._work.set()
+            self._expel(self.federation, revoked)
 
     def _expel(self, identity: FederationIdentity, revoked: Revoked) -> None:
         self.expulsion = Expulsion(identity.name, revoked.detail)
-        content = {"revoked": identity.name, "reason": revoked.detail}
-        self._store.write(FEDERATION_FILE, codec.encode(content))
         logger.error("this node is a member of %s no longer: %s", identity.name, revoked.detail)
         self._note("this node is revoked", name=identity.name, reason=revoked.detail)
+        content = {"revoked": identity.name, "reason": revoked.detail}
+        try:
+            self._store.write(FEDERATION_FILE, codec.encode(content))
+        except FeddError as error:  # the list itself is kept, so the next start finds out again
+            logger.error("that could not be stored: %s", error)
 
     async def _be_expelled(self) -> None:
+        self._revoked = None
         await self.before_leaving("this node was revoked")
         async with self._changing:
-            self._revoked = None
             self.invitations.clear()
             if self.federation is not None:
                 await self._presence.leave()

@@ -97,7 +97,7 @@ class Authority:
     def has_root(self) -> bool:
         """Whether the root key of the present federation is on this device."""
         federation = self._presence.federation
-        return federation is not None and self._root(federation) is not None
+        return federation is not None and bool(self._store.read(ROOT_KEY_FILE.format(federation.id[:16])))
 
     def export_root(self) -> str:
         """The root key as PEM, a secret: whoever has it makes admins.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from fedd.api.errors import FeddError
+from fedd.api.errors import Denied, FeddError
 from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.identity import peer_id_from_bytes, peer_id_to_bytes
@@ -64,7 +64,10 @@ class KnownMembers:
         try:
             for peer, epoch, left, seq, sealed in codec.decode(data, max_bytes=MAX_FILE_BYTES):
                 row = Row(peer_id_from_bytes(peer), (epoch, left, seq), sealed)
-                records.append(open_row(row))
+                try:
+                    records.append(open_row(row))
+                except Denied as error:  # revoked, or off the allow-list, since the file was written
+                    logger.info("a member of earlier days is one no longer: %s", error.detail)
         except (FeddError, TypeError, ValueError) as error:
             logger.warning(
                 "the file of known members is not usable beyond %d of them: %s", len(records), error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federation.daemons import Daemon, eventually, federation
+from federation.daemons import Daemon, eventually, federation, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +141,21 @@ def test_devices_that_list_each_other_need_no_founder(tmp_path: Path) -> None:
             reply = fed[0].ctl(*words)
             assert reply.code == 7, (words, reply.err)
             assert "by allow-list" in reply.err
+
+
+def test_a_run_goes_on_without_whoever_is_revoked_meanwhile() -> None:
+    with federation(3, names=["a", "b", "thief"]) as fed:
+        a, b, thief = fed
+        fed.set_inputs([1.0, 3.0, 50.0])
+        started = a.ctl(
+            "run", "consensus", "iterations=60", "--input", "x", "--pace", "0.2", "--quorum", "2", "--detach"
+        ).ok()
+        eventually(lambda: a.ctl("runs").ok()[0]["round"] > 3, 20, "the run is under way")
+        a.ctl("revoke", "thief").ok()
+        for daemon in (a, b):
+            result = result_of(daemon, started["run_id"])
+            assert result["state"] == "finished"
+            (dropped,) = result["dropped"]
+            assert dropped["peer_id"] not in (a.peer_id(), b.peer_id())
+            assert "revoked" in dropped["reason"]
+        assert result_of(thief, started["run_id"])["state"] in ("failed", "stopped")

@@ -627,8 +627,61 @@ async def test_whoever_is_taken_off_the_allow_list_is_cut_off(autojump_clock: Mo
             assert node.presence.state_of(members[2].id) == "left"
             assert members[2].id not in node.presence._core.records  # type: ignore[union-attr]
         assert members[0].presence.state_of(members[1].id) == "alive"
-        members[0].admission.set_allow_list(None)
+        other_name = FederationIdentity.from_allow_list("other", [])
+        members[0].admission.set_allow_list(other_name)  # takes a restart
         assert members[0].presence.state_of(members[1].id) == "alive"
+        members[0].admission.set_allow_list(None)
+        assert members[0].presence.state_of(members[1].id) == "left"
+
+
+async def test_an_allow_list_that_comes_with_a_reload_is_entered(autojump_clock: MockClock) -> None:
+    async with nodes(2) as members:
+        a, b = members
+        for node in members:
+            node.admission.set_allow_list(None)
+            assert node.presence.federation is None
+            node.admission.set_allow_list(FederationIdentity.from_allow_list(ALLOW, [a.id, b.id]))
+        b.presence.hint(a.id, a.swarm.addresses)
+        await until(lambda: all_alive(members), 5.0)
+
+
+async def test_a_full_disk_lets_nobody_in_and_ends_nothing(autojump_clock: MockClock) -> None:
+    async with nodes(3) as (a, b, c):
+        await form([a, b, c])
+        await trio.sleep(2)
+
+        def full(name: str, data: bytes) -> None:
+            raise FeddError("disk full")
+
+        for node in (a, b, c):
+            node.store.write = full  # type: ignore[method-assign]
+        a.admission.authority.revoke(c.id)
+        await until(lambda: b.presence.state_of(c.id) == "left", 2.0)
+        await until(lambda: c.admission.federation is None, 5.0)
+        assert c.admission.expulsion is not None
+        assert a.presence.is_linked(b.id)
+        with pytest.raises(FeddError, match="disk full"):
+            await a.admission.authority.grant(a.id)
+
+
+async def test_one_who_was_revoked_spoils_no_memory_of_the_others(autojump_clock: MockClock) -> None:
+    async with nodes(4) as members, trio.open_nursery() as nursery:
+        await form(members)
+        await full_mesh(members)
+        await trio.sleep(3)
+        a, b, c, d = members
+        kept = a.store.files["members"]
+        a.admission.authority.revoke(b.id)
+        await trio.sleep(2)
+        for node in (a, c, d):
+            node.kill()
+        a.store.files["members"] = kept  # the power went before it was written anew
+        await trio.sleep(1)
+        await a.start(nursery)
+        core = a.presence._core
+        assert core is not None
+        assert set(core.remembered) == {c.id, d.id}
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_allow_list_counts_only_without_a_certificate(autojump_clock: MockClock) -> None:
