@@ -121,9 +121,10 @@ class Broadcasts:
         origin = self._table.get(peer)
         return origin.mark if origin is not None else None
 
-    def wait_s(self, size: int, now: float) -> float:
+    def wait_s(self, size: int, now: float, *, wants_acks: bool = False) -> float:
         """How long until this node may publish `size` bytes; 0.0: now."""
-        return self._table.own.allowance.wait_s(size, now)
+        wait_s = self._table.own.allowance.wait_s(size, now)
+        return max(wait_s, self._acks.wait_s(self.me, OWN_MOST, now)) if wants_acks else wait_s
 
     def used(self, now: float) -> float:
         """How many broadcasts of those that this node may publish at once are used up."""
@@ -142,7 +143,7 @@ class Broadcasts:
 
         Raises:
             InvalidParameter: it is larger than 64 KiB, or the channel's name is not 1 to 32 characters.
-            Unhealthy: this node has used up its allowance, or asks for acknowledgements too often.
+            Unhealthy: this node has used up its allowance; that for acknowledgements is smaller.
         """
         if not 0 < len(channel) <= MAX_CHANNEL_CHARS:
             raise InvalidParameter(
@@ -153,14 +154,10 @@ class Broadcasts:
             raise InvalidParameter(
                 f"a broadcast has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}", field="payload"
             )
-        wait_s = self.wait_s(len(payload), now)
+        wait_s = self.wait_s(len(payload), now, wants_acks=wants_acks)
         if wait_s:
             raise Unhealthy(
                 "this node broadcasts more than it may", hint=f"there is room again in {wait_s:.2f} s"
-            )
-        if wants_acks and not self._acks.room(self.me, OWN_MOST, now):
-            raise Unhealthy(
-                f"{OWN_MOST} broadcasts have asked for acknowledgements within 2 s", hint="wait a second"
             )
         name = self._publish(channel, payload, wants_acks, now)
         return name, self._finish(now)

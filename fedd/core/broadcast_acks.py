@@ -17,9 +17,10 @@ from fedd.core.membership_types import Send
 
 BATCH_S: Final = 0.02
 # Broadcasts that somebody waits for, each with its set of members; beyond it the oldest are forgotten.
-MAX_TRACKED: Final = 64
+MAX_TRACKED: Final = 256
+TRACKED_S: Final = 60.0
 # All members answer, so one origin may ask for it so often within WITHIN_S; receivers allow the double.
-OWN_MOST: Final = 8
+OWN_MOST: Final = 64
 WITHIN_S: Final = 2.0
 # Of 256 bytes at most, in a frame of 16 KiB.
 ACKS_A_FRAME: Final = 50
@@ -51,23 +52,21 @@ class Acknowledgements:
         self._tracked: dict[BroadcastId, _Tracked] = {}
         self._due: float | None = None
 
-    def room(self, origin: PeerId, most: int, now: float) -> bool:
-        """Whether fewer than `most` broadcasts of `origin` are tracked that are younger than WITHIN_S."""
-        young = [
-            name
-            for name, tracked in self._tracked.items()
-            if name.origin == origin and tracked.at + WITHIN_S > now
-        ]
-        return len(young) < most
+    def wait_s(self, origin: PeerId, most: int, now: float) -> float:
+        """How long until fewer than `most` broadcasts of `origin` are younger than WITHIN_S; 0.0: now."""
+        times = sorted(tracked.at for name, tracked in self._tracked.items() if name.origin == origin)
+        return max(0.0, times[-most] + WITHIN_S - now) if len(times) >= most else 0.0
 
     def delivered(self, name: BroadcastId, source: PeerId | None, now: float) -> None:
         """This node has delivered a broadcast that came from `source` (None: its own)."""
         self._tracked.pop(name, None)
-        if not self.room(name.origin, 2 * OWN_MOST, now):
+        if self.wait_s(name.origin, 2 * OWN_MOST, now):
             return
         self._tracked[name] = _Tracked(source, now)
-        if len(self._tracked) > MAX_TRACKED:
-            del self._tracked[next(iter(self._tracked))]
+        oldest = next(iter(self._tracked))
+        while len(self._tracked) > MAX_TRACKED or self._tracked[oldest].at + TRACKED_S < now:
+            del self._tracked[oldest]
+            oldest = next(iter(self._tracked))
         if source is not None:
             self._tracked[name].waiting.append((self._me, self._sign(name)))
             self._due = now + BATCH_S if self._due is None else self._due

@@ -10,7 +10,7 @@ from core.broadcast_world import FEDERATION, PEERS, Node, World, cheap_keys
 
 from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
 from fedd.core.broadcast import DIGEST_S, MAX_BAD, MAX_EXCESS
-from fedd.core.broadcast_acks import MAX_TRACKED
+from fedd.core.broadcast_acks import MAX_TRACKED, OWN_MOST, TRACKED_S
 from fedd.core.broadcast_messages import (
     CHUNK_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -867,25 +867,29 @@ def test_how_often_one_may_ask_for_acknowledgements() -> None:
     world.link(0, 1)
     world.run(1)
     a, b = world[0], world[1]
-    for _ in range(8):
+    for _ in range(OWN_MOST):
         a.publish(b"?", wants_acks=True)
-    with pytest.raises(Unhealthy, match="acknowledgements"):
+    with pytest.raises(Unhealthy, match="more than it may"):
         a.publish(b"?", wants_acks=True)
+    assert 0.9 <= a.core.wait_s(1, world.now, wants_acks=True) <= 2.0
     a.publish(b"!")
     world.run(2.1)
     a.publish(b"?", wants_acks=True)
     world.run(1)
-    assert len(a.acked) == 9
+    assert len(a.acked) == OWN_MOST + 1
     # who takes no heed gets no answer
-    for seq in range(1, 30):
+    for seq in range(1, 200):
         tell(b, A, Bcast((post(C, seq, wants_acks=True),)))
-    assert len([name for name in b.core._acks._tracked if name.origin == C]) == 16
+    assert len([name for name in b.core._acks._tracked if name.origin == C]) == 2 * OWN_MOST
     world = deaf(30)
     world.link(0, 1)
     for origin in PEERS[2:]:
-        for seq in range(1, 6):
+        for seq in range(1, 11):
             tell(world[0], B, Bcast((post(origin, seq, wants_acks=True),)))
     assert len(world[0].core._acks._tracked) == MAX_TRACKED
+    world.run(TRACKED_S + 1)
+    tell(world[0], B, Bcast((post(B, 1, wants_acks=True),)))
+    assert len(world[0].core._acks._tracked) == 1
 
 
 def test_arrivals_in_every_error_are_fedd_errors() -> None:
