@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,13 @@ def test_every_message_of_the_page_has_an_example(published: Any) -> None:
     table = page.partition("| message | fields | meaning |")[2].partition("An *entry*")[0]
     named = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert named - {"refuse"} == set(published["presence"]["frames"])
+
+
+def test_fellows_are_marked_as_the_page_says(published: Any) -> None:
+    example = published["mdns"]
+    *told, mark = [string.encode() for string in example["strings"]]
+    words = b"\0".join((b"fedd/mdns/1", example["instance"].encode(), *sorted(told)))
+    digest = hmac.digest(bytes.fromhex(published["federation"]), words, "sha256")
+    assert mark.decode() == f"fedd={digest[:16].hex()}"
+    assert told != sorted(told)  # the order matters, so the example shows it
+    assert mark.hex() in example["answer"]

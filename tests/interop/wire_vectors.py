@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fedd.core import codec, relay_messages
+from fedd.core import codec, mdns, relay_messages
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -18,6 +18,7 @@ from fedd.core.certificates import (
     make_chain,
 )
 from fedd.core.database import Database
+from fedd.core.dns_messages import Texts, decode_message
 from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
 from fedd.core.manifest import state_end, state_stop
 from fedd.core.multistream import Dialer
@@ -129,6 +130,15 @@ def runs() -> dict[str, Any]:
     }
 
 
+def mdns_answer() -> dict[str, Any]:
+    instance = b"0123456789abcdef0123456789abcdef"
+    addresses = [f"/ip{kind}/tcp/4001/p2p/{MEMBER_KEY.peer_id}" for kind in ("6/2001:db8::7", "4/192.0.2.7")]
+    answer = mdns.encode_answer(instance, addresses, 4001, [bytes((192, 0, 2, 7))], FEDERATION)
+    (texts,) = [r.data for r in decode_message(answer).additional if isinstance(r.data, Texts)]
+    strings = [string.decode() for string in texts.strings]
+    return {"instance": instance.decode(), "strings": strings, "answer": answer.hex()}
+
+
 def vectors() -> dict[str, Any]:
     """The whole document."""
     admin_chain, member_chain = chains()
@@ -156,6 +166,7 @@ def vectors() -> dict[str, Any]:
             "yes": relay_messages.encode_answer(None).hex(),
             "refused": relay_messages.encode_answer("the target is no member").hex(),
         },
+        "mdns": mdns_answer(),
         "array": {"dtype": "float64", "rows": [[1.0, 2.0], [3.0, 4.0]], "cbor": codec.encode(array).hex()},
     }
 
