@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from federation.daemons import Daemon, Federation, eventually, result_of
+from federation.network import networked_federation, why_no_network
 
 NOWHERE = "[node]\nlisten = []\nmdns = false\n"
 # a device behind a NAT that listens, and tells an address at which nothing comes through (RFC 5737)
@@ -77,6 +79,7 @@ def test_ping_reaches_through_a_relay() -> None:
         assert fed[1].ctl("ping", "d0").ok()["relayed_by"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialable", [1, 2], ids=["no other way", "another relay"])
 def test_the_relay_is_killed_in_the_midst_of_a_run(dialable: int) -> None:
     with federation(dialable, 2) as fed:
@@ -109,3 +112,38 @@ def test_the_relay_is_killed_in_the_midst_of_a_run(dialable: int) -> None:
             # without another relay the undialable cannot reach each other: each is a federation of its own
             expected = sum(left) / len(left) if dialable == 2 else mine
             assert result["value"] == pytest.approx(expected, abs=1e-6), daemon.name
+
+
+NO_NETWORK = why_no_network()
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.skipif(NO_NETWORK is not None, reason=NO_NETWORK or "")
+def test_behind_a_firewall_that_drops_what_comes_in() -> None:
+    with networked_federation(4, formed=False) as (lan, fed):
+        lan.shield(lan[2], lan[3])  # they listen, and tell addresses at which no packet gets through
+        fed.form()
+        fed.set_inputs([1.0, 2.0, 4.0, 9.0])
+        for patience_s in (15, 8):  # the second finds the relayed connection
+            started = time.monotonic()
+            run = fed[2].ctl("run", "consensus", "--input", "x", "--topology", "complete").ok()
+            assert run["value"] == pytest.approx(4.0, abs=1e-6)
+            assert not run["dropped"]
+            assert not run["declined"]
+            assert time.monotonic() - started < patience_s
+        assert links(fed[2])[fed[3].name] == "relayed"
+        run_id = fed[2].ctl(
+            "run", "consensus", "--input", "x", "--topology", "complete", "--quorum", "1", "--pace", "0.1",
+            "--detach", "iterations=120", "tolerance=0",
+        ).ok()["run_id"]  # fmt: skip
+        eventually(lambda: fed[2].ctl("show", run_id).ok()["rounds"] >= 5, 20, "rounds")
+        (through,) = {link["relayed_by"] for link in fed[2].ctl("links").ok() if link["relayed_by"]}
+        gone = next(place for place, daemon in enumerate(fed) if daemon.name == through)
+        lan.cut(lan[gone])  # silently: nobody is told
+        left = [value for place, value in enumerate((1.0, 2.0, 4.0, 9.0)) if place != gone]
+        for place, daemon in enumerate(fed):
+            if place != gone:
+                result = result_of(daemon, run_id, 120)
+                assert result["value"] == pytest.approx(sum(left) / 3, abs=1e-6), daemon.name
+                assert [entry["reason"] for entry in result["dropped"]] == ["dead"]
