@@ -1,0 +1,103 @@
+"""Commands among real daemons: sent, answered, broadcast into every event log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation.daemons import Daemon, Federation, eventually, federation
+
+
+@pytest.fixture(scope="module")
+def fed() -> Iterator[Federation]:
+    with federation(3) as fed:
+        yield fed
+
+
+def notes_of(daemon: Daemon) -> list[dict[str, Any]]:
+    """The notes in its event log so far."""
+    process = daemon.popen("events", "--since", "0")
+    timer = threading.Timer(1.0, process.terminate)
+    timer.start()
+    out, _ = process.communicate()
+    timer.join()
+    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return [event for event in events if event.get("kind") == "command"]
+
+
+def hosts_of(daemon: Daemon) -> list[int]:
+    """Process ids of its plugin hosts; children belong to the thread that started them."""
+    tasks = Path(f"/proc/{daemon.pid}/task")
+    children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in children if b"commands" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_the_bundled_commands_are_there(fed: Federation) -> None:
+    found = {command["name"]: command for command in fed[0].ctl("commands").ok()}
+    assert {"echo", "facts", "note"} <= set(found)
+    assert found["note"]["protocol"] == "/fedd/command/note/1.0.0"
+    plugins = {plugin["name"]: plugin for plugin in fed[0].ctl("plugins").ok()}
+    assert plugins["basics"]["commands"] == ["echo", "facts", "note"]
+
+
+def test_a_command_is_answered_by_the_member_it_was_sent_to(fed: Federation) -> None:
+    assert fed[0].ctl("send", "n1", "echo", "text=hi").ok() == "hi"
+    assert fed[2].ctl("send", "n2", "echo").ok() == "hello"  # to itself
+    facts = fed[0].ctl("send", "n2", "facts").ok()
+    assert facts["memory_bytes"] > facts["memory_free_bytes"] > 0
+    assert facts["fedd"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("send", "n1", "ecko"), 5, "did you mean 'echo'"),
+        (("send", "nobody", "echo"), 5, "nobody here is called 'nobody'"),
+        (("send", "n1", "echo", "txet=1"), 2, "did you mean 'text'"),
+        (("send", "n1", "note"), 2, "note needs text"),
+        (("broadcast", "nope"), 5, "there is no command 'nope'"),
+        (("broadcast", "note", "text= "), 2, "characters"),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_status(
+    fed: Federation, words: tuple[str, ...], status: int, said: str
+) -> None:
+    reply = fed[0].ctl(*words)
+    assert (reply.code, said in reply.err) == (status, True), reply.err
+
+
+def test_a_note_is_in_every_event_log_once_and_in_order(fed: Federation) -> None:
+    texts = [f"note {number}" for number in range(3)]
+    for text in texts:
+        assert fed[1].ctl("broadcast", "note", f"text={text}").ok() == {"delivered": 3, "missing": []}
+    sender = fed[1].peer_id()
+    for daemon in fed:
+        eventually(lambda d=daemon: len(notes_of(d)) >= 3, 15.0, f"{daemon.name} has the notes")
+        notes = notes_of(daemon)
+        assert [note["text"] for note in notes] == texts
+        assert {(note["peer_id"], note["name"], note["command"]) for note in notes} == {
+            (sender, "n1", "note")
+        }
+
+
+def test_the_plugin_host_starts_at_the_first_call_and_again_after_its_death(fed: Federation) -> None:
+    fed[0].ctl("send", "n1", "echo").ok()
+    (host,) = hosts_of(fed[1])
+    os.kill(host, signal.SIGKILL)
+    eventually(lambda: host not in hosts_of(fed[1]), 10.0, "the plugin host is gone")
+    assert fed[0].ctl("send", "n1", "echo", "text=again").ok() == "again"
+    assert hosts_of(fed[1]) != [host]
+
+
+def test_who_is_dead_is_said_to_be(fed: Federation) -> None:
+    fed[2].kill()
+    eventually(lambda: fed[0].states()["n2"] == "dead", 30.0, "n2 is dead")
+    reply = fed[0].ctl("send", "n2", "echo")
+    assert (reply.code, "n2 is dead" in reply.err) == (1, True)
+    assert fed[0].ctl("broadcast", "note", "text=bye").ok() == {"delivered": 2, "missing": []}
