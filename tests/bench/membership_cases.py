@@ -271,7 +271,7 @@ def loss(bench: Bench, percent: float, seconds: float) -> dict[str, Figures]:
 
 
 def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> dict[str, Figures]:
-    """Messages of `size` bytes: until each has reached all; then how many of `burst` at `rate` a second do."""
+    """Messages of `size` bytes: until each has reached all; then `burst` of them, `rate` a second."""
     found: dict[str, Figures] = {}
     for system in bench.systems:
         bench.settle()
