@@ -148,7 +148,17 @@ def test_a_run_goes_on_without_whoever_is_revoked_meanwhile() -> None:
         a, b, thief = fed
         fed.set_inputs([1.0, 3.0, 50.0])
         started = a.ctl(
-            "run", "consensus", "iterations=60", "--input", "x", "--pace", "0.2", "--quorum", "2", "--detach"
+            "run",
+            "consensus",
+            "iterations=60",
+            "tolerance=0",
+            "--input",
+            "x",
+            "--pace",
+            "0.2",
+            "--quorum",
+            "2",
+            "--detach",
         ).ok()
         eventually(lambda: a.ctl("runs").ok()[0]["round"] > 3, 20, "the run is under way")
         a.ctl("revoke", "thief").ok()
