@@ -268,7 +268,7 @@ def _check(key: Key, value: Any) -> Any:
         case "texts":
             return tuple(_text(item) for item in _list(value))
         case "addresses" | "peer_addresses":
-            return tuple(_address(item, key.kind == "peer_addresses") for item in _list(value))
+            return tuple(_address(item, key) for item in _list(value))
         case "peer_ids":
             return tuple(_peer_id(item) for item in _list(value))
         case "table":
@@ -341,13 +341,15 @@ def _peer_id(value: Any) -> str:
         raise ValueError(error.detail) from error
 
 
-def _address(value: Any, needs_peer: bool) -> str:
+def _address(value: Any, key: Key) -> str:
     from fedd.net.transport import parse_multiaddr  # here, because the table of keys is read without trio too
 
     try:
         address = parse_multiaddr(_text(value))
     except InvalidParameter as error:
         raise ValueError(error.detail) from error
-    if needs_peer and address.peer_id is None:
+    if key.name == "listen" and address.is_name:
+        raise ValueError(f"{value!r} holds a name, and a listener needs a numeric address")
+    if key.kind == "peer_addresses" and address.peer_id is None:
         raise ValueError(f"{value!r} does not end in /p2p/ and the peer's id")
     return str(address)

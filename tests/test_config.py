@@ -132,6 +132,7 @@ def test_a_bad_command_line_is_blamed_itself() -> None:
         ("[node]\nlisten = ['/ip4/1.2.3.4/udp/1']", "node.listen", 2, "tcp", ""),
         ("[node]\nlisten = ['/ip4/1.2.3.4/tcp/70000']", "node.listen", 2, "65535", ""),
         ("[node]\nconnect = ['/ip4/1.2.3.4/tcp/1']", "node.connect", 2, "/p2p/", "12D3KooW"),
+        ("[node]\nlisten = ['/dns4/localhost/tcp/1']", "node.listen", 2, "numeric", "for example"),
         ('[node]\nmdns = "on"', "node.mdns", 2, "neither true nor false", "multicast DNS"),
         ("[limits]\nmax_runs = 1.5", "limits.max_runs", 2, "not a whole number", "between 1 and 256"),
         ("[limits]\nmax_runs = true", "limits.max_runs", 2, "not a whole number", ""),

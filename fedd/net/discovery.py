@@ -261,10 +261,15 @@ class Discovery:
             self._unread += 1
             return
         try:
-            message = decode_message(data)
+            self._read(place, data, now)
         except ProtocolError as error:
             log.debug("a message on %s is not multicast DNS: %s", place.interface.name, error)
-            return
+        except Exception:  # a mistake of ours must cost no more than this message
+            log.exception("a message on %s could not be taken", place.interface.name)
+
+    def _read(self, place: _Place, data: bytes, now: float) -> None:
+        index = place.interface.index
+        message = decode_message(data)
         if mdns.asks_for_peers(message):
             self._schedule.heard_query(now, self._spread())
             self._answer_soon(place)

@@ -108,6 +108,16 @@ def test_two_that_know_nothing_but_their_federation_find_each_other() -> None:
             seconds_until_alive(fed.daemons, FOUND_S)
 
 
+def test_daemons_of_one_machine_find_each_other_on_its_loopback() -> None:
+    """Not timed: whatever else runs on this machine speaks on the same loopback."""
+    with federation(2) as fed:
+        for daemon in fed:
+            assert daemon.stop() == 0
+        forget_others(fed)
+        restart(fed, listen="/ip4/127.0.0.1/tcp/0")
+        fed.wait_alive()
+
+
 @needs_network
 @pytest.mark.root
 def test_devices_that_were_carried_elsewhere_find_each_other_in_spite_of_what_they_remember() -> None:

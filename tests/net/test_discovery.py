@@ -464,6 +464,28 @@ async def test_nonsense_and_printers_are_passed_over(world: World, autojump_cloc
     assert bound.reached == 0
 
 
+async def test_a_mistake_of_ours_costs_one_message(
+    world: World,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world.discovery.look([ETH])
+
+    def hint(peer: str, addresses: Sequence[str]) -> None:
+        raise ZeroDivisionError
+
+    def hear() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(world.presence, "hint", hint)
+            world.lan.heard(2, announced(1, "/ip4/192.0.2.9/tcp/1"))
+        world.lan.heard(2, announced(2, "/ip4/192.0.2.8/tcp/1"))
+
+    await run_for(world, 0.5, hear)
+    assert len(world.presence.hints) == 1
+    assert "could not be taken" in caplog.text
+
+
 # -- when it does not work
 
 
