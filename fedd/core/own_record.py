@@ -59,7 +59,8 @@ class OwnRecord:
 
     def says(self, neighbours: Iterable[PeerId], lost: Mapping[PeerId, LossReason]) -> bool:
         """Whether the last version says just this, so that there is nothing to publish after all."""
-        return not self._changed and self._mine.neighbours == frozenset(neighbours) and self._mine.lost == lost
+        said = self._mine
+        return not self._changed and said.neighbours == frozenset(neighbours) and said.lost == lost
 
     def set_addresses(self, addresses: tuple[str, ...], now: float) -> bool:
         """This node can be dialled elsewhere; whether that is news, which is then due like a new edge."""

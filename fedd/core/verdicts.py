@@ -166,14 +166,13 @@ class Verdicts:
         """This process stood still for `gap_s`: nobody is accused for that time.
 
         After more than a moment every suspect has the whole of its time again. That a connection was closed
-        still counts, unless the gap was so long that the peer may have closed it for this node's silence.
+        counts as ever, unless the gap was so long that the peer may have closed it for this node's silence.
         """
         if gap_s >= self._confirm_s:
             self._closed_counts_at = now + self._confirm_s
         for suspicion in self._suspicions.values():
             passed_s = now - suspicion.counted
-            afresh = gap_s >= (self._confirm_s if suspicion.reason == "closed" else self._confirm_closed_s)
-            moved_s = passed_s if afresh else min(gap_s, passed_s)
+            moved_s = passed_s if gap_s >= self._confirm_closed_s else min(gap_s, passed_s)
             suspicion.counted += moved_s
             suspicion.deadline += moved_s
             if suspicion.reason == "closed":

@@ -5,11 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from core.broadcast_world import cheap_keys
+
 from fedd.api.errors import ProtocolError
+from fedd.core.broadcast import Broadcasts
+from fedd.core.broadcast_messages import BroadcastMessage
+from fedd.core.broadcast_types import BroadcastAction, Deliver, Gap
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
 from fedd.core.presence_messages import Message
@@ -35,6 +40,10 @@ class Node:
         self.paused_until = float("-inf")
         self.timer = 0
         self.backlog: list[Callable[[], None]] = []
+        self.sent = 0
+        self.casts: Broadcasts | None = None
+        self.heard: list[Deliver | Gap] = []
+        self.cast_timer = 0
 
     def start(self, known: tuple[Record, ...] = ()) -> None:
         self.epoch += 1
@@ -48,10 +57,45 @@ class Node:
             open_row=self.bench.open_row,
             rng=random.Random(f"{self.bench.seed} {self.peer} {self.epoch}"),
             now=self.bench.now,
-            timing=LAN,
+            timing=self.bench.timing,
             known=known,
         )
+        if self.bench.broadcasts:
+            self.heard = []
+            self.casts = Broadcasts(
+                self.peer,
+                self.epoch,
+                keys=cheap_keys(self.peer),
+                certified=lambda peer: peer in self.core.records,
+                rtt_of=lambda peer: 0.02,
+                rng=random.Random(f"{self.bench.seed} {self.peer} {self.epoch} casts"),
+                now=self.bench.now,
+            )
         self.perform([])
+
+    def cast(self, call: Callable[[Broadcasts, float], Iterable[BroadcastAction]]) -> None:
+        """Let something happen to this node's broadcasts, if it has any."""
+        if self.casts is None:
+            return
+        for action in call(self.casts, self.bench.now):
+            match action:
+                case Send(peer, message):
+                    self.bench.send(self, peer, message)
+                case Deliver() | Gap():
+                    self.heard.append(action)
+        self.cast_timer += 1
+        timer = self.cast_timer
+        self.bench.at(self.casts.next_deadline(), lambda: self.cast_tick(timer))
+
+    def cast_tick(self, timer: int) -> None:
+        if timer == self.cast_timer:
+            self.run(lambda: self.cast(Broadcasts.handle_timeout))
+
+    def receive(self, peer: str, message: Message) -> None:
+        if isinstance(message, BroadcastMessage):
+            self.cast(lambda casts, now: casts.receive(peer, message, now))
+        else:
+            self.perform(self.core.receive(peer, message, self.bench.now))
 
     def run(self, call: Callable[[], None]) -> None:
         """Let something happen to this node, after its pause if it is in one."""
@@ -74,6 +118,8 @@ class Node:
                     bench.close(self, peer)
                 case Persist(epoch):
                     self.epoch = epoch
+                    if self.casts is not None:
+                        self.casts.begin_epoch(epoch, bench.now)
                 case Changed(change):
                     self.changes.append((bench.now, change))
                 case Notice(kind):
@@ -102,7 +148,16 @@ class Node:
 class Bench:
     """The network and the clock."""
 
-    def __init__(self, seed: int = 0, latency_s: tuple[float, float] = (0.001, 0.02)) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        latency_s: tuple[float, float] = (0.001, 0.02),
+        *,
+        timing: PresenceTiming = LAN,
+        broadcasts: bool = False,
+    ) -> None:
+        self.timing = timing
+        self.broadcasts = broadcasts
         self.seed = seed
         self.now = 0.0
         self.rng = random.Random(seed)
@@ -170,6 +225,7 @@ class Bench:
 
     def send(self, node: Node, peer: str, message: Message) -> None:
         self.messages += 1
+        node.sent += 1
         link = node.links.get(peer)
         if link is None:
             return
@@ -177,7 +233,7 @@ class Bench:
 
         def arrive() -> None:
             if other.links.get(node.peer) == link:
-                other.perform(other.core.receive(node.peer, message, self.now))
+                other.receive(node.peer, message)
 
         self.carry(node.peer, peer, lambda: other.run(arrive))
 
@@ -227,6 +283,8 @@ class Bench:
             def up(end: Node = end, far: Node = far) -> None:
                 end.links[far.peer] = link
                 end.perform(end.core.link_up(far.peer, far.core.is_pinned(end.peer), self.now))
+                if end.links.get(far.peer) == link:
+                    end.cast(lambda casts, now: casts.link_up(far.peer, now))
 
             self.at(
                 self.travel(far.peer, end.peer) if end is node else self.now,
@@ -241,9 +299,12 @@ class Bench:
         def arrive() -> None:
             if other.links.get(node.peer) == link:
                 del other.links[node.peer]
+                other.cast(lambda casts, now: casts.link_down(node.peer, now))
                 other.perform(other.core.link_down(node.peer, reason, self.now))
 
         if link is not None:
+            if node.alive:
+                node.cast(lambda casts, now: casts.link_down(peer, now))
             self.carry(node.peer, peer, lambda: other.run(arrive))
 
     # -- faults
@@ -315,9 +376,9 @@ class Bench:
         )
 
 
-def federation(size: int, seed: int = 0, *, settle_s: float = 5.0) -> Bench:
+def federation(size: int, seed: int = 0, *, settle_s: float = 5.0, timing: PresenceTiming = LAN) -> Bench:
     """A bench with `size` members that all see each other."""
-    bench = Bench(seed)
+    bench = Bench(seed, timing=timing)
     names = [f"p{index:02d}" for index in range(size)]
     bench.add(*names, boot=names[0])
     bench.run_until(bench.all_alive, 10.0)
