@@ -21,7 +21,17 @@ from fedd.api.errors import Denied, FeddError, InvalidMessage, InvalidParameter,
 from fedd.control.http import HttpConnection, ServerLimits
 from fedd.control.seats import Seat
 from fedd.control.server import _check_request
-from fedd.core import codec, dns_messages, manifest, mdns, multistream, protobuf, relay_messages, varint
+from fedd.core import (
+    codec,
+    command_messages,
+    dns_messages,
+    manifest,
+    mdns,
+    multistream,
+    protobuf,
+    relay_messages,
+    varint,
+)
 from fedd.core.broadcast_messages import (
     BROADCAST_DOMAIN,
     MAX_PAYLOAD_BYTES,
@@ -257,6 +267,31 @@ _YAMUX = (
     _frame(0, 1, 2, 3, b"abc") + _frame(1, 0, 2, 4096) + _frame(1, 8, 2, 0),
     _frame(2, 1, 0, 7) + _frame(2, 2, 0, 7) + _frame(3, 0, 0, 0),
     _frame(1, 2, 1, 0) + _frame(1, 2, 3, 9) + _frame(0, 6, 3, 1, b"x") + _frame(0, 0, 99, 4, b"skip"),
+)
+
+
+def _command(data: bytes, rng: random.Random) -> None:
+    """A command's parameters, its broadcast, its answer: an error that was sent is an answer as well."""
+    readers = (
+        command_messages.read_parameters,
+        command_messages.read_broadcast,
+        command_messages.read_answer,
+    )
+    told: FeddError | None = None
+    try:
+        rng.choice(readers)(data, 4096)
+    except ProtocolError:
+        raise
+    except FeddError as error:
+        told = error
+    assert told is None or len(told.detail) <= 1000
+
+
+_COMMAND = (
+    codec.encode({"text": "hi", "count": 3}),
+    command_messages.encode_broadcast("note", "1.0.0", {"text": "hi"}),
+    command_messages.encode_value([1, {"array": codec.ArrayView("uint8", (2,), b"ab")}]),
+    command_messages.encode_error(InvalidParameter("no", hint="yes", field="text")),
 )
 
 
@@ -618,6 +653,7 @@ TARGETS: dict[str, Target] = {
     "identify": Target(_identify, _PROTOCOL, (_IDENTIFY,)),
     "circuit": Target(_circuit, _PROTOCOL, _CIRCUIT),
     "codec": Target(_codec, (InvalidMessage,), tuple(codec.encode(value) for value in _VALUES)),
+    "command": Target(_command, _PROTOCOL, _COMMAND),
     "pipe": Target(_pipe, _PROTOCOL, (b"".join(encode_frame({"kind": "ready"}, [b"abc", b""])),)),
     "presence": Target(_presence, _PROTOCOL, _PRESENCE),
     "broadcast-header": Target(_broadcast_header, _PROTOCOL, (_HEADER,)),
