@@ -155,7 +155,7 @@ def judge(target: Target, nodes: int, fedd: Figures, serf: Figures | None) -> di
         return None
     value = reach(fedd, target.figure)
     line: dict[str, Any] = {"target": target.case, "nodes": nodes, "figure": target.figure, "fedd": value}
-    if value is None:
+    if value is None or (isinstance(value, list) and None in value):
         return {**line, "met": False, "why": fedd.get("skipped", "not all trials ended")}
     if target.of_serf is not None:
         theirs = reach(serf or {}, target.figure)
