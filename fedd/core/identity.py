@@ -39,6 +39,7 @@ _MAX_PEER_ID_CHARS = 128  # the longest form, base32 of a 42-byte key, has 75
 _MAX_PUBLIC_KEY_BYTES = 512  # the largest, P-521 in PKIX form, has 158
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_BASE58_TEN_DIGITS = 58**10
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE58_VALUES = {character: value for value, character in enumerate(_BASE58)}
 _BASE36_VALUES = {character: value for value, character in enumerate(_BASE36)}
@@ -133,7 +134,7 @@ class PublicKey:
 class PrivateKey:
     """An Ed25519 key pair; its representation shows the peer id and never the secret."""
 
-    __slots__ = ("_key", "_public_key", "_seed")
+    __slots__ = ("_key", "_public_key", "_seed", "noise_static")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != 32:
@@ -141,6 +142,8 @@ class PrivateKey:
         self._seed = bytes(seed)
         self._key = Ed25519PrivateKey.from_private_bytes(self._seed)
         self._public_key = PublicKey(ED25519, self._key.public_key().public_bytes_raw())
+        self.noise_static: object | None = None
+        """The key that proves this identity in Noise; `fedd.core.noise_handshake` makes it at first use."""
 
     @classmethod
     def from_seed(cls, seed: bytes) -> PrivateKey:
@@ -296,10 +299,12 @@ def _base58_encode(data: bytes) -> str:
     number = int.from_bytes(data, "big")
     characters = []
     while number:
-        number, digit = divmod(number, 58)
-        characters.append(_BASE58[digit])
+        number, ten_digits = divmod(number, _BASE58_TEN_DIGITS)  # small numbers are divided faster
+        for _ in range(10):
+            ten_digits, digit = divmod(ten_digits, 58)
+            characters.append(_BASE58[digit])
     zeros = len(data) - len(data.lstrip(b"\0"))
-    return "1" * zeros + "".join(reversed(characters))
+    return "1" * zeros + "".join(reversed(characters)).lstrip("1")
 
 
 def _base58_decode(text: str) -> bytes:

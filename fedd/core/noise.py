@@ -94,21 +94,22 @@ class SymmetricState:
 class HandshakeXX:
     """The XX pattern (section 7.5): three messages, after which each end knows the other's static key.
 
-    `static` and `ephemeral` are 32 private bytes each; where one is missing a fresh key is made.
+    `static` and `ephemeral` are 32 private bytes each, `static` may be a key made of them; where one is
+    missing a fresh key is made.
     """
 
     def __init__(
         self,
         *,
         initiator: bool,
-        static: bytes | None = None,
+        static: bytes | X25519PrivateKey | None = None,
         ephemeral: bytes | None = None,
         prologue: bytes = b"",
     ) -> None:
         self._symmetric = SymmetricState(prologue=prologue)
         self._initiator = initiator
-        self._static = _private_key(static)
-        self._ephemeral = _private_key(ephemeral)
+        self._static = static if isinstance(static, X25519PrivateKey) else make_private_key(static)
+        self._ephemeral = make_private_key(ephemeral)
         self.static_public = self._static.public_key().public_bytes_raw()
         self.remote_ephemeral = b""
         """The other end's ephemeral public key, empty until its first message was read."""
@@ -182,7 +183,8 @@ class HandshakeXX:
         self._symmetric.mix_key(secret)
 
 
-def _private_key(seed: bytes | None) -> X25519PrivateKey:
+def make_private_key(seed: bytes | None = None) -> X25519PrivateKey:
+    """Make an X25519 key of 32 secret bytes, or a fresh one."""
     return X25519PrivateKey.generate() if seed is None else X25519PrivateKey.from_private_bytes(seed)
 
 

@@ -14,7 +14,7 @@ from struct import Struct
 from fedd.api.errors import Denied, FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey, PublicKey
-from fedd.core.noise import HandshakeXX, NoiseTransport
+from fedd.core.noise import HandshakeXX, NoiseTransport, make_private_key
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
 
 PROTOCOL_ID = "/noise"
@@ -42,12 +42,33 @@ class HandshakeDone:
     trailing: bytes
 
 
+class _StaticKey:
+    """The key pair that stands for an identity in handshakes, and the identity's word for it.
+
+    It is made, and signed, once a process and not for each connection. Nobody but the peer, who learns the
+    identity with it, sees it. That what was sent stays secret later is the ephemeral keys' doing.
+    """
+
+    __slots__ = ("private", "signature")
+
+    def __init__(self, key: PrivateKey, seed: bytes | None = None) -> None:
+        self.private = make_private_key(seed)
+        self.signature = key.sign(_SIGNATURE_PREFIX + self.private.public_key().public_bytes_raw())
+
+
+def _static_key(key: PrivateKey) -> _StaticKey:
+    static = key.noise_static
+    if not isinstance(static, _StaticKey):
+        static = key.noise_static = _StaticKey(key)
+    return static
+
+
 class NoiseHandshake:
     """libp2p's Noise handshake as a value: bytes in, at last one `HandshakeDone` out.
 
     Both ends are told by `initiator` who dialled. With `expected_peer`, another identity is refused
     (Denied), as is this device's own. `static_seed` and `ephemeral_seed` (32 private bytes) are for
-    tests; without them both keys are fresh, so that nothing links two connections but the identity.
+    tests; without them the ephemeral key is fresh and the static one this process's own for `key`.
     After an error the machine is finished for good.
     """
 
@@ -61,7 +82,10 @@ class NoiseHandshake:
         static_seed: bytes | None = None,
         ephemeral_seed: bytes | None = None,
     ) -> None:
-        self._handshake = HandshakeXX(initiator=initiator, static=static_seed, ephemeral=ephemeral_seed)
+        self._static = _static_key(key) if static_seed is None else _StaticKey(key, static_seed)
+        self._handshake = HandshakeXX(
+            initiator=initiator, static=self._static.private, ephemeral=ephemeral_seed
+        )
         self._key = key
         self._expected_peer = expected_peer
         self._received = bytearray()
@@ -120,8 +144,7 @@ class NoiseHandshake:
 
     def _write_if_due(self) -> None:
         if self._handshake.writes_next:
-            # The first message of XX is not encrypted: its payload is empty. Signing waits until the
-            # other end has said something, so that silent connections cost no signature.
+            # The first message of XX is not encrypted: its payload is empty.
             payload = self._encode_payload() if self._handshake.remote_ephemeral else b""
             message = self._handshake.write_message(payload)
             self._outgoing += _pack_length(len(message)) + message
@@ -156,7 +179,7 @@ class NoiseHandshake:
         """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 (muxers 2 inside)."""
         fields: list[tuple[int, int | bytes]] = [
             (1, self._key.public_key.to_protobuf()),
-            (2, self._key.sign(_SIGNATURE_PREFIX + self._handshake.static_public)),
+            (2, self._static.signature),
         ]
         if self._offered_muxers:
             fields.append((4, encode_message((2, muxer.encode()) for muxer in self._offered_muxers)))

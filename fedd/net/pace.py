@@ -7,9 +7,9 @@ from typing import Final
 from fedd.net.buffers import MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES
 from fedd.net.transport import Wire
 
-QUANTUM_S: Final = 0.005
+QUANTUM_S: Final = 0.002
 """How long one write may keep the link: a heartbeat that comes just after it waits so long. 16 KiB take
-longer on a link below 26 Mbit/s; smaller writes would cost it more than they save."""
+longer on a link below 66 Mbit/s; smaller writes would cost it more than they save."""
 
 JUDGE_S: Final = 0.01
 """A link is judged by what it took in this much time of writing and waiting. Less, and a reader that was not

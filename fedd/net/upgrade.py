@@ -102,19 +102,25 @@ class _Handshake:
 async def _upgrade(
     handshake: _Handshake, key: PrivateKey, initiator: bool, expected_peer: PeerId | None
 ) -> Secured:
-    await _agree(noise_handshake.PROTOCOL_ID, initiator, handshake)
-    machine = noise_handshake.NoiseHandshake(
-        key, initiator=initiator, expected_peer=expected_peer, muxers=(yamux.PROTOCOL,)
-    )
-    await handshake.send(machine.data_to_send())
+    def begin() -> noise_handshake.NoiseHandshake:
+        return noise_handshake.NoiseHandshake(
+            key, initiator=initiator, expected_peer=expected_peer, muxers=(yamux.PROTOCOL,)
+        )
+
+    # There is nothing else to agree on, so the first message of Noise goes with the proposal: a flight less.
+    machine = begin() if initiator else None
+    first = machine.data_to_send() if machine is not None else b""
+    answer = await _agree(noise_handshake.PROTOCOL_ID, initiator, handshake, first)
+    machine = machine or begin()  # only now: strangers who say nothing cost no key
     done: list[noise_handshake.HandshakeDone] = []
     while not done:
         done = machine.receive_data(await handshake.receive())
-        await handshake.send(machine.data_to_send())
+        await handshake.send(answer + machine.data_to_send())
+        answer = b""
     identity = done[0]
     inner = _SecuredBytes(handshake, identity.transport, identity.trailing)
-    if yamux.PROTOCOL not in identity.muxers:
-        await _agree(yamux.PROTOCOL, initiator, inner)
+    if yamux.PROTOCOL not in identity.muxers and (answer := await _agree(yamux.PROTOCOL, initiator, inner)):
+        await inner.send(answer)
     return Secured(handshake.wire, identity.peer_id, identity.transport, inner.unused, inner.ciphertext)
 
 
@@ -141,15 +147,26 @@ class _SecuredBytes:
             self.ciphertext += await self._handshake.receive()
 
 
-async def _agree(protocol: str, initiator: bool, link: _Handshake | _SecuredBytes) -> None:
-    """Agree on the one protocol that there is here; what was read beyond stays in `link.unused`."""
+async def _agree(
+    protocol: str, initiator: bool, link: _Handshake | _SecuredBytes, first: bytes = b""
+) -> bytes:
+    """Agree on the one protocol that there is here; what was read beyond stays in `link.unused`.
+
+    `first` is what a dialler says in that protocol without waiting for the answer. Gives the answer that a
+    listener still has to send, when the dialler has not waited for it: it can go with what comes next.
+    """
     machine = multistream.Dialer([protocol]) if initiator else multistream.Listener([protocol])
     if initiator:
-        await link.send(machine.data_to_send())
+        await link.send(machine.data_to_send() + first)
     while not machine.finished:
         events = machine.receive_data(await link.receive())
-        if answer := machine.data_to_send():
+        answer = machine.data_to_send()
+        if machine.finished and machine.trailing and not initiator:
+            link.unused = machine.trailing
+            return answer
+        if answer:
             await link.send(answer)
         if initiator and any(isinstance(event, multistream.Rejected) for event in events):
             raise ProtocolError(f"the peer does not speak {protocol}", hint="fedd has no other")
     link.unused = machine.trailing
+    return b""

@@ -147,8 +147,9 @@ async def _pings(swarm: Swarm, peer_id: str, seconds: float) -> list[float]:
 
 async def _send_for_ever(stream: Stream) -> None:
     block = bytes(BLOCK_BYTES)
-    while True:
-        await stream.send_all(block)
+    with contextlib.suppress(trio.BrokenResourceError):  # the connection ends with the measurement
+        while True:
+            await stream.send_all(block)
 
 
 async def _count(counter: Stream) -> dict[str, Any]:

@@ -96,6 +96,21 @@ def test_both_ends_learn_who_the_other_is() -> None:
     assert of_bob.transport.receive_data(of_alice.transport.encrypt(b"hi")) == [b"hi"]
 
 
+def test_a_process_has_one_static_key_for_an_identity() -> None:
+    class Seen(NoiseHandshake):
+        def remote_static(self) -> bytes:
+            return self._handshake.remote_static
+
+    def seen(key: PrivateKey) -> bytes:
+        initiator = Seen(ALICE, True)
+        shake(initiator, NoiseHandshake(key, False))
+        return initiator.remote_static()
+
+    assert seen(BOB) == seen(BOB)
+    assert seen(PrivateKey.from_seed(BOB.seed)) != seen(BOB)  # as after a new start
+    assert seen(EVE) != seen(BOB)
+
+
 def test_keys_are_fresh_in_every_handshake() -> None:
     recordings = [shake(NoiseHandshake(ALICE, True), NoiseHandshake(BOB, False))[0] for _ in range(2)]
     for first, second in zip(*recordings, strict=True):

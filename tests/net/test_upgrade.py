@@ -74,6 +74,29 @@ async def test_bytes_that_follow_the_negotiation_are_kept(monkeypatch: pytest.Mo
     assert len(found[0].ciphertext) == 5
 
 
+async def test_a_dialler_says_all_it_can_at_once_and_is_answered_at_once() -> None:
+    dialler, wire = await wires()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: upgrade(dialler, KEYS[0], initiator=True))
+        buffer = memoryview(bytearray(1000))
+        await wire.wait_readable()
+        first = bytes(buffer[: wire.recv_into(buffer)])
+        proposal = multistream.Dialer(["/noise"]).data_to_send()
+        assert first.startswith(proposal)
+        assert len(first) == len(proposal) + 2 + 32
+        nursery.cancel_scope.cancel()
+
+    dialler, wire = await wires()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: upgrade(wire, KEYS[1], initiator=False))
+        client = Client(dialler)
+        client.send(first)
+        answer = await client.receive()
+        assert answer.startswith(proposal)
+        assert len(answer) > len(proposal) + 2 + 32 + 48
+        nursery.cancel_scope.cancel()
+
+
 class Client:
     """A dialler made by hand."""
 
