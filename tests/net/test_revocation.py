@@ -211,6 +211,31 @@ async def test_the_revoked_is_cut_off_here_and_everywhere_and_told(autojump_cloc
             await e.admission.join(a.admission.invite().token)
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_one_that_does_not_want_to_go_is_cut_off_all_the_same(
+    deaf: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(4) as members:
+        await form(members)
+        await full_mesh(members)
+        await trio.sleep(3)
+        *stay, d = members
+        monkeypatch.setattr(d.presence.revoking, "receive", lambda peer, message: message)
+        if deaf:
+            for wire in d.wires():
+                wire.hold()  # type: ignore[attr-defined]
+        stay[0].admission.authority.revoke(d.id)
+        took_s = await until(lambda: not any(d.id in node.swarm.connections for node in stay), 2.0)
+        assert took_s <= 0.5
+        for wire in d.wires() if deaf else ():
+            wire.release()  # type: ignore[attr-defined]
+        await trio.sleep(20)  # it comes again and again
+        assert d.admission.federation is not None
+        assert all(not node.presence.is_member(d.id) for node in stay)
+        assert others_say(stay, d, "left")
+        assert all(one.presence.is_linked(two.id) for one in stay for two in stay if one is not two)
+
+
 async def test_revocation_survives_a_restart_of_everybody(autojump_clock: MockClock) -> None:
     async with nodes(4) as members, trio.open_nursery() as nursery:
         await form(members)
