@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -72,7 +73,8 @@ class Broadcasts:
     """The broadcasts of one federation as one node sees them; see the module for the rules.
 
     `certified(peer)` tells whether that peer is a member: what others publish is dropped, and comes with the
-    next marks once they are. `rtt_of(peer)` is a link's round trip in seconds, None when unknown.
+    next marks once they are. `rtt_of(peer)` is a link's round trip in seconds, None when unknown;
+    `neighbours_of(peer)` are the members with which that member has links, by both their records.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Broadcasts:
         keys: BroadcastKeys,
         certified: Callable[[PeerId], bool],
         rtt_of: Callable[[PeerId], float | None],
+        neighbours_of: Callable[[PeerId], AbstractSet[PeerId]],
         rng: Dice,
         now: float,
     ) -> None:
         self.me = me
         self._keys = keys
+        self._neighbours_of = neighbours_of
         self._rng = rng
         self._table = OriginTable(me, epoch, certified, now)
         self._links: dict[PeerId, _Link] = {}
@@ -261,9 +265,14 @@ class Broadcasts:
         return BroadcastId(self.me, header.epoch, header.seq)
 
     def _spread(self, posts: list[Post], whole: bool, source: PeerId | None) -> None:
-        """Pass on to all but whom it came from; only what is held here comes so far, so never twice."""
+        """Pass on to all but whom it came from and who has it from there; only what is held here, so once.
+
+        Whoever gave it gives it to all its neighbours: by induction up to the origin nobody is left out, and
+        in a full mesh nobody gets it twice. What a broken link or a liar withholds, the marks bring.
+        """
+        served = self._neighbours_of(source) if source is not None else ()
         for peer in self._links:
-            if peer != source:
+            if peer != source and peer not in served:
                 groups = split_posts([post for post in posts if post.origin != peer])
                 self._sends += [Send(peer, Bcast(group) if whole else Ihave(group)) for group in groups]
 

@@ -184,6 +184,7 @@ class Broadcaster:
             ),
             certified=self._presence.is_member,
             rtt_of=self._presence.rtt_of,
+            neighbours_of=self._presence.neighbours_of,
             rng=self._rng,
             now=self._clock(),
         )

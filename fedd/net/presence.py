@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -199,6 +200,10 @@ class Presence:
     def epoch(self) -> int:
         """The epoch of this node's records, 0 without a federation."""
         return self._core.epoch if self._core is not None else 0
+
+    def neighbours_of(self, peer: PeerId) -> AbstractSet[PeerId]:
+        """The members with which `peer` has links, by its own record and theirs."""
+        return self._core.edges.adjacent(peer) if self._core is not None else frozenset()
 
     def rtt_of(self, peer: PeerId) -> float | None:
         """The round trip of the link with `peer` in seconds, None when there is none or it is not known."""

@@ -57,6 +57,7 @@ class Node:
             keys=cheap_keys(self.peer),
             certified=lambda peer: peer in self.world.nodes and peer not in self.strangers,
             rtt_of=lambda peer: 0.02,
+            neighbours_of=self.world.neighbours_of,
             rng=random.Random(f"{self.world.seed} {self.peer} {self.epoch}"),
             now=self.world.now,
         )
@@ -104,6 +105,7 @@ class World:
         self.now = 0.0
         self.latency_s = latency_s
         self.loses: Callable[[str, str, BroadcastMessage], bool] = lambda a, b, message: False
+        self.records_known = True
         self.links: dict[frozenset[str], int] = {}
         self.lives = itertools.count(1)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -115,6 +117,12 @@ class World:
 
     def __getitem__(self, index: int) -> Node:
         return self.nodes[PEERS[index]]
+
+    def neighbours_of(self, peer: str) -> set[str]:
+        """What the records of members say, as far as they are known."""
+        return {
+            other for pair in self.links for other in pair - {peer} if peer in pair and self.records_known
+        }
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (max(when, self.now), next(self._order), call))

@@ -91,6 +91,22 @@ def test_a_small_one_goes_to_all_but_whom_it_came_from() -> None:
     assert tell(world[0], B, Bcast((two,))) == [(C, Bcast((two,)))]
 
 
+def test_who_has_it_from_the_same_neighbour_gets_no_second_copy() -> None:
+    world = World(6)
+    world.mesh()
+    world.run(1)
+    nodes = list(world.nodes.values())
+    counts = [len(node.sent) for node in nodes]
+    world[0].publish(b"1")
+    world.run(0.1)
+    world[1].publish(bytes(2000))
+    world.run(0.1)
+    sent = [message for node, n in zip(nodes, counts, strict=True) for _, message in node.sent[n:]]
+    assert sum(isinstance(message, Bcast) for message in sent) == 5
+    assert sum(isinstance(message, Ihave) for message in sent) == 5
+    assert all(len(node.heard) == 2 for node in nodes)
+
+
 def test_one_delivers_its_own_to_itself() -> None:
     world, a, b = pair()
     assert a.publish(b"mine") == BroadcastId(A, 1, 1)

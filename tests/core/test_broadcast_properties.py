@@ -26,6 +26,7 @@ class Story:
         self.count = self.rng.randint(3, 6)
         self.world = World(self.count, seed)
         self.world.loses = self.loses
+        self.world.records_known = self.rng.random() < 0.5
         self.loss = 0.0
         self.published: dict[BroadcastId, bytes] = {}
         self.restarted: set[str] = set()
