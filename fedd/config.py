@@ -6,7 +6,6 @@ settings; the daemon's composition root carries the values over.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from fedd.api.errors import InvalidParameter
 from fedd.config_keys import INPUT_NAME, INPUT_SOURCES, KEYS, Key
 from fedd.config_lines import key_lines
+from fedd.core.nearest import nearest
 
 # A configuration is written by hand; a larger file is something else, given by mistake.
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -247,8 +247,8 @@ class _Reader:
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none yet'}"
+    near = nearest(name, known)
+    hint = f"did you mean {near}?" if near else f"known are {', '.join(known) or 'none yet'}"
     return f"unknown {what}", hint
 
 

@@ -6,7 +6,6 @@ No value leaves the device through here; a run's worker gets it as a value or as
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, NotFound, TimedOut
 from fedd.core import codec
+from fedd.core.nearest import nearest
 from fedd.net.bounds import Bound
 
 log = logging.getLogger("fedd.host")
@@ -187,8 +187,8 @@ class Inputs:
         if name in self._configured:
             return self._configured[name]
         known = sorted({*self._configured, *self._constants})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}? " if near else ""
         there = f"there are {', '.join(known[:20])}" if known else "none is configured"
         raise NotFound(
             f"there is no input {name!r} here",

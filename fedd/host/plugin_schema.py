@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from fedd.api.errors import InvalidParameter
 from fedd.core.codec import ArrayView
 from fedd.core.command_messages import protocol_of
 from fedd.core.manifest import Parameter as ParameterValue
+from fedd.core.nearest import nearest
 
 _WORDS = {
     "true": True,
@@ -117,8 +117,8 @@ def check_known(name: str, known: Mapping[str, Parameter], given: Mapping[str, A
     """Raise InvalidParameter, naming the nearest, for the first key of `given` that `name` does not have."""
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+            near = nearest(key, known)
+            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}"
             raise InvalidParameter(f"{name} has no parameter {key!r:.80}", hint=hint, field=key)
 
 

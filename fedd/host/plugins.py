@@ -7,7 +7,6 @@ plugin under development changes without changing its version.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import subprocess
@@ -20,6 +19,7 @@ import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
 from fedd.core.manifest import Parameter as ParameterValue
+from fedd.core.nearest import nearest
 from fedd.host.plugin_schema import AlgorithmInfo, CommandInfo, Parameter, check_known, convert
 from fedd.host.policy import BUNDLED_DISTRIBUTION, Policy
 
@@ -172,8 +172,8 @@ class PluginRegistry:
     def _unknown(self, kind: str, name: str, known: Collection[str]) -> NotFound:
         if self._error:
             return NotFound(f"there is no {kind} {name!r:.80}: {self._error}", field=kind)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
         failed = [plugin.name for plugin in self._plugins if plugin.error]
         if failed:
             hint += f"; failed to load: {', '.join(failed)} (see fedctl plugins)"

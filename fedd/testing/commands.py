@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from fedd.api.command import Command, Member, Reached
 from fedd.api.errors import Denied, FeddError, InvalidParameter, NotConnected, NotFound, TimedOut
 from fedd.api.types import Message, PeerId
 from fedd.core.command_messages import encode_value, read_answer
+from fedd.core.nearest import nearest
 from fedd.worker import arrays
 from fedd.worker.command_context import CallContext, Fields, answer_call, check_size, encoded
 from fedd.worker.parameters import MAX_COMMAND_BYTES, command_schema, command_terms
@@ -117,8 +117,8 @@ class Commands:
 
     def _find(self, command: str) -> type[Any]:
         if command not in self._classes:
-            near = difflib.get_close_matches(command, self._classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(self._classes))}"
+            near = nearest(command, self._classes)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(self._classes))}"
             raise NotFound(f"there is no command {command!r} here", hint=hint, field="command")
         return self._classes[command]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 import re
@@ -16,6 +15,7 @@ from fedd.api.algorithm import Algorithm
 from fedd.api.command import Command
 from fedd.api.errors import FeddError, InvalidParameter
 from fedd.api.types import Message
+from fedd.core.nearest import nearest
 
 _TYPES: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -118,8 +118,8 @@ def _built(cls: type[Any], parameters: tuple[Parameter, ...], values: Mapping[st
     label = cls.name
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
+            near = nearest(name, known)
+            hint = f"did you mean {near}?" if near else f"it has {', '.join(known) or 'none'}"
             raise InvalidParameter(f"{label} has no parameter {name!r:.80}", hint=hint, field=name)
     for parameter in parameters:
         if parameter.required and parameter.name not in values:
