@@ -31,7 +31,7 @@ from fedd.control.client import Client
 POLL_S = 0.05
 RETRY_S = 0.05
 READY_S = 60.0
-JOIN_ATTEMPTS = 3
+JOIN_ATTEMPTS = 10
 SERF_PORT = 7946
 RPC_PORT = 7373
 CLOCK = Path(__file__).parent.parent / "federation" / "clock.py"
