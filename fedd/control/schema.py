@@ -91,7 +91,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/members",
         "Everyone known, this node included.",
-        "[{peer_id, name, state, addresses[], rtt_ms, last_heard_s, link, version, since_s, reason}]",
+        "[{peer_id, name, state, addresses[], rtt_ms, last_heard_s, link, version, since_s, reason, admin}]",
     ),
     Route(
         "plugins",

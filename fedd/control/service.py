@@ -152,9 +152,11 @@ class Service:
                     "last_heard_s": None,
                     "link": "self",
                     "version": __version__,
+                    "admin": False,
                 }
             ]
-        return [_member(view) for view in views]
+        admins = self._presence.revoking.admins()
+        return [{**_member(view), "admin": view.peer_id in admins} for view in views]
 
     async def links(self, request: Request) -> list[dict[str, Any]]:
         """Every link, with rates over half a second."""

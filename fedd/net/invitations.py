@@ -7,6 +7,7 @@ before it is answered, and the same peer may ask again.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -39,7 +40,8 @@ from fedd.net.swarm import Swarm
 logger = logging.getLogger("fedd.net.admission")
 
 ADMITTED_FILE: Final = "admitted"
-# Strangers may ask; beyond this many at once they are turned away.
+# Strangers may ask; beyond this many at once the one that has dawdled longest has to go, first of a peer that
+# has several: an honest one takes a round trip or two.
 SEATS: Final = 16
 # Tokens that can be open at once, and uses of one: more is a mistake in a script.
 MAX_INVITATIONS: Final = 1024
@@ -120,7 +122,8 @@ class Invitations:
         self._noted_at = float("-inf")
         self._unnoted = 0
         self._refused_invitations = self._refused_pending = self._refused_guesses = 0
-        self._seats = trio.CapacityLimiter(SEATS)
+        self._seats: dict[Stream, trio.CancelScope] = {}
+        self._evicted = 0
         swarm.handle(JOIN_PROTOCOL, self._serve, access="anyone")
 
     def invite(self, uses: int, expires_s: float, approve: bool) -> Invitation:
@@ -194,6 +197,7 @@ class Invitations:
         live = sum(invitation.expires_at > now for invitation in self._open)
         return [
             Bound("invitations", live, MAX_INVITATIONS, self._refused_invitations, "tokens that are open"),
+            Bound("joins", len(self._seats), SEATS, self._evicted, "newcomers that are being answered"),
             Bound(
                 "pending", len(self._pending), MAX_PENDING, self._refused_pending, "newcomers to be approved"
             ),
@@ -209,18 +213,23 @@ class Invitations:
     # -- the protocol
 
     async def _serve(self, stream: Stream) -> None:
+        if len(self._seats) >= SEATS:
+            self._evict()
         try:
-            self._seats.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
-            stream.reset()
-            return
-        try:
-            with trio.move_on_after(EXCHANGE_S):
+            with trio.move_on_after(EXCHANGE_S) as self._seats[stream]:
                 request = await receive(stream)
                 await send(stream, self.answer(stream.peer_id, request, stream.connection.remote_address))
                 await stream.aclose()
         finally:
-            self._seats.release_on_behalf_of(stream)
+            self._seats.pop(stream, None)
+
+    def _evict(self) -> None:
+        held = Counter(stream.peer_id for stream in self._seats)
+        most = max(held.values())
+        slowest = next(stream for stream in self._seats if held[stream.peer_id] == most)
+        self._seats.pop(slowest).cancel()
+        slowest.reset()
+        self._evicted += 1
 
     def answer(self, peer: PeerId, request: dict[str, Any], address: str = "") -> dict[str, Any]:
         """What the newcomer is told. Every open token is compared, so the time tells nothing."""

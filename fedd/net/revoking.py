@@ -13,8 +13,10 @@ from fedd.core.certificates import Certificate
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Action
 from fedd.core.presence_messages import Message, Refuse, RevocationMarks, Revocations, Rows
+from fedd.core.records import MAX_NEIGHBOURS
 from fedd.core.revocation import Revoked
 from fedd.net.credentials import Credentials
+from fedd.net.doors import TokenBucket
 from fedd.net.link_table import LinkTable
 from fedd.net.presence_link import PresenceLink
 from fedd.net.swarm import Swarm
@@ -23,6 +25,9 @@ logger = logging.getLogger("fedd.net.admission")
 
 # The revoked are told why before the connection ends: an honest one reads a small frame in this time.
 CUT_S: Final = 0.25
+# Comparisons that one neighbour may ask for: one when a link begins, then one in ten seconds. Each may cost
+# all the lists there are.
+MARKS_BURST, MARKS_PER_S = 8, 0.5
 
 
 class Revoking:
@@ -46,6 +51,7 @@ class Revoking:
         self._core = core
         self._perform = perform
         self._clock = clock
+        self._marks: dict[PeerId, TokenBucket] = {}
         self.expelled: Callable[[Revoked], None] = lambda revoked: None
         """Called when this node itself turns out to be revoked."""
 
@@ -64,7 +70,7 @@ class Revoking:
             case Revocations(sealed):
                 if self._credentials.take(sealed, peer):
                     self.spread(sealed, peer)
-            case RevocationMarks(marks):
+            case RevocationMarks(marks) if self._may_ask(peer):
                 for sealed in self._credentials.revocations.missing(marks):
                     self._table.send(peer, Revocations(sealed))
             case Rows(rows):
@@ -73,9 +79,17 @@ class Revoking:
                 return message if len(kept) == len(rows) else Rows(kept)
             case Refuse(rows):
                 return Refuse(tuple(row for row in rows if not self._credentials.refuses(row.id)))
+            case RevocationMarks():
+                logger.debug("%s compares revocation lists too often", peer)
             case _:
                 return message
         return None
+
+    def _may_ask(self, peer: PeerId) -> bool:
+        if len(self._marks) > MAX_NEIGHBOURS:  # of those without a link nothing need be remembered
+            self._marks = {peer: bucket for peer, bucket in self._marks.items() if peer in self._table.links}
+        now = self._clock()
+        return self._marks.setdefault(peer, TokenBucket(MARKS_BURST, MARKS_PER_S, now)).take(now)
 
     def publish(self, sealed: bytes) -> None:
         """This node's own list, just signed: it counts from now on, here and everywhere."""
@@ -94,6 +108,10 @@ class Revoking:
                 if certificate is not None:
                     found[record.id] = certificate
         return found
+
+    def admins(self) -> set[PeerId]:
+        """Who may invite, approve and revoke, as far as is known."""
+        return {peer for peer, certificate in self.certificates().items() if certificate.is_admin}
 
     def told(self, peer: PeerId, sealed: bytes) -> None:
         """`peer` refused this node because of a list. Anybody can say so: only the list counts."""

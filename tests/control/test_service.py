@@ -60,6 +60,7 @@ class House:
             members=lambda: self.views,
             is_member=lambda peer: peer == B,
             bounds=bound("pins"),
+            revoking=SimpleNamespace(admins=lambda: {B}),
             name_of=lambda peer: {v.peer_id: v.name for v in self.views}.get(peer, ""),
             pin=lambda *a: self.calls.append(("pin", *a)),
             unpin=lambda *a: self.calls.append(("unpin", *a)),
@@ -218,6 +219,7 @@ async def test_members_are_told_in_milliseconds(ask: Any, house: House) -> None:
     members = await ask("members")
     assert members[1]["rtt_ms"] == 1.234
     assert [member["link"] for member in members] == ["self", "direct", "direct", "direct"]
+    assert [member["admin"] for member in members] == [False, True, False, False]
     house.views = []
     (alone,) = await ask("members")
     assert set(alone) <= set(members[0])

@@ -22,11 +22,17 @@ from fedd.api.errors import (
 )
 from fedd.core import codec
 from fedd.core.certificates import issue_certificate, make_chain, parse_token
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Revocations, encode_message
+from fedd.core.presence_messages import (
+    PRESENCE_PROTOCOL,
+    Hello,
+    RevocationMarks,
+    Revocations,
+    encode_message,
+)
 from fedd.core.revocation import sign_list
 from fedd.net.federation import FederationIdentity
 from fedd.net.invitations import MAX_PENDING
-from fedd.net.join_messages import CERTIFICATE_PROTOCOL, receive, send
+from fedd.net.join_messages import CERTIFICATE_PROTOCOL, JOIN_PROTOCOL, receive, send
 from fedd.net.joining import NotYet, ask
 
 
@@ -56,6 +62,8 @@ async def test_an_admin_made_by_the_root_invites_while_the_founder_is_dead(
         assert [what for what, _ in notes] == ["made admin"]
         assert b.admission.federation is not None
         assert b.admission.federation.is_admin
+        await trio.sleep(1)
+        assert c.presence.revoking.admins() == {a.id, b.id} == b.presence.revoking.admins()
         assert codec.decode(b.store.files["federation"])["chain"] == b.admission.federation.chain
         await trio.sleep(1)
         assert not any(change.new in ("dead", "suspect") for _, change in a.changes + c.changes)
@@ -602,6 +610,37 @@ async def test_guesses_of_one_peer_are_limited_and_told_once(autojump_clock: Moc
             await b.admission.join(good.encode())
         await trio.sleep(61)
         await b.admission.join(good.encode())
+
+
+async def test_strangers_that_dawdle_keep_no_newcomer_out(autojump_clock: MockClock) -> None:
+    async with nodes(4) as (a, b, c, d):
+        a.admission.init("plant7")
+        dawdling = []
+        for stranger in (b, c):
+            await stranger.swarm.dial(a.swarm.addresses)
+            for _ in range(14):
+                dawdling.append(await stranger.swarm.open_stream(a.id, JOIN_PROTOCOL))
+        start = trio.current_time()
+        await d.admission.join(a.admission.invite().token)
+        assert trio.current_time() - start < 1.0
+        (bound,) = (bound for bound in a.admission.bounds() if bound.name == "joins")
+        assert bound.present <= bound.maximum == 16
+        assert bound.reached >= 13
+        assert len(dawdling) == 28
+
+
+async def test_comparing_lists_too_often_is_not_answered(autojump_clock: MockClock) -> None:
+    async with nodes(3) as (a, b, c):
+        await form([a, b, c])
+        a.admission.authority.revoke(c.id)
+        await trio.sleep(1)
+        sent: list[object] = []
+        queue = a.presence._table.send
+        a.presence._table.send = lambda peer, message: (sent.append(message), queue(peer, message))[1]  # type: ignore
+        for _ in range(200):
+            a.presence.revoking.receive(b.id, RevocationMarks(()))
+        assert len(sent) <= 9
+        assert a.presence.is_linked(b.id)
 
 
 ALLOW = "plant8"
