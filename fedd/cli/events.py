@@ -20,6 +20,7 @@ WHY = {
     "unreachable": "no path leads to it",
     "restarted": "its process was started anew",
     "left": "it said so itself",
+    "revoked": "its certificate was revoked",
 }
 """What the reasons of members mean; others are shown as they are. Being alive needs none."""
 
@@ -105,7 +106,9 @@ class EventLines:
         return f"{rest.pop('input', '')} set"
 
     def _federation(self, rest: dict[str, Any]) -> str:
-        return f"{rest.pop('what', '')} {rest.pop('name', '')}".rstrip()
+        peer = rest.pop("peer_id", "")
+        words = (rest.pop("what", ""), self._call(peer) if peer else "", rest.pop("name", ""))
+        return " ".join(word for word in words if word)
 
     def _plugin(self, rest: dict[str, Any]) -> str:
         return f"{rest.pop('name', '')} does not work: {rest.pop('error', 'no reason given')}"

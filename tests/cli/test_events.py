@@ -61,6 +61,8 @@ def sentence(kind: str, **fields: Any) -> str:
         ),
         ("temp set", "input", {"input": "temp"}),
         ("joined plant7", "federation", {"what": "joined", "name": "plant7"}),
+        (f"pending {SHORT_B} b", "federation", {"what": "pending", "peer_id": B, "name": "b"}),
+        (f"denied {SHORT_B}", "federation", {"what": "denied", "peer_id": B}),
         ("mean does not work: ImportError", "plugin", {"name": "mean", "error": "ImportError"}),
         (
             "note of a: pump 3 is off severity=2",
