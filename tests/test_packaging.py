@@ -34,14 +34,15 @@ def test_it_has_both_programs_and_the_bundled_plugins(wheel: zipfile.ZipFile) ->
     parser = ConfigParser()
     parser.read_string(info(wheel, "entry_points.txt"))
     assert dict(parser["console_scripts"]) == {"fedd": "fedd.__main__:main", "fedctl": "fedd.cli.main:main"}
-    assert dict(parser["fedd"]) == {"consensus": "fedd_consensus", "regression": "fedd_regression"}
+    bundled = {"basics": "fedd_basics", "consensus": "fedd_consensus", "regression": "fedd_regression"}
+    assert dict(parser["fedd"]) == bundled
     names = set(wheel.namelist())
-    assert {"fedd_consensus/__init__.py", "fedd_regression/__init__.py"} <= names
+    assert {f"{module}/__init__.py" for module in bundled.values()} <= names
 
 
 def test_it_has_all_modules_and_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    for package in (ROOT / "fedd", ROOT / "plugins" / "fedd_consensus", ROOT / "plugins" / "fedd_regression"):
+    for package in (ROOT / "fedd", *(ROOT / "plugins").glob("fedd_*")):
         for path in package.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert str(path.relative_to(package.parent)) in names
@@ -49,6 +50,7 @@ def test_it_has_all_modules_and_data_and_nothing_else(wheel: zipfile.ZipFile) ->
     tops = {name.split("/")[0] for name in names}
     assert tops == {
         "fedd",
+        "fedd_basics",
         "fedd_consensus",
         "fedd_regression",
         f"fedd-{__version__}.dist-info",

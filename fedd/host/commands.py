@@ -155,8 +155,10 @@ class Commands:
         if info.audience == "local":
             raise Denied(f"{command} is for this device alone", hint="send it to this node", field="command")
         typed = check_command_parameters(info, parameters)
-        # What only the class can judge is judged here, before everybody would find it wanting.
-        read_answer(await self._handle(info, self.me, typed, only_check=True), info.max_payload_bytes)
+        # What only the class can judge is judged here, before everybody would find it wanting. No turn is taken
+        # for that: nothing is done, and a handler that broadcasts holds one already.
+        checked = await self._host.call(info, self.me, codec.encode(typed), only_check=True)
+        read_answer(checked, info.max_payload_bytes)
         payload = encode_broadcast(info.name, info.command_version, typed)
         if len(payload) > min(MAX_BROADCAST_BYTES, info.max_payload_bytes):
             raise InvalidMessage(
@@ -270,8 +272,6 @@ class Commands:
         sender: PeerId,
         parameters: Mapping[str, Any],
         patience_s: float | None = PATIENCE_S,
-        *,
-        only_check: bool = False,
     ) -> Bytes:
         """Check the parameters, wait for a turn, have it handled; the answer's bytes, error or not."""
         body = codec.encode(check_command_parameters(info, parameters))
@@ -280,7 +280,7 @@ class Commands:
                 f"the parameters of {info.name} have {len(body)} bytes, more than {info.max_payload_bytes}"
             )
         async with self._turns.turn(sender, patience_s):
-            answer = await self._host.call(info, sender, body, only_check=only_check)
+            answer = await self._host.call(info, sender, body)
         if not is_error(answer):
             try:
                 read_answer(answer, info.max_payload_bytes)

@@ -363,6 +363,25 @@ async def test_a_broadcast_is_handled_by_all_in_order(autojump_clock: Clock) -> 
         assert p.events(1) == []
 
 
+async def test_handlers_that_broadcast_do_not_wait_for_each_other(autojump_clock: Clock) -> None:
+    """Each holds a turn while its broadcast is checked and under way."""
+    async with peers() as p:
+        room = p.rooms[0]
+
+        async def broadcasts(header: dict[str, Any], parameters: Mapping[str, Any]) -> Any:
+            if header["command"] == "forward":
+                return codec.decode(await room.ask(None, "echo", memoryview(codec.encode({"text": "x"}))))
+            return await handle(header, parameters)
+
+        p.hosts[0].handle = broadcasts
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(lambda: p.send(0, 0, "forward", text="x"))
+        assert trio.current_time() - began < 1
+        await until(lambda: len(p.hosts[1].calls) == 4)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "error", "said"),
     [
