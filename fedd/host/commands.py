@@ -155,8 +155,8 @@ class Commands:
         if info.audience == "local":
             raise Denied(f"{command} is for this device alone", hint="send it to this node", field="command")
         typed = check_command_parameters(info, parameters)
-        # What only the class can judge is judged here, before everybody would find it wanting. No turn is taken
-        # for that: nothing is done, and a handler that broadcasts holds one already.
+        # What only the class can judge is judged here, before everybody would find it wanting. It takes no
+        # turn: nothing is done, and a handler that broadcasts holds one already.
         checked = await self._host.call(info, self.me, codec.encode(typed), only_check=True)
         read_answer(checked, info.max_payload_bytes)
         payload = encode_broadcast(info.name, info.command_version, typed)
