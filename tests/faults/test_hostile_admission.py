@@ -186,6 +186,8 @@ def test_row_22_whatever_is_wrong_with_a_token_the_answer_is_the_same(fed: Feder
 
 def test_row_23_ten_thousand_guesses(fed: Federation) -> None:
     inviter, member = fed[0], fed[1]
+    inviter.kill()  # what was denied before would be in the same minute
+    inviter.start().wait_ready()
     to = door(inviter)
     here = parse_token(inviter.ctl("invite").ok()["token"]).federation
     count: Counter[str] = Counter()
@@ -230,7 +232,7 @@ def test_row_23_ten_thousand_guesses(fed: Federation) -> None:
         f"newcomer is in after {join_s:.2f} s",
     )
     assert count["looked at"] <= count["links"] * (WRONG_BURST + 2)
-    assert lines <= 1 + seconds // 60
+    assert 1 <= lines <= 1 + seconds // 60
     assert limits["wrong_tokens"]["reached"] >= count["told to wait"]
     assert join_s < 5.0 * patience()
     assert ready_s > 0
