@@ -1,7 +1,8 @@
 """Fetching large payloads in pieces, each from one member at a time.
 
-The first to announce is asked; who does not answer within max(2 RTT, 100 ms) makes room for the next. Two
-pieces are under way at a time: one arrives while the next is asked for, and a heartbeat waits behind no more.
+The first to announce is asked; who does not answer within max(2 RTT, 100 ms) makes room for the next, which
+goes on where that one stopped. Two pieces are under way at a time: one arrives while the next is asked for,
+and a heartbeat waits behind no more.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ class _Body:
     announcers: deque[PeerId]
     peer: PeerId | None = None
     data: bytearray = field(default_factory=bytearray)
+    givers: set[PeerId] = field(default_factory=set)
+    asked_of: set[PeerId] = field(default_factory=set)
     asked: int = 0
     deadline: float = 0.0
+    # In vain: without a piece in between.
     attempts: int = 0
+    doublings: int = 0
+    alone: bool = False
 
 
 class Bodies:
@@ -81,19 +87,26 @@ class Bodies:
         """A piece has come; the payload if it was the last."""
         name = BroadcastId(chunk.origin, chunk.epoch, chunk.seq)
         body = self._bodies.get(name)
-        if body is None or body.peer != peer or chunk.offset != len(body.data):
+        if body is None or peer not in body.asked_of or chunk.offset != len(body.data):
+            return None
+        if not chunk.data:
+            if peer == body.peer:
+                self._next(name, body, now)
             return None
         body.data += chunk.data
-        if not chunk.data:
-            self._next(name, body, now)
-        elif len(body.data) < body.header.size:
+        body.givers.add(peer)
+        body.attempts = 0
+        if len(body.data) < body.header.size:
             body.deadline = now + self._patience(body, peer)
             self._ask(name, body)
         elif hashlib.sha256(body.data).digest() == body.header.digest:
             # The caller forgets it when it has taken the payload.
             return bytes(body.data)
         else:
-            self.liars.append(peer)
+            # Of several nobody can tell which one lied: again, from one alone.
+            if len(body.givers) == 1:
+                self.liars.append(peer)
+            body.alone = True
             self._next(name, body, now)
         return None
 
@@ -143,8 +156,11 @@ class Bodies:
                 self._next(name, body, now)
 
     def _next(self, name: BroadcastId, body: _Body, now: float) -> None:
-        body.data.clear()
-        body.asked = 0
+        if body.alone:
+            body.data.clear()
+            body.givers.clear()
+            body.asked_of.clear()
+        body.asked = len(body.data)
         body.peer = None
         if not body.announcers or body.attempts >= MAX_ATTEMPTS:
             self._lose(name)
@@ -152,7 +168,9 @@ class Bodies:
             return
         body.attempts += 1
         body.peer = body.announcers.popleft()
+        body.asked_of.add(body.peer)
         body.deadline = now + self._patience(body, body.peer)
+        body.doublings = min(body.doublings + 1, MAX_DOUBLINGS)
         self._ask(name, body)
         self._ask(name, body)
 
@@ -167,4 +185,4 @@ class Bodies:
 
     def _patience(self, body: _Body, peer: PeerId) -> float:
         rtt_s = self._rtt_of(peer) or 0.0
-        return float(max(2 * rtt_s, PATIENCE_S) * 2 ** min(body.attempts - 1, MAX_DOUBLINGS))
+        return float(max(2 * rtt_s, PATIENCE_S) * 2**body.doublings)

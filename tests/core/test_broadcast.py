@@ -230,6 +230,53 @@ def test_who_does_not_answer_makes_room_for_the_next_with_more_patience_each_tim
     assert world[0].gaps() == [Gap(D, 1, 1, 1)]
 
 
+def test_the_next_goes_on_where_the_last_stopped_and_a_late_piece_still_counts() -> None:
+    world = deaf(5)
+    for other in (1, 2):
+        world.link(0, other)
+    node = world[0]
+    payload = bytes(range(256)) * 160
+    pieces = [
+        Chunk(D, 1, 1, at, payload[at : at + CHUNK_BYTES]) for at in range(0, len(payload), CHUNK_BYTES)
+    ]
+    head = post(D, 1, payload, announced=True)
+    tell(node, B, Ihave((head,)))
+    tell(node, C, Ihave((head,)))
+    tell(node, B, pieces[0])
+    count = len(node.sent)
+    world.run(0.25)
+    pulls = [(peer, message.offset) for peer, message in node.sent[count:] if isinstance(message, Pull)]
+    assert pulls == [(C, CHUNK_BYTES), (C, 2 * CHUNK_BYTES)]
+    tell(node, B, pieces[1])
+    assert tell(node, B, Chunk(D, 1, 1, 2 * CHUNK_BYTES, b"")) == []
+    assert tell(node, C, pieces[1]) == []
+    for piece in pieces[2:]:
+        tell(node, C, piece)
+    assert node.payloads(D) == [payload]
+
+
+def test_of_two_givers_nobody_can_tell_the_liar_so_one_is_asked_alone() -> None:
+    world = deaf(5)
+    for other in (1, 2):
+        world.link(0, other)
+    node = world[0]
+    payload = bytes(2 * CHUNK_BYTES)
+    head = post(D, 1, payload, announced=True)
+    tell(node, B, Ihave((head,)))
+    tell(node, C, Ihave((head,)))
+    tell(node, B, Chunk(D, 1, 1, 0, b"\1" * CHUNK_BYTES))
+    world.run(0.25)
+    sent = tell(node, C, Chunk(D, 1, 1, CHUNK_BYTES, bytes(CHUNK_BYTES)))
+    assert node.core._links[B].bad == node.core._links[C].bad == 0
+    assert [(peer, message.offset) for peer, message in sent] == [(B, 0), (B, CHUNK_BYTES)]
+    for at in (0, CHUNK_BYTES):
+        tell(node, B, Chunk(D, 1, 1, at, b"\1" * CHUNK_BYTES))
+    assert node.core._links[B].bad == 1
+    tell(node, C, Ihave((head,)))
+    world.run(2)
+    assert node.payloads(D) == []
+
+
 def test_an_empty_piece_or_a_lost_link_sends_to_the_next_at_once() -> None:
     world = deaf(5)
     for other in (1, 2, 3):
