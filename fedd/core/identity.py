@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -351,11 +352,17 @@ def open_sealed(
     if not (isinstance(fields, list) and len(fields) == 3 and all(type(field) is bytes for field in fields)):
         raise ProtocolError("a signed envelope is not [signer, payload, signature]")
     multihash, payload, signature = fields
-    claimed = peer_id_from_bytes(multihash)
+    claimed = _claimed(multihash)
     if signer is not None and claimed != signer:
         raise ProtocolError(f"an envelope is signed by {claimed}, not by {signer}")
-    PublicKey.from_peer_id(claimed).verify(signature, _signed_bytes(domain, payload))
+    _signers_key(claimed).verify(signature, _signed_bytes(domain, payload))
     return claimed, payload
+
+
+# The same few members sign nearly everything; base58 and loading a key cost as much as verifying. Pure
+# functions, so a cache is no state.
+_claimed = lru_cache(maxsize=1024)(peer_id_from_bytes)
+_signers_key = lru_cache(maxsize=1024)(PublicKey.from_peer_id)
 
 
 def _signed_bytes(domain: str, payload: bytes) -> bytes:
