@@ -74,7 +74,7 @@ class Database:
         peer = record.id
         held = self.records.get(peer)
         if held is not None:
-            if newer(record, held) is held:
+            if record.stamp <= held.stamp and newer(record, held) is held:
                 return False
             self._hash ^= held.fingerprint
             self._arrived.pop(peer, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fedd.api.errors import FeddError
@@ -128,6 +127,7 @@ class Exchange:
         database, dirty = self.database, self._dirty
         held_of = database.records.get
         theirs = self._theirs.setdefault(source, set())
+        self._see_comparison_through(now)
         for row in rows:
             peer = row.id
             held = held_of(peer)
@@ -155,7 +155,7 @@ class Exchange:
                 intake.own.append(record)
                 continue
             database.merge(record, now)
-            self._pass_on(record.row)
+            self._pass_on(row)
             theirs.add(peer)
             intake.news.append((record, held))
         if intake.news:
@@ -180,20 +180,19 @@ class Exchange:
             self._comparing_with = None
             self._compared_at = float("-inf")
 
-    def compare(self, reachable: AbstractSet[PeerId], now: float) -> list[Send]:
-        """Begin the comparisons that are due, one at a time, unless other links have made them unnecessary.
+    def compare(self, is_joined: Callable[[PeerId], bool], now: float) -> list[Send]:
+        """Begin the comparisons that are due, one at a time.
 
-        Of the two ends of a new link the lower id begins.
+        They are unnecessary with those who are joined with this node by others too, `is_joined`, once
+        there has been one. Of the two ends of a new link the lower id begins.
         """
-        if self._comparing_with is not None and now >= self._compared_at + COMPARING_S:
-            self._comparing_with = None
-            self._compared = True
+        self._see_comparison_through(now)
         sends: list[Send] = []
         for peer, (at, asked) in list(self._waiting.items()):
             if now < at:
                 continue
             del self._waiting[peer]
-            if peer in reachable and self._compared:
+            if self._compared and is_joined(peer):
                 continue
             if now < self._compared_at + COMPARING_S:
                 self._waiting[peer] = (self._compared_at + COMPARING_S, asked)
@@ -204,12 +203,16 @@ class Exchange:
         return sends
 
     def answer(
-        self, peer: PeerId, message: Digest | Versions | Want, reachable: AbstractSet[PeerId], now: float
+        self,
+        peer: PeerId,
+        message: Digest | Versions | Want,
+        is_joined: Callable[[PeerId], bool],
+        now: float,
     ) -> list[Message]:
         """What to say to a peer that compares its database with this one."""
         match message:
             case Digest(digest):
-                return self._versions_for(peer, reachable, now) if digest != self.database.digest else []
+                return self._versions_for(peer, is_joined, now) if digest != self.database.digest else []
             case Versions():
                 missing, wanted = self.database.compare(message)
                 answers: list[Message] = [Rows(part) for part in split_rows(missing)]
@@ -218,13 +221,19 @@ class Exchange:
                 records = self.database.records
                 return [Rows(part) for part in split_rows(records[i].row for i in ids if i in records)]
 
-    def _versions_for(self, peer: PeerId, reachable: AbstractSet[PeerId], now: float) -> list[Message]:
+    def _versions_for(self, peer: PeerId, is_joined: Callable[[PeerId], bool], now: float) -> list[Message]:
         if now < self._compared_at + COMPARING_S:
             self._waiting.setdefault(peer, (self._compared_at + COMPARING_S, True))
             return []
-        if peer in reachable and now < self._news_at + QUIET_S and now < self._compared_at + COMPARED_S:
+        newest_at = min(self._news_at + QUIET_S, self._compared_at + COMPARED_S)
+        if now < newest_at and is_joined(peer):
             return []
         return list(self._begin(peer, now))
+
+    def _see_comparison_through(self, now: float) -> None:
+        if self._comparing_with is not None and now >= self._compared_at + COMPARING_S:
+            self._comparing_with = None
+            self._compared = True
 
     def _begin(self, peer: PeerId, now: float) -> Iterator[Versions]:
         self._comparing_with, self._compared_at = peer, now

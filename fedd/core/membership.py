@@ -138,7 +138,7 @@ class Membership(MembershipView):
                 if number == self._ping_number:
                     link.rtt_s = now - link.pinged_at
             case Digest() | Versions() | Want():
-                answers = self._exchange.answer(peer, message, self.edges.reachable, now)
+                answers = self._exchange.answer(peer, message, self._is_joined, now)
                 self._actions += [Send(peer, answer) for answer in answers]
             case Pin(pinned):
                 link.needed_there = pinned
@@ -274,7 +274,7 @@ class Membership(MembershipView):
     # -- the parts: links
 
     def _edge_added(self, now: float) -> None:
-        self._own.new_edge(now)
+        self._own.new_edge(len(self.records), now)
         self._overlay_due = now
 
     def _heard_again(self, peer: PeerId, now: float) -> None:
@@ -422,6 +422,10 @@ class Membership(MembershipView):
         self._judge = True
         self._maintain_by(now)
 
+    def _is_joined(self, peer: PeerId) -> bool:
+        """Whether records of `peer` reach this node by others too."""
+        return peer in self.edges.reachable and any(o != self.me for o in self.edges.adjacent(peer))
+
     def _compare_with_one(self) -> None:
         heard = self._links.up
         if heard:
@@ -493,7 +497,7 @@ class Membership(MembershipView):
             self._maintain(now)
         due = self._exchange.compare_due()
         if due is not None and now >= due:
-            self._actions += self._exchange.compare(self.edges.reachable, now)
+            self._actions += self._exchange.compare(self._is_joined, now)
         due = self._exchange.due
         if due is not None and now >= due:
             self._flush(now)

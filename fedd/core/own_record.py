@@ -14,7 +14,7 @@ JUMPS, JUMPS_WITHIN_S = 3, 60.0
 # The cost of a storm of additions grows with the members who hear of each; below this many it is no storm.
 STORM_MEMBERS = 16
 # Beyond so many, a newcomer's links are told together rather than one by one.
-CROWD_MEMBERS = 100
+CROWD_MEMBERS = 50
 # Between versions of which the later says no more than that links were shed.
 TRIM_GAP_S = 0.5
 
@@ -46,12 +46,14 @@ class OwnRecord:
         """An edge is to be withdrawn: soon, others' verdicts wait for it."""
         self._due_by(max(now, self.published_at + self._timing.withdrawal_gap_s))
 
-    def new_edge(self, now: float) -> None:
-        """An edge is to be added: after the present pause."""
+    def new_edge(self, members: int, now: float) -> None:
+        """An edge is to be added: after the present pause, which is longer in a larger federation."""
         if now - self.published_at > self._timing.addition_quiet_s:
             self._hold_s = self._timing.addition_min_s
         # Whoever refuses the link does so in the same breath.
-        self._due_by(max(now + self._timing.flood_s, self.published_at + self._hold_s))
+        crowd_s = min(self._timing.addition_min_s * members / CROWD_MEMBERS, self._timing.addition_max_s)
+        pause_s = max(self._hold_s, crowd_s)
+        self._due_by(max(now + self._timing.flood_s, self.published_at + pause_s))
 
     def gave_up_edge(self, now: float) -> None:
         """An edge is to be withdrawn whose end is no news of anybody: with what else is said soon."""
@@ -68,7 +70,7 @@ class OwnRecord:
             return False
         self._mine = replace(self._mine, addresses=addresses)
         self._changed = True
-        self.new_edge(now)
+        self.new_edge(0, now)
         return True
 
     def publish(
@@ -84,8 +86,7 @@ class OwnRecord:
         longest_s = min(
             self._timing.addition_max_s, self._timing.addition_calm_s * max(1.0, members / STORM_MEMBERS)
         )
-        shortest_s = self._timing.addition_min_s * members / CROWD_MEMBERS
-        self._hold_s = min(max(self._hold_s * 2, shortest_s), longest_s)
+        self._hold_s = min(self._hold_s * 2, longest_s)
         # The first version lists nobody: the first link need not wait for it.
         self.published_at = now if self._mine.seq or left else now - 2 * self._timing.addition_quiet_s
         self.due = None

@@ -68,6 +68,7 @@ class Node:
                 keys=cheap_keys(self.peer),
                 certified=lambda peer: peer in self.core.records,
                 rtt_of=lambda peer: 0.02,
+                neighbours_of=lambda peer: self.core.edges.adjacent(peer),
                 rng=random.Random(f"{self.bench.seed} {self.peer} {self.epoch} casts"),
                 now=self.bench.now,
             )
