@@ -173,6 +173,29 @@ async def test_what_is_sent_to_this_host_alone_is_not_heard() -> None:
         assert {data for _, data in ear.heard} == {b"hello"}
 
 
+async def test_a_flood_leaves_time_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lo = loopback()
+    async with ears(1, free_port()) as (ear,):
+        with monkeypatch.context() as patch:
+            patch.setattr(multicast, "REST_S", 3600.0)
+            ear.lan.use([lo])
+            for number in range(3 * multicast.READS_AT_ONCE):
+                ear.lan.send(lo.index, b"%d" % number)
+            await ear.wait(multicast.READS_AT_ONCE)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(ear.heard) == multicast.READS_AT_ONCE
+
+
+async def test_what_comes_at_once_is_heard_in_order() -> None:
+    lo = loopback()
+    count = 5 * multicast.READS_AT_ONCE
+    async with ears(1, free_port()) as (ear,):
+        ear.lan.use([lo])
+        for number in range(count):
+            ear.lan.send(lo.index, b"%d" % number)
+        assert await ear.wait(count) == [(lo.index, b"%d" % number) for number in range(count)]
+
+
 async def test_an_interface_no_longer_used_is_not_heard() -> None:
     lo = loopback()
     async with ears(2, free_port()) as (one, other):
