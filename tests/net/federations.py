@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -143,3 +144,14 @@ async def form(members: list[Node]) -> None:
 
 async def full_mesh(members: list[Node]) -> None:
     await until(lambda: all(a.presence.is_linked(b.id) for a in members for b in members if a is not b), 10.0)
+
+
+def said(node: Node) -> list[tuple[str, dict[str, Any]]]:
+    """What the node's operator is told, from now on."""
+    notes: list[tuple[str, dict[str, Any]]] = []
+    node.admission.subscribe(lambda what, fields: notes.append((what, fields)))
+    return notes
+
+
+def others_say(members: list[Node], subject: Node, state: str) -> bool:
+    return all(node.presence.state_of(subject.id) == state for node in members if node is not subject)
