@@ -124,7 +124,7 @@ class Swarm:
         self.identity_changed()
 
     def handle_family(self, prefix: str, handler: Handler, access: Access = "members") -> None:
-        """Serve all protocols whose ids begin with `prefix`, as `handle` does. Identify lists none of them."""
+        """Serve all protocols whose ids begin with `prefix`, as `handle` does. Identify lists none."""
         self._services.add_family(prefix, handler, access)
 
     def subscribe(self, callback: LinkCallback) -> None:
