@@ -10,7 +10,6 @@ import os
 import random
 import secrets
 import statistics
-import struct
 import threading
 import time
 from collections import Counter
@@ -20,7 +19,8 @@ from typing import Any
 
 import pytest
 import trio
-from faults.hostile import DATA, FIN, SYN, Link, endpoint_of, frame, handshake, say
+from faults.hostile import DATA, FIN, SYN, endpoint_of, frame, say
+from faults.joining import Answers, ask, ask_once, meet
 from federation.daemons import Daemon, Federation, eventually, federation
 from host.worlds import Node as RunNode
 from host.worlds import request, rounds_of, world
@@ -40,16 +40,13 @@ from fedd.core.identity import PrivateKey, seal
 from fedd.core.manifest import state_end
 from fedd.core.multistream import Dialer
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Revocations, Rows, encode_message
-from fedd.core.records import Record, Row, sign_record
+from fedd.core.records import Record, sign_record
 from fedd.core.revocation import REVOCATION_DOMAIN, sign_list
 from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
 from fedd.host.runs import RUN_PROTOCOL
 from fedd.net.invitations import WRONG_BURST
 from fedd.net.join_messages import JOIN_PROTOCOL
 from fedd.net.join_messages import encode_message as encode_join
-
-ECHO = b"\x13/multistream/1.0.0\n" + bytes([len(JOIN_PROTOCOL) + 1]) + JOIN_PROTOCOL.encode() + b"\n"
-"""What stands before the answer on a stream whose protocol was accepted."""
 
 
 @pytest.fixture(scope="module")
@@ -65,68 +62,6 @@ def door(daemon: Daemon) -> tuple[str, int]:
 def patience() -> float:
     """How much longer than on an idle machine things may take here, where others compute too."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-class Answers:
-    """Reads the data of every stream of a hostile link."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.streams: dict[int, bytes] = {}
-        self._buffer = b""
-
-    def read(self) -> None:
-        """Take what comes next; EOFError at the end."""
-        data, self.link.first = self.link.first, b""
-        if not data:
-            data = self.link.tap.recv()
-        self._buffer += b"".join(self.link.transport.receive_data(data))
-        while len(self._buffer) >= 12:
-            _, kind, _, stream_id, length = struct.unpack_from(">BBHII", self._buffer)
-            size = 12 + (length if kind == DATA else 0)
-            if len(self._buffer) < size:
-                return
-            if kind == DATA:
-                self.streams[stream_id] = self.streams.get(stream_id, b"") + self._buffer[12:size]
-            self._buffer = self._buffer[size:]
-
-    def answer(self, stream_id: int) -> bytes | None:
-        """The whole answer on a stream, with its length, once it is there."""
-        data = self.streams.get(stream_id, b"")
-        if not data.startswith(ECHO) or len(data) < len(ECHO) + 2:
-            return None
-        body = data[len(ECHO) :]
-        size = 2 + int.from_bytes(body[:2], "big")
-        return body[:size] if len(body) >= size else None
-
-
-def ask(answers: Answers, stream_id: int, message: dict[str, Any]) -> tuple[bytes, float]:
-    """The answer to a join request, and how many seconds it took."""
-    start = time.perf_counter()
-    answers.link.open(JOIN_PROTOCOL, stream_id, encode_join(message))
-    while True:
-        answer = answers.answer(stream_id)
-        if answer is not None:
-            return answer, time.perf_counter() - start
-        answers.read()
-
-
-def meet(to: tuple[str, int]) -> Link:
-    """A link of a new identity; the door lets fifty a second in."""
-    pause = threading.Event()
-    for _ in range(100):
-        with suppress(EOFError, OSError):
-            return handshake(to)
-        pause.wait(0.1)
-    raise AssertionError("the door stays closed")
-
-
-def ask_once(daemon_door: tuple[str, int], message: dict[str, Any]) -> bytes:
-    link = meet(daemon_door)
-    try:
-        return ask(Answers(link), 1, message)[0]
-    finally:
-        link.close()
 
 
 # ---- tokens ----------------------------------------------------------------------------------------
@@ -524,81 +459,3 @@ async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock
             f"{len(replayed)} messages of another run or round: ignored, the result is the same; "
             f"{len(forged)} in another's name: the edge to who sent them is cut, nobody is dropped",
         )
-
-
-# ---- records ---------------------------------------------------------------------------------------
-
-
-async def test_records_that_are_forged_replayed_uncertified_or_revoked_harm_nobody(
-    autojump_clock: MockClock,
-) -> None:
-    async with nodes(5) as (a, b, c, d, gone):
-        await form([a, b, c, d, gone])
-        await full_mesh([a, b, c, d, gone])
-        await trio.sleep(5)
-        core = b.presence._core
-        assert core is not None
-        held = core.records
-        chain = held[c.id].chain
-        a.admission.authority.revoke(gone.id)
-        await trio.sleep(1)
-        last = b.presence._core.record_of(gone.id)  # type: ignore[union-attr]
-        assert last is not None
-        old = held[c.id].row
-        await trio.sleep(30)
-        newer = Record(c.id, held[c.id].epoch + 1, 1, left=True, chain=chain)
-        strangers = PrivateKey.from_seed(b"z" * 32)
-        forged = sign_record(d.key, Record(d.id, 9, 9, chain=held[d.id].chain))
-        revoked = sign_record(gone.key, Record(gone.id, last.epoch + 1, 1, chain=last.chain))
-        bad = {
-            "goodbye in another's name": Row(c.id, newer.stamp, forged.sealed),
-            "a version that is not the signed one": Row(c.id, (9, False, 9), old.sealed),
-            "replayed": old,
-            "uncertified": sign_record(strangers, Record(strangers.peer_id, 1, 1)).row,
-            "another's certificate": sign_record(strangers, Record(strangers.peer_id, 1, 2, chain=chain)).row,
-            "revoked": revoked.row,
-        }
-        before = {node.name: len(node.changes) for node in (a, b, c)}
-        for row in bad.values():
-            d.presence._table.send(b.id, Rows((row,)))
-            await trio.sleep(0.2)
-        await trio.sleep(10)
-        assert all_but(gone, (a, b, c, d))
-        for node in (a, b, c):
-            records = node.presence._core.records  # type: ignore[union-attr]
-            assert strangers.peer_id not in records
-            assert gone.id not in records
-            assert not records[c.id].left
-            assert len(node.changes) == before[node.name]
-
-
-def all_but(gone: Node, members: tuple[Node, ...]) -> bool:
-    return all(
-        node.presence.state_of(other.id) == ("left" if other is gone else "alive")
-        for node in members
-        for other in (*members, gone)
-    )
-
-
-async def test_a_flood_of_versions_slows_its_owner_only(autojump_clock: MockClock) -> None:
-    async with nodes(4) as (a, b, c, d):
-        await form([a, b, c, d])
-        await full_mesh([a, b, c, d])
-        await trio.sleep(5)
-        mine = d.presence._core.records[d.id]  # type: ignore[union-attr]
-        taken: list[int] = []
-        core = b.presence._core
-        assert core is not None
-        for number in range(2000):
-            record = Record(d.id, mine.epoch, mine.seq + 1 + number, mine.neighbours, chain=mine.chain)
-            d.presence._table.send(b.id, Rows((sign_record(d.key, record).row,)))
-            if number % 100 == 0:
-                await trio.sleep(0.01)
-                taken.append(core.records[d.id].seq)
-        await trio.sleep(1)
-        assert len(set(taken)) <= 30
-        assert core.records[d.id].seq - mine.seq <= 2000
-        assert a.presence.state_of(c.id) == "alive" == c.presence.state_of(b.id)
-        await trio.sleep(30)
-        three = (a, b, c)
-        assert all(x.presence.state_of(y.id) == "alive" for x in three for y in three)
