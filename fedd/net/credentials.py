@@ -28,7 +28,7 @@ LISTS_BURST, LISTS_PER_S = 2 * MAX_ISSUERS, 0.5
 MAX_SOURCES: Final = 4096
 # The same misbehaviour of the same peer is told once a minute.
 ALARM_EVERY_S: Final = 60.0
-# Two lists may overtake each other on different ways through the federation; later, an old one is no accident.
+# Lists may overtake each other on different ways through the federation; later, an old one is no accident.
 OVERTAKEN_S: Final = 5.0
 MAX_ALARMS: Final = 256
 
