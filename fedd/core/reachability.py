@@ -147,11 +147,17 @@ class TwoSidedEdges:
     ) -> None:
         """Hang `peer` from `above`, and the way back to where the search began below it."""
         at: PeerId | None = peer
+        new = []
         while at is not None:
             if at not in self._parent:
                 was.setdefault(at, False)
+                new.append(at)
             self._parent[at] = above
             above, at = at, came_from[at]
+        for at in new:
+            for other in self._adjacent(at):
+                if other not in self._parent:
+                    self._grow(at, other, was)
 
     def _grow(self, above: PeerId, peer: PeerId, was: dict[PeerId, bool]) -> None:
         """Take `peer`, and all that it brings, into the tree."""

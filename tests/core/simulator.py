@@ -452,6 +452,7 @@ class Story:
         self.chapter("mass_death", lambda: self.deaths(doomed[2:], fin=False, within_s=60.0))
         self.chapter("partition", lambda: self.partition(15.0))
         self.chapter("heal", self.heal)
+        self.chapter("resettle", lambda: self.quiet(15.0))
         self.chapter("end", lambda: self.quiet(10.0))
         self.told["equal_databases"] = len({node.core.digest for node in sim.living()}) == 1
         gc.enable()

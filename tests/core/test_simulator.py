@@ -1,0 +1,34 @@
+"""A hundred nodes, and with `-m long` a thousand, live through a history in simulated time."""
+
+from __future__ import annotations
+
+import pytest
+from core.simulator import Story
+
+
+def check(nodes: int) -> None:
+    told = Story(nodes, 0.7, seed=1).tell()
+    assert told["not_dialable"] == round(0.7 * nodes)
+    assert told["equal_databases"]
+    assert told["false_deaths"] == 0
+    assert told["join"]["full_view_after_s"] <= 5.0
+    for chapter in ("quiet", "end"):
+        assert told[chapter]["degree_min"] >= 5
+        assert told[chapter]["degree_max"] <= 24
+        assert told[chapter]["bytes_s_a_node_mean"] <= 1.2 * 1024
+        assert told[chapter]["messages_s_a_link_end"] <= 1.1 * 1.5
+    assert told["kill"]["detected_p50_s"] <= 1.6
+    assert told["silent_death"]["detected_p50_s"] <= 6.9
+    assert told["mass_death"]["detected_p50_s"] <= 6.9
+    assert told["partition"]["detected_p50_s"] <= 6.9
+    assert told["partition"]["detected_share"] >= 1.0
+    assert told["heal"]["full_view_s"] <= 15.0
+
+
+def test_a_hundred_nodes_of_which_seventy_cannot_be_dialled() -> None:
+    check(100)
+
+
+@pytest.mark.long
+def test_a_thousand_nodes() -> None:
+    check(1000)
