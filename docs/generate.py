@@ -158,7 +158,7 @@ def testing_page() -> str:
     """The public part of `fedd.testing`."""
     testing = importlib.import_module("fedd.testing")
     lines = ["# fedd.testing\n", _blocks(_doc(testing))]
-    for name, thing in vars(testing).items():
+    for thing in vars(testing).values():
         if inspect.isclass(thing) and thing.__module__.startswith(f"{testing.__name__}."):
             lines += _class(thing)
     return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
 from fedd.worker.command_context import Answer, CallContext, Fields, answer_call
-from fedd.worker.orphan import end_with_the_daemon
+from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.plugins import find_command
 
 MAX_FRAME_BYTES = 17 * 1024 * 1024
@@ -250,3 +250,5 @@ def run(page_descriptor: int, descriptor: int) -> None:
     end_with_the_daemon(descriptor)
     page = mmap.mmap(page_descriptor, PAGE_BYTES)
     trio.run(_serve, sock, page)
+    if daemon_is_gone(descriptor, wait=False):
+        end_group()

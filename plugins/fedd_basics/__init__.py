@@ -26,7 +26,7 @@ class Echo:
 
 @dataclass(frozen=True)
 class Facts:
-    """Tells what machine this is and how it does: system, load, memory, disk, temperature, versions."""
+    """Tells what machine this is and how it does: system, clock, load, memory, disk, heat, versions."""
 
     name: ClassVar[str] = "facts"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def facts(root: Path = ROOT) -> dict[str, Message]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "processors": os.cpu_count(),
+        "clock_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "uptime_s": first_number(root / "proc" / "uptime"),
         "load_1m": first_number(root / "proc" / "loadavg"),
         "memory_bytes": memory.get("MemTotal"),

@@ -96,7 +96,11 @@ def test_the_plugin_host_starts_at_the_first_call_and_again_after_its_death(fed:
 
 
 def test_who_is_dead_is_said_to_be(fed: Federation) -> None:
+    fed[0].ctl("send", "n2", "echo").ok()
+    hosts = hosts_of(fed[2])
+    assert hosts
     fed[2].kill()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in hosts), 10.0, "its plugin host ends")
     eventually(lambda: fed[0].states()["n2"] == "dead", 30.0, "n2 is dead")
     reply = fed[0].ctl("send", "n2", "echo")
     assert (reply.code, "n2 is dead" in reply.err) == (1, True)

@@ -25,6 +25,7 @@ def test_facts_of_this_machine() -> None:
     assert isinstance(answer["memory_bytes"], int)
     assert answer["memory_bytes"] > answer["memory_free_bytes"] > 0
     assert isinstance(answer["uptime_s"], float)
+    assert str(answer["clock_utc"]).endswith("+00:00")
 
 
 def machine(root: Path, **files: str) -> dict[str, Message]:
