@@ -45,11 +45,6 @@ that never ends its streams must not hold a seat for ever."""
 CLOSE_S: Final = 1.0
 """How long a closing connection waits for the kernel to take what was sent last."""
 
-NEAR_RTT_S: Final = 0.002
-NEAR_UNREAD_BYTES: Final = 1024 * 1024
-"""What the kernel may hold unread of a peer so near: 0.5 GB/s at that round trip. A heartbeat waits behind
-it, and without a bound it grows to several MB, as the kernel means it for far peers."""
-
 OPENING_ATTEMPTS: Final = 3
 """js-libp2p resets streams beyond a small limit for a moment: opening is worth a second try."""
 
@@ -359,8 +354,6 @@ class Connection:
         if kind is EventKind.PONG:
             if self._ping_sent_at is not None:
                 self.rtt_s = self._session.rtt_s = trio.current_time() - self._ping_sent_at
-                if self.rtt_s < NEAR_RTT_S:
-                    self.wire.limit_unread(NEAR_UNREAD_BYTES)
                 self._ping_sent_at = None
                 self._pongs.set()
         elif value:

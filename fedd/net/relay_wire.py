@@ -67,9 +67,6 @@ class RelayWire:
     def limit_unsent(self, size_bytes: int) -> None:
         """Do nothing: the stream has its window, and its connection its own pace."""
 
-    def limit_unread(self, size_bytes: int) -> None:
-        """Do nothing: the stream has its window."""
-
     async def wait_readable(self) -> None:
         """Wait for bytes, the end, a break or `interrupt`."""
         self._interrupted = False

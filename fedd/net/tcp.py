@@ -31,6 +31,17 @@ NOT_SENT_LOW_WATER_BYTES: Final = 16 * 1024
 """What the kernel may hold unsent, until the link has proven to be fast. More of it would make a heartbeat
 wait behind bulk data."""
 
+NEAR_ROUND_TRIP_US: Final = 2000
+NEAR_UNREAD_BYTES: Final = 1024 * 1024
+"""What the kernel may hold unread of a peer so near, which is 0.5 GB/s at that round trip. A heartbeat waits
+behind it, and the streams on a link share by what their windows happen to be once it is larger than these;
+without a bound it grows to several MB, as the kernel means it for far peers."""
+
+_TCP_INFO_BYTES: Final = 104
+_TCP_INFO_RTT: Final = slice(68, 72)
+"""tcpi_rtt in struct tcp_info (linux/tcp.h), microseconds; at first that of the handshake, which kernels
+answer without the programs."""
+
 _SIOCOUTQNSD: Final = 0x894B  # tcp(7) has its sister SIOCOUTQ; this one counts what was never sent
 _INT_BYTES: Final = 4
 
@@ -52,6 +63,8 @@ class TcpWire:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = raw
         self.limit_unsent(NOT_SENT_LOW_WATER_BYTES)
+        if 0 < _round_trip_us(raw) < NEAR_ROUND_TRIP_US:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR_UNREAD_BYTES)
         self.local_address = _from_sockaddr(raw.family, raw.getsockname())
         self.remote_address = _from_sockaddr(raw.family, raw.getpeername())
         self.send: Callable[[bytes | memoryview], int] = raw.send
@@ -101,15 +114,16 @@ class TcpWire:
         self._low_water_bytes = size_bytes
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
 
-    def limit_unread(self, size_bytes: int) -> None:
-        """Ask the kernel to offer the other end no larger window than this."""
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
-
     def close(self) -> None:
         """Close the socket and wake whoever waits on it."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket.fileno())
             self._socket.close()
+
+
+def _round_trip_us(raw: socket.socket) -> int:
+    info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return int.from_bytes(info[_TCP_INFO_RTT], sys.byteorder)
 
 
 class TcpListener:

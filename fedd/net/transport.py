@@ -164,9 +164,6 @@ class Wire(Protocol):
     def limit_unsent(self, size_bytes: int) -> None:
         """Hold no more than about this before it is on its way; a wire without a kernel need not."""
 
-    def limit_unread(self, size_bytes: int) -> None:
-        """Hold no more than about this before it is read; a wire without a kernel need not."""
-
     def close(self) -> None:
         """Close; whoever waits on it gets trio.ClosedResourceError."""
 
@@ -299,9 +296,6 @@ class MemoryWire:
         self._incoming.touch()
 
     def limit_unsent(self, size_bytes: int) -> None:
-        """Do nothing: it holds MEMORY_PIPE_BYTES."""
-
-    def limit_unread(self, size_bytes: int) -> None:
         """Do nothing: it holds MEMORY_PIPE_BYTES."""
 
     async def wait_readable(self) -> None:

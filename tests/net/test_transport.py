@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import subprocess
@@ -194,6 +195,52 @@ async def test_tcp_carries_bytes_and_closes() -> None:
     assert "check that the daemon" in caught.value.hint
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
+
+
+@pytest.mark.parametrize(("round_trip_us", "bounded"), [(300, True), (30_000, False), (0, False)])
+async def test_a_near_peers_kernel_is_offered_a_bounded_window(
+    round_trip_us: int, bounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "_round_trip_us", lambda raw: round_trip_us)
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    wire = await TcpNetwork().connect(listener.addresses[0])
+    assert isinstance(wire, tcp.TcpWire)
+    clamp = wire._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
+    assert (clamp == tcp.NEAR_UNREAD_BYTES) is bounded
+    wire.close()
+    listener.close()
+
+
+async def test_the_kernel_tells_the_round_trip() -> None:
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    wire = await TcpNetwork().connect(listener.addresses[0])
+    assert isinstance(wire, tcp.TcpWire)
+    assert 0 < tcp._round_trip_us(wire._socket) < 1_000_000
+    wire.close()
+    listener.close()
+
+
+async def test_those_who_wait_for_a_socket_can_be_interrupted() -> None:
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    wire = await TcpNetwork().connect(listener.addresses[0])
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            wire.send(bytes(1 << 20))
+    woken: list[str] = []
+
+    async def wait(name: str) -> None:
+        await getattr(wire, name)()
+        woken.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "wait_readable")
+        nursery.start_soon(wait, "wait_writable")
+        await trio.testing.wait_all_tasks_blocked()
+        wire.interrupt()
+    assert sorted(woken) == ["wait_readable", "wait_writable"]
+    wire.close()
+    wire.interrupt()  # nothing happens
+    listener.close()
 
 
 async def test_listening_on_a_wildcard_gives_addresses_that_can_be_dialled() -> None:
