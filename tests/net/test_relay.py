@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 import trio.testing
@@ -9,6 +11,7 @@ from net.relays import ECHO, Device, devices, echoes, until
 
 from fedd.api.errors import Conflict, NotConnected
 from fedd.core.identity import PrivateKey
+from fedd.core.presence_messages import encode_message
 from fedd.net.circuits import RelayLimits
 from fedd.net.ping import ping
 from fedd.net.relay import DIRECT_S
@@ -73,6 +76,10 @@ async def test_presence_over_a_relayed_connection_is_refused(autojump_clock: Clo
     async with devices(1, 2) as (_, a, b):
         await a.relay.reach(b.id)
         stream = await a.swarm.open_stream(b.id, "/fedd/presence/1.0.0")
+        hello = a.presence._hello(b.id)
+        assert hello is not None
+        with contextlib.suppress(trio.BrokenResourceError):  # the reset may have come already
+            await stream.send_all(encode_message(hello))
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
         assert not await a.presence._table.open(b.id)

@@ -190,6 +190,28 @@ async def test_nothing_is_relayed_for_strangers(autojump_clock: Clock) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_who_is_no_member_any_more_when_the_handshake_ends_gets_no_connection(
+    autojump_clock: Clock,
+) -> None:
+    async with devices(1, 2) as (_, a, b):
+        revoked = False
+        adopt = b.swarm.adopt
+
+        async def late(*arguments: object, **options: object) -> object:
+            nonlocal revoked
+            revoked = True  # between the offer and the handshake
+            return await adopt(*arguments, **options)  # type: ignore[arg-type]
+
+        is_member = b.swarm.member_check
+        b.swarm.member_check = lambda peer: is_member(peer) and not (revoked and peer == a.id)
+        b.swarm.adopt = late  # type: ignore[assignment,method-assign]
+        with pytest.raises((FeddError, trio.BrokenResourceError)):
+            await echoes(await a.relay.open_stream(b.id, ECHO, 5.0), b"x")
+        assert revoked
+        await trio.sleep(1)
+        assert not b.relayed()
+
+
 # ---- loops -------------------------------------------------------------------------------
 
 
