@@ -41,11 +41,11 @@ class Allowance:
         elapsed, self._at = max(0.0, now - self._at), max(self._at, now)
         self._posts = min(BURST * self._factor, self._posts + elapsed * PER_S * self._factor)
         self._bytes = min(BURST_BYTES * self._factor, self._bytes + elapsed * BYTES_PER_S * self._factor)
-        return max(
-            0.0,
-            (1.0 - self._posts) / (PER_S * self._factor),
-            (size - self._bytes) / (BYTES_PER_S * self._factor),
+        wait_s = max(
+            (1.0 - self._posts) / (PER_S * self._factor), (size - self._bytes) / (BYTES_PER_S * self._factor)
         )
+        # Less is a sum's rounding: whoever has waited for it must not wait again.
+        return wait_s if wait_s > 1e-6 else 0.0
 
     def used(self, now: float) -> float:
         """How many of those allowed at once are used up."""

@@ -121,7 +121,7 @@ class Broadcaster:
             wait_s = self._core.wait_s(len(payload), self._clock(), wants_acks=True)
             if not 0.0 < wait_s < give_up_at - self._clock():
                 break
-            await trio.sleep(wait_s)
+            await trio.sleep(max(wait_s, 0.001))
         members = self._presence.members()[1:]
         waiting = _Waiting({view.peer_id for view in members if view.state in ("alive", "suspect")})
         name = self._publish(channel, payload, wants_acks=True)
