@@ -217,9 +217,10 @@ class Exchange:
                 missing, wanted = self.database.compare(message)
                 answers: list[Message] = [Rows(part) for part in split_rows(missing)]
                 return [*answers, Want(wanted)] if wanted else answers
-            case Want(ids):
+            case _:
                 records = self.database.records
-                return [Rows(part) for part in split_rows(records[i].row for i in ids if i in records)]
+                known = (records[peer].row for peer in message.ids if peer in records)
+                return [Rows(part) for part in split_rows(known)]
 
     def _versions_for(self, peer: PeerId, is_joined: Callable[[PeerId], bool], now: float) -> list[Message]:
         if now < self._compared_at + COMPARING_S:

@@ -1,0 +1,300 @@
+"""How membership carries out its rules: what an event or a deadline leads to, link by link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fedd.api.types import PeerId
+from fedd.core.database import MAX_RECORDS
+from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
+from fedd.core.membership_view import MembershipView
+from fedd.core.overlay import Dice
+from fedd.core.presence_messages import (
+    Bye,
+    Digest,
+    Ping,
+    Refuse,
+    split_rows,
+)
+from fedd.core.records import MAX_COUNTER, LossReason, Record, Row
+
+# How many records go with a refusal.
+REFUSAL_ROWS = 32
+# What a member lost is told for so long: a verdict takes a few seconds, and late ones find it without.
+LOSS_TOLD_S = 60.0
+# Records of the dead and of those who left; the longest gone go first, and some room is kept for newcomers.
+MAX_TOMBSTONES = 4096
+SPARE_RECORDS = 64
+# Honest members pass on only what they have verified; a liar costs this many signature checks a link.
+MAX_BAD_ROWS = 32
+# Who wakes finds that the others have withdrawn their edges to it: so long for them to list it again, before
+# it takes anybody for unreachable.
+WAKE_SETTLE_S = 0.5
+
+
+class MembershipParts(MembershipView):
+    """The steps of which `Membership` composes what it does; each notes actions and what is due."""
+
+    def __init__(
+        self,
+        mine: Record,
+        *,
+        seal: Callable[[Record], Record],
+        open_row: Callable[[Row], Record],
+        rng: Dice,
+        now: float,
+        timing: PresenceTiming,
+        known: Iterable[Record],
+    ) -> None:
+        super().__init__(mine, seal=seal, open_row=open_row, rng=rng, timing=timing, known=known)
+        self._actions: list[Action] = []
+        self._judged_at = float("-inf")
+        # In a pause of this length others may have taken this node for silent.
+        self._long_gap_s = timing.link_silent_s - timing.heartbeat_s
+        self._settled_at = float("-inf")
+        # Of whom something has changed since verdicts were last given.
+        self._unjudged: dict[PeerId, None] = {}
+        self._judge = True
+        self._overlay_due: float | None = now
+        self._heartbeat_due = now + timing.heartbeat_s
+        self._heal_due = now + timing.heal_s * rng.uniform(0.2, 1.0)
+        self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
+        self._ping_number = 0
+        self._warned = False
+
+    # -- links
+
+    def _edge_added(self, now: float) -> None:
+        self._own.new_edge(len(self.records), now)
+        self._overlay_due = now
+
+    def _heard_again(self, peer: PeerId, now: float) -> None:
+        self._edge_added(now)
+        self._exchange.linked(peer, now)
+
+    def _unlink(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
+        """The link is gone; False when there was none."""
+        if not self._links.remove(peer, reason, now):
+            return False
+        self._exchange.unlinked(peer)
+        if reason is None:
+            self._own.gave_up_edge(now)
+        else:
+            self._own.lost_edge(now)
+        self._overlay_due = now
+        return True
+
+    def _drop(self, peer: PeerId, now: float) -> None:
+        """This end gives the link up."""
+        self._unlink(peer, None, now)
+        self._overlay.trimmed(peer, now)
+        self._actions += [Send(peer, Bye("trim")), Close(peer, "trim")]
+
+    def _refused(self, peer: PeerId, rows: tuple[Row, ...], now: float) -> None:
+        """The peer has links enough, and told of others to try."""
+        self._accept(rows, peer, now)
+        for row in rows:
+            if row.id in self.records:
+                self._overlay.hint(row.id, self.records[row.id].addresses)
+        self._unlink(peer, None, now)
+        self._overlay.failed(peer, now)
+        self._actions.append(Close(peer, "refused"))
+
+    def _dial(self, peer: PeerId) -> None:
+        addresses = self.addresses_of(peer)
+        if addresses and peer not in self._overlay.dialing and not self._ended:
+            self._overlay.dialing.add(peer)
+            self._actions.append(Dial(peer, addresses))
+
+    def _refusal(self, peer: PeerId) -> Refuse:
+        others = self._overlay.others(self.records, self._verdicts.opinion_on, set(self._links), REFUSAL_ROWS)
+        rows = [record.row for record in others if record.id != peer]
+        # As many as one frame holds.
+        return Refuse(next(split_rows(rows), ()))
+
+    def _check_links(self, now: float) -> None:
+        silent, given_up = self._links.check(now)
+        if silent:
+            self._own.lost_edge(now)
+            self._overlay_due = now
+        for peer in given_up:
+            self._exchange.unlinked(peer)
+            self._actions.append(Close(peer, "silent"))
+            self._overlay_due = now
+
+    def _ping(self, now: float) -> None:
+        self._ping_number = self._ping_number % MAX_COUNTER + 1
+        for peer, link in self._links.items():
+            if self.me < peer:
+                link.pinged_at = now
+                rtt_us = min(MAX_COUNTER, round(link.rtt_s * 1e6)) if link.rtt_s is not None else 0
+                self._actions.append(Send(peer, Ping(self._ping_number, rtt_us)))
+
+    def _heal(self) -> None:
+        peer = self._overlay.healing(self.records, self._verdicts.opinion_on, self._links)
+        if peer is not None:
+            self._dial(peer)
+
+    def _maintain(self, now: float) -> None:
+        self._overlay_due = None
+        if self._ended:
+            return
+        links = {peer: link.up for peer, link in self._links.items()}
+        wanted, self._overlay_due = self._overlay.wanted(self.records, self._verdicts.opinion_on, links, now)
+        self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
+        needed = [peer for peer, link in self._links.items() if link.needed_there]
+        shed, again = self._overlay.shed(self.records, links, needed, now)
+        if shed is not None:
+            self._drop(shed, now)
+        if again is not None:
+            self._maintain_by(again)
+
+    def _maintain_by(self, at: float) -> None:
+        self._overlay_due = at if self._overlay_due is None else min(self._overlay_due, at)
+
+    # -- records
+
+    def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
+        intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
+        for record, held in intake.news:
+            self._learn(record, held, now)
+        for record in intake.own:
+            self._outbid(record, now)
+        if intake.news:
+            self._judge = True
+            self._maintain_by(now + self._timing.judge_s)
+        if self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
+            # It sends what no honest member passes on: no more of it for a while.
+            self._unlink(source, None, now)
+            self._overlay.trimmed(source, now)
+            self._actions.append(Close(source, "refused"))
+
+    def _learn(self, record: Record, held: Record | None, now: float) -> None:
+        """Note whose verdict may depend on what is new in `record`."""
+        peer = record.id
+        if held is None:
+            self._remembered.pop(peer, None)
+            self._expelled.pop(peer, None)
+            self._overlay.met(peer, now)
+            self._overlay.learn(record)
+        else:
+            if record.epoch > held.epoch:
+                self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
+            if record.addresses != held.addresses:
+                self._overlay.learn(record)
+            for lost in held.lost:
+                self._unjudged[lost] = None
+        for lost in record.lost:
+            self._unjudged[lost] = None
+        if record.left or self._verdicts.opinion_on(peer) != "alive":
+            self._unjudged[peer] = None
+
+    def _outbid(self, record: Record, now: float) -> None:
+        outcome = self._own.outbid(record, now)
+        if outcome:
+            self._actions.append(Persist(self._own.epoch))
+            self._publish(now)
+        elif outcome is False:
+            self._actions.append(Notice("cloned_key"))
+
+    def _publish_if_due(self, now: float) -> None:
+        if self._own.due is not None and now >= self._own.due:
+            if self._own.says(self._links.up, self._links.lost):
+                self._own.due = None
+            else:
+                self._publish(now)
+
+    def _publish(self, now: float) -> None:
+        self._links.forget_losses(now - LOSS_TOLD_S)
+        for lost in self._links.lost:
+            self._unjudged[lost] = None
+        record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
+        self._exchange.publish(record, now)
+        self._judge = True
+        self._maintain_by(now)
+
+    def _is_joined(self, peer: PeerId) -> bool:
+        """Whether records of `peer` reach this node by others too."""
+        return peer in self.edges.reachable and any(o != self.me for o in self.edges.adjacent(peer))
+
+    def _compare_with_one(self) -> None:
+        heard = self._links.up
+        if heard:
+            self._actions.append(Send(self._rng.choice(heard), Digest(self.digest)))
+
+    # -- verdicts
+
+    def _wake(self, gap_s: float, now: float) -> None:
+        """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
+        if gap_s >= self._long_gap_s:
+            self._settled_at = now + WAKE_SETTLE_S
+        self._links.excuse(now)
+        self._verdicts.woke(gap_s, now)
+        # Hear soon who is there; and others may have withdrawn their edges meanwhile: say that this node is.
+        self._ping(now)
+        self._publish(now)
+
+    def _judge_due(self) -> float:
+        return max(self._judged_at + self._timing.judge_s, self._settled_at)
+
+    def _judge_now(self, now: float) -> None:
+        self._judge = False
+        self._judged_at = now
+        gained, lost = self.edges.update()
+        for peer in (*gained, *lost):
+            self._unjudged[peer] = None
+            record = self.records.get(peer)
+            # It counts as a witness of those it has lost only while it is reachable itself.
+            for other in record.lost if record is not None else ():
+                self._unjudged[other] = None
+        unjudged, self._unjudged = self._unjudged, {}
+        if self._ended:
+            return
+        changes = self._verdicts.judge(sorted(unjudged), self.records, self.edges.reachable, now)
+        self._actions += [Changed(change) for change in changes]
+        if changes:
+            self._overlay_due = now
+            self._warned = False
+
+    def _keep_house(self, now: float) -> None:
+        """Refresh what others would let expire, and let go what is old."""
+        refresh_s = self._timing.refresh_s * max(1.0, len(self.records) / 100)
+        if now >= self._own.published_at + refresh_s:
+            self._publish(now)
+        if self._exchange.database.expire(now - 3 * refresh_s):
+            self._judge = True
+        gone = self._verdicts.gone
+        spare = max(len(gone) - MAX_TOMBSTONES, len(self.records) + SPARE_RECORDS - MAX_RECORDS)
+        forgotten: list[PeerId] = []
+        for peer, since in gone.items():
+            if since >= now - self._timing.tombstone_s and len(forgotten) >= spare:
+                break
+            forgotten.append(peer)
+        self._exchange.forget(forgotten)
+        for peer in forgotten:
+            self._verdicts.forget(peer)
+            self._overlay.forget(peer)
+            self._links.forget_loss(peer)
+            self._remembered.pop(peer, None)
+            self._expelled.pop(peer, None)
+
+    def _finish(self, now: float) -> list[Action]:
+        """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
+        self._publish_if_due(now)
+        # What has piled up in a long pause is no news: `handle_timeout` comes first.
+        if self._judge and now >= self._judge_due() and now < self._heartbeat_due + self._long_gap_s:
+            self._judge_now(now)
+        if self._overlay_due is not None and now >= self._overlay_due:
+            self._maintain(now)
+        due = self._exchange.compare_due()
+        if due is not None and now >= due:
+            self._actions += self._exchange.compare(self._is_joined, now)
+        due = self._exchange.due
+        if due is not None and now >= due:
+            self._flush(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _flush(self, now: float) -> None:
+        # Nothing piles up on the way to whoever is silent: databases are compared when it is heard again.
+        self._actions += self._exchange.flood(self._links.up, now)
