@@ -151,6 +151,7 @@ class Revocations:
     def __init__(self, federation: str) -> None:
         self.federation = federation
         self.lists: dict[PeerId, RevocationList] = {}
+        """The newest of each issuer, of revoked admins too: undone, no older one of theirs may count."""
 
     def merge(self, sealed: bytes) -> Merged:
         """Take a list in: "new" when it counts from now on, "held" when it did already.
@@ -172,9 +173,6 @@ class Revocations:
         if held is None and len(self.lists) >= MAX_ISSUERS:
             raise Denied(f"there are revocation lists of {MAX_ISSUERS} issuers already")
         self.lists[found.issuer] = found
-        if found.by_root:
-            for issuer in [peer for peer in self.lists if peer in found.revoked]:
-                del self.lists[issuer]
         return "new"
 
     def check(self, certificate: Certificate) -> None:
@@ -184,29 +182,37 @@ class Revocations:
             Revoked: its holder is revoked, or whoever issued it, before this holder was known to the revoker.
         """
         peer, issuer = certificate.peer_id, certificate.issuer
-        for held in self.lists.values():
+        for held in self.counting():
             if peer in held.revoked and (held.by_root or not certificate.is_admin):
                 by = "with the root key" if held.by_root else f"by {held.issuer}"
                 raise Revoked(f"{peer} was revoked {by}", held.sealed)
             if held.by_root and issuer in held.revoked and stay_digest(peer) not in held.revoked[issuer]:
                 raise Revoked(f"{peer} was let in by {issuer}, who is revoked", held.sealed)
 
+    def counting(self) -> list[RevocationList]:
+        """The lists that count: all but those of revoked admins."""
+        return [held for held in self.lists.values() if not self._is_void(held.issuer)]
+
     def revoked(self) -> dict[PeerId, tuple[PeerId, ...]]:
         """Everybody named in a list, and the issuers of those lists."""
         found: dict[PeerId, tuple[PeerId, ...]] = {}
-        for held in self.lists.values():
+        for held in self.counting():
             for peer in held.revoked:
                 found[peer] = (*found.get(peer, ()), held.issuer)
         return found
 
     def marks(self) -> tuple[Mark, ...]:
         """What is held, to compare with another's."""
-        return tuple(sorted((held.issuer, held.epoch) for held in self.lists.values()))
+        return tuple(sorted((held.issuer, held.epoch) for held in self.counting()))
 
     def missing(self, marks: Iterable[Mark]) -> list[bytes]:
         """The lists held here that are newer than another's `marks` say."""
         theirs = dict(marks)
-        return [held.sealed for held in self.lists.values() if held.epoch > theirs.get(held.issuer, 0)]
+        return [held.sealed for held in self.counting() if held.epoch > theirs.get(held.issuer, 0)]
+
+    def in_order(self) -> list[bytes]:
+        """All lists, void ones too, in an order in which merging them anew gives the same."""
+        return [held.sealed for held in sorted(self.lists.values(), key=lambda held: held.by_root)]
 
     def _is_void(self, issuer: PeerId) -> bool:
         return any(held.by_root and issuer in held.revoked for held in self.lists.values())

@@ -193,8 +193,7 @@ class Credentials:
         return self._buckets[source].take(now)
 
     def _keep(self) -> None:
-        lists = [held.sealed for held in self.revocations.lists.values()]
-        content = {"federation": self.revocations.federation, "lists": lists}
+        content = {"federation": self.revocations.federation, "lists": self.revocations.in_order()}
         try:
             self._store.write(REVOCATIONS_FILE, codec.encode(content))
         except FeddError as error:  # to let the revoked go on meanwhile would be worse

@@ -105,9 +105,27 @@ def test_a_revoked_admins_list_is_void_before_and_after() -> None:
     revocations.merge(by_root(1, FOUNDER))
     revocations.check(proof(TWOS, TWO))
     assert revocations.merge(by_admin(FOUNDER, FOUNDERS, 2, TWO)) == "void"
-    assert [held.by_root for held in revocations.lists.values()] == [True]
+    assert [held.by_root for held in revocations.counting()] == [True]
+    assert revocations.marks() == ((ROOT.peer_id, 1),)
+    assert set(revocations.revoked()) == {FOUNDER.peer_id}
     revocations.merge(by_root(2))
-    assert revocations.merge(by_admin(FOUNDER, FOUNDERS, 2, TWO)) == "new"
+    with pytest.raises(Revoked):  # what it had said counts again
+        revocations.check(proof(TWOS, TWO))
+    assert revocations.merge(by_admin(FOUNDER, FOUNDERS, 2)) == "new"
+    revocations.check(proof(TWOS, TWO))
+
+
+def test_no_older_list_of_an_admin_counts_when_its_revocation_is_undone() -> None:
+    revocations = Revocations(FEDERATION)
+    revocations.merge(by_admin(FOUNDER, FOUNDERS, 3))
+    revocations.merge(by_root(1, FOUNDER))
+    again = Revocations(FEDERATION)  # as after a restart
+    for sealed in revocations.in_order():
+        again.merge(sealed)
+    for one in (revocations, again):
+        one.merge(by_root(2))
+        assert one.merge(by_admin(FOUNDER, FOUNDERS, 1, TWO)) == "older"
+        one.check(proof(TWOS, TWO))
 
 
 def test_only_a_newer_epoch_changes_anything() -> None:

@@ -22,9 +22,23 @@ from fedd.core.dns_messages import Texts, decode_message
 from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
 from fedd.core.manifest import state_end, state_stop
 from fedd.core.multistream import Dialer
-from fedd.core.presence_messages import Bye, Digest, Hello, Message, Pin, Ping, Pong, Rows, Versions, Want
+from fedd.core.presence_messages import (
+    Bye,
+    Digest,
+    Hello,
+    Message,
+    Pin,
+    Ping,
+    Pong,
+    RevocationMarks,
+    Revocations,
+    Rows,
+    Versions,
+    Want,
+)
 from fedd.core.presence_messages import encode_message as encode_presence
 from fedd.core.records import Record, sign_record
+from fedd.core.revocation import sign_list, stay_digest
 from fedd.core.topology import build
 from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
 
@@ -77,6 +91,8 @@ def presence(chain: bytes) -> dict[str, Any]:
     )
     database = Database(ADMIN_KEY.peer_id)
     database.merge(record, 0.0)
+    # the admin is revoked, and the member that it let in stays
+    revoked = sign_list(ROOT, FEDERATION, 3, {ADMIN_KEY.peer_id: [stay_digest(MEMBER_KEY.peer_id)]})
     messages: dict[str, Message] = {
         "hello": Hello(FEDERATION, chain),
         "ping": Ping(41, 250),
@@ -87,6 +103,8 @@ def presence(chain: bytes) -> dict[str, Any]:
         "want": Want((record.id,)),
         "pin": Pin(True),
         "bye": Bye("left"),
+        "revocation-marks": RevocationMarks(((ROOT.peer_id, 3),)),
+        "revocations": Revocations(revoked),
     }
     frames = {name: encode_presence(message).hex() for name, message in messages.items()}
     return {"record": record.sealed.hex(), "digest": database.digest.hex(), "frames": frames}
