@@ -32,7 +32,7 @@ class Misbehaves:
             case "segfault":
                 ctypes.string_at(0)
             case "gigabyte":
-                return b"x" * (1 << 30)
+                return bytes(1 << 30)
             case "garbage":
                 for descriptor in map(int, os.listdir("/proc/self/fd")):
                     try:
