@@ -26,7 +26,7 @@ from fedd.core.broadcast_messages import (
     Pull,
     encode_items,
 )
-from fedd.core.broadcast_origin import BURST, RETAINED, RETAINED_BYTES, RETAINED_S, WINDOW
+from fedd.core.broadcast_origin import BURST, PENDING_BYTES, RETAINED, RETAINED_BYTES, RETAINED_S, WINDOW
 from fedd.core.broadcast_search import GIVE_UP_S, MAX_CLAIMS
 from fedd.core.broadcast_table import TOTAL_PENDING_BYTES, TOTAL_RETAINED_BYTES
 from fedd.core.broadcast_types import BroadcastId, Deliver, Gap
@@ -117,6 +117,19 @@ def test_one_delivers_its_own_to_itself() -> None:
     assert len(a.heard) == 1
     assert a.core.mark_of(A) == b.core.mark_of(A) == (1, 1)
     assert a.core.mark_of(C) is None
+
+
+def test_a_copy_costs_no_signature_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = deaf(3)
+    world.link(0, 1)
+    node = world[0]
+    opened = []
+    real = node.core._keys.open
+    monkeypatch.setattr(node.core._keys, "open", lambda copy: opened.append(copy) or real(copy))
+    for _ in range(5):
+        tell(node, B, Bcast((post(C, 1), post(C, 3))))
+        tell(node, B, Bcast((post(B, 1, epoch=2), post(B, 1, epoch=1))))
+    assert len(opened) == 3
 
 
 def test_out_of_order_is_delivered_in_order() -> None:
@@ -594,6 +607,17 @@ def test_a_newcomer_with_something_in_its_hands_begins_behind_the_marks() -> Non
     assert node.gaps() == []
 
 
+def test_after_a_minute_nobody_is_a_newcomer() -> None:
+    world = deaf(3)
+    world.link(0, 1)
+    world.run(61)
+    tell(world[0], B, Marks(True, 10**6, ((C, 1, 5),)))
+    assert world[0].core.mark_of(C) == (0, 0)
+    tell(world[0], B, Bcast((post(C, 6),)))
+    world.run(2 * GIVE_UP_S)
+    assert world[0].gaps() == [Gap(C, 1, 1, 5)]
+
+
 @pytest.mark.parametrize(
     ("claimed", "first", "delivered"),
     [
@@ -742,6 +766,18 @@ def test_memory_is_bounded_whatever_comes() -> None:
     world.run(2 * GIVE_UP_S)
     assert node.core._table.pending_bytes == 0
     assert node.core.held_bytes <= TOTAL_RETAINED_BYTES
+
+
+def test_one_origin_cannot_take_the_room_of_others() -> None:
+    world = deaf(4)
+    world.link(0, 1)
+    node = world[0]
+    for seq in range(2, 500):
+        tell(node, B, Bcast((post(C, seq, bytes(1024)),)))
+    table = node.core._table
+    assert PENDING_BYTES - 2000 < table.by_name[C].pending_bytes <= PENDING_BYTES
+    tell(node, B, Bcast((post(D, 2), post(D, 1))))
+    assert len(node.payloads(D)) == 2
 
 
 def test_who_publishes_most_gives_way_to_others() -> None:
