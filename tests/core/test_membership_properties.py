@@ -93,6 +93,17 @@ class Histories(RuleBasedStateMachine):
             if seconds >= NOTICED_S:
                 self.woke[node.peer] = node.paused_until
 
+    @precondition(lambda self: self.some(alive=True, at_least=3))
+    @rule(data=st.data(), suspected_s=st.sampled_from([3.5, 4.5, 5.5]), asleep_s=st.sampled_from([2.5, 8.0]))
+    def sleep_over_a_verdict(self, data: Any, suspected_s: float, asleep_s: float) -> None:
+        self.kill(data, fin=False)
+        self.run_for(suspected_s)
+        node = self.pick(data, alive=True)
+        if self.bench.now >= node.paused_until:
+            self.bench.pause(node.peer, asleep_s)
+            self.woke[node.peer] = node.paused_until
+        self.run_for(asleep_s + 1.5)
+
     @rule(data=st.data())
     def sever(self, data: Any) -> None:
         a, b = data.draw(
@@ -286,7 +297,11 @@ class Histories(RuleBasedStateMachine):
     # -- 11. arbitrary bytes raise only the protocol error and never allocate more than the frame cap
 
     @precondition(lambda self: self.some(alive=True))
-    @rule(data=st.data(), noise=st.binary(min_size=1, max_size=200), at=st.integers(0, 10_000))
+    @rule(
+        data=st.data(),
+        noise=st.binary(min_size=1, max_size=200) | st.just(b"\xff\xff" + bytes(40_000)),
+        at=st.integers(0, 10_000),
+    )
     def hostile_bytes(self, data: Any, noise: bytes, at: int) -> None:
         node = self.pick(data, alive=True)
         if not node.core.links or self.bench.now < node.paused_until:
