@@ -814,6 +814,14 @@ def test_a_large_one_that_finds_no_room_is_fetched_again_later(monkeypatch: pyte
     assert node.sent[-1] == (B, Iwant(C, 1, ((2, 2),)))
 
 
+def test_a_large_one_without_room_is_not_even_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = deaf(3)
+    world.link(0, 1)
+    monkeypatch.setattr(world[0].core._table, "has_room", lambda origin, size: False)
+    assert tell(world[0], B, Ihave((post(C, 2, bytes(2000), announced=True),))) == []
+    assert len(world[0].core._bodies) == 0
+
+
 def test_no_more_origins_than_members_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedd.core.broadcast_table.MAX_ORIGINS", 2)
     world = deaf(4)
@@ -845,6 +853,15 @@ def test_a_neighbour_that_was_too_slow_is_told_all_marks() -> None:
     world.run(1.5)
     assert a.sent[count:] == [(B, Marks(False, 0, ((A, 1, 1),)))]
     assert b.payloads(A) == [b"1"]
+
+
+def test_who_has_nothing_to_tell_tells_nothing() -> None:
+    world, a, _ = pair()
+    count = len(a.sent)
+    a.core.congested(B, world.now)
+    a.perform([])
+    world.run(5)
+    assert a.sent[count:] == []
 
 
 def test_marks_are_told_once_a_second_while_something_changes_and_seldom_otherwise() -> None:
