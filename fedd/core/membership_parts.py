@@ -226,13 +226,14 @@ class MembershipParts(MembershipView):
 
     def _wake(self, gap_s: float, now: float) -> None:
         """This process did not run for a while (stopped, suspended, starved): nobody else is to blame."""
-        if gap_s >= self._long_gap_s:
-            self._settled_at = now + WAKE_SETTLE_S
         self._links.excuse(now)
         self._verdicts.woke(gap_s, now)
-        # Hear soon who is there; and others may have withdrawn their edges meanwhile: say that this node is.
-        self._ping(now)
-        self._publish(now)
+        self._ping(now)  # hear soon who is there
+        if gap_s >= self._long_gap_s:
+            self._settled_at = now + WAKE_SETTLE_S
+            # Others may have withdrawn their edges meanwhile: say that this node is here. Not after less, in
+            # which they cannot: where a crowd starves everybody, ever more versions would starve them more.
+            self._publish(now)
 
     def _judge_due(self) -> float:
         return max(self._judged_at + self._timing.judge_s, self._settled_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core.membership_bench import federation
 
-from fedd.core.membership import WAKE_SETTLE_S
+from fedd.core.membership_parts import WAKE_SETTLE_S
 
 
 @pytest.mark.parametrize("seconds", [3.0, 3.3, 4.0, 8.0, 30.0])
@@ -36,3 +36,14 @@ def test_who_died_while_a_member_slept_is_found_out_after_it_has_settled() -> No
     sleeper = bench.nodes["p02"].core
     assert sleeper.state_of("p04") == "alive"
     bench.run_until(lambda: sleeper.state_of("p04") == "dead", 6.0)
+
+
+def test_a_short_gap_makes_no_new_version() -> None:
+    """Where a crowd starves every member for a moment each, that must not make them a flood of records."""
+    bench = federation(6, 1)
+    node = bench.nodes["p02"]
+    for pause_s, publishes in ((1.6, False), (2.9, True)):
+        before = node.core.records["p02"].stamp
+        bench.pause("p02", pause_s)
+        bench.run(pause_s + 1.5)
+        assert (node.core.records["p02"].stamp > before) is publishes, pause_s
