@@ -17,6 +17,7 @@ from fedd.core.yamux_output import DATA, GO_AWAY, HEADER, HEADER_BYTES, PING, UR
 from fedd.core.yamux_stream import (
     ACK,
     FIN,
+    INITIAL_WINDOW_BYTES,
     RST,
     SYN,
     Event,
@@ -340,7 +341,7 @@ class Session(Output):
             and now - stream.granted_at < 4 * max(rtt, SHORTEST_RTT_S)
             and stream.target * 2 <= self.limits.max_window_bytes
         ):
-            if self._extra + stream.target <= self.limits.extra_window_bytes:
+            if self._extra + stream.target * self._alike(stream) <= self.limits.extra_window_bytes:
                 self._extra += stream.target
                 grant += stream.target
                 stream.target *= 2
@@ -354,6 +355,17 @@ class Session(Output):
         if not stream.grant:
             self._grants.append(stream)
         stream.grant += grant
+
+    def _alike(self, stream: YamuxStream) -> int:
+        """How many streams there must be room for before this one's window grows.
+
+        Busy streams share a link equally as long as their windows are equal, so one grows beyond the others
+        only if they can follow. Those that have never grown are not busy.
+        """
+        target = stream.target
+        if target == INITIAL_WINDOW_BYTES:
+            return 1
+        return sum(other.target == target for other in self.streams.values())
 
     def close(self) -> list[YamuxStream]:
         """The connection has ended: every stream dies; what was received can still be read."""

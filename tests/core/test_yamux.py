@@ -821,6 +821,23 @@ def test_arbitrary_bytes_end_in_nothing_worse_than_a_failure(pieces: list[bytes]
     assert not session.streams
 
 
+def test_a_window_grows_beyond_those_of_other_busy_streams_only_if_they_can_follow() -> None:
+    limits = YamuxLimits(extra_window_bytes=5 * INITIAL_WINDOW_BYTES)
+    session = Session(initiator=False, limits=limits)
+    session.rtt_s = 1.0
+    for stream_id in (1, 3, 5):
+        session.receive_data(frame(WINDOW, SYN, stream_id, 0))
+    for round_number in range(20):
+        for stream_id in (1, 3):  # the third one is idle
+            stream = session.streams[stream_id]
+            session.receive_data(data(0, stream_id, bytes(stream.receive_window)))
+            read_all(session, stream, now=float(round_number))
+            session.data_to_send()
+    targets = [session.streams[stream_id].target // INITIAL_WINDOW_BYTES for stream_id in (1, 3, 5)]
+    assert targets == [2, 2, 1]
+    assert session.reached["extra_window_bytes"] > 0
+
+
 # ---- small messages -------------------------------------------------------------------
 
 
