@@ -300,7 +300,7 @@ class Histories(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         noise=st.binary(min_size=1, max_size=200) | st.just(b"\xff\xff" + bytes(40_000)),
-        at=st.integers(0, 10_000),
+        at=st.just(0) | st.integers(0, 10_000),
     )
     def hostile_bytes(self, data: Any, noise: bytes, at: int) -> None:
         node = self.pick(data, alive=True)
