@@ -5,10 +5,28 @@ python tests/interop/wire_vectors.py > docs/reference/wire-vectors.json
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from fedd.core import codec, mdns, relay_messages
+from fedd.core.broadcast_messages import (
+    ACK_DOMAIN,
+    BROADCAST_DOMAIN,
+    Acks,
+    Bcast,
+    Chunk,
+    Gone,
+    Header,
+    Ihave,
+    Iwant,
+    Marks,
+    Post,
+    Pull,
+    encode_ack,
+    encode_header,
+)
 from fedd.core.certificates import (
     ADMIN,
     MEMBER,
@@ -105,9 +123,32 @@ def presence(chain: bytes) -> dict[str, Any]:
         "bye": Bye("left"),
         "revocation-marks": RevocationMarks(((ROOT.peer_id, 3),)),
         "revocations": Revocations(revoked),
+        **broadcasts(),
     }
     frames = {name: encode_presence(message).hex() for name, message in messages.items()}
     return {"record": record.sealed.hex(), "digest": database.digest.hex(), "frames": frames}
+
+
+def broadcasts() -> dict[str, Message]:
+    """A small broadcast of the member, and what is said about a large one."""
+    me, payload = MEMBER_KEY.peer_id, b"to all"
+    header = Header(7, 1, "note", True, len(payload), hashlib.sha256(payload).digest())
+    large = Header(7, 2, "note", False, 9000, hashlib.sha256(bytes(9000)).digest())
+    first, second = (
+        Post(me, each.epoch, each.seq, seal(MEMBER_KEY, BROADCAST_DOMAIN, encode_header(FEDERATION, each)))
+        for each in (header, large)
+    )
+    ack = seal(ADMIN_KEY, ACK_DOMAIN, encode_ack(FEDERATION, me, 7, 1))
+    return {
+        "bcast": Bcast((replace(first, body=payload),)),
+        "ihave": Ihave((second,)),
+        "iwant": Iwant(me, 7, ((1, 2),)),
+        "gone": Gone(second, ((1, 1),)),
+        "pull": Pull(me, 7, 2, 8192),
+        "chunk": Chunk(me, 7, 2, 8192, bytes(808)),
+        "marks": Marks(True, 61_000, ((me, 7, 2),)),
+        "acks": Acks(me, 7, 1, ((ADMIN_KEY.peer_id, ack),)),
+    }
 
 
 def graphs() -> list[dict[str, Any]]:
