@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,6 +37,7 @@ from fedd.net.doors import SwarmLimits
 from fedd.net.events import EventLog
 from fedd.net.federation import FederationIdentity
 from fedd.net.identify_push import Identifier
+from fedd.net.listening import listen
 from fedd.net.own_addresses import OwnAddresses
 from fedd.net.ping import serve_ping
 from fedd.net.presence import Presence
@@ -60,7 +59,6 @@ SHUTDOWN_S = 4.0
 # A reader that stalls must not hold the exit up.
 STREAMS_END_S = 0.5
 
-PORTS_NAME = "ports.json"
 SCRATCH_NAME = "scratch"
 
 # How often the service manager's status line is looked at.
@@ -372,38 +370,6 @@ def release_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))
-
-
-async def listen(swarm: Swarm, addresses: Sequence[str], state: StateDirectory) -> None:
-    """Listen at every address; for port 0, at the port of the last time if it is free.
-
-    Others keep this node's address: with a new port at every start, a federation whose members all restart
-    would not find together again. Raises Conflict when an address is in use.
-    """
-    remembered = _read_ports(state)
-    ports: dict[str, int] = {}
-    for text in addresses:
-        address = parse_multiaddr(text)
-        if address.port == 0 and text in remembered:
-            try:
-                listening = await swarm.listen(str(replace(address, port=remembered[text])))
-            except FeddError:
-                listening = await swarm.listen(text)
-        else:
-            listening = await swarm.listen(text)
-        if address.port == 0:
-            ports[text] = parse_multiaddr(listening[0]).port
-    if ports != remembered:
-        state.write(PORTS_NAME, json.dumps(ports).encode())
-
-
-def _read_ports(state: StateDirectory) -> dict[str, int]:
-    try:
-        found = json.loads(state.read(PORTS_NAME) or b"{}")
-        return {str(text): int(port) for text, port in found.items() if 0 < int(port) < 65_536}
-    except (ValueError, TypeError, AttributeError):
-        logger.warning("the remembered ports in %s are damaged; taking free ones", state.path)
-        return {}
 
 
 def policy_of(config: Config) -> Policy:

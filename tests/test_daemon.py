@@ -19,7 +19,7 @@ from fedd import __main__ as command
 from fedd import daemon as daemon_module
 from fedd.api.errors import Conflict, FeddError
 from fedd.control.client import Client
-from fedd.daemon import listen
+from fedd.net.listening import listen
 from fedd.state import StateDirectory
 
 WAIT_S = 20.0
