@@ -63,7 +63,9 @@ class Membership(MembershipParts):
     def link_up(self, peer: PeerId, needed_there: bool, now: float) -> list[Action]:
         """A link with the certified `peer` stands; `needed_there`: its end is pinned."""
         cap = MAX_NEIGHBOURS if self.is_pinned(peer) or needed_there else self._overlay.cap
-        if peer not in self._links and len(self._links) >= cap:
+        # Silent links are no edges: after a partition they must not keep those out who look for others.
+        full = len(self._links.up) >= cap or len(self._links) >= min(2 * cap, MAX_NEIGHBOURS)
+        if peer not in self._links and full:
             self._overlay.dialing.discard(peer)
             self._actions += [Send(peer, self._refusal(peer)), Close(peer, "refused")]
             return self._finish(now)

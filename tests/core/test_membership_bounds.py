@@ -312,3 +312,17 @@ def test_a_pinned_peer_that_cannot_be_dialled_is_tried_with_patience() -> None:
         pauses.append(again - 100.0)
     assert pauses[0] < 0.3
     assert pauses[-1] > 3.0
+
+
+def test_silent_links_keep_nobody_out_and_are_bounded_all_the_same() -> None:
+    one = core()
+    for index in range(24):
+        one.link_up(f"p{index:02d}", False, 0.0)
+    drive(one, 5.0)
+    assert len(one.links) == 24
+    for index in range(24):
+        one.link_up(f"q{index:02d}", False, 5.0)
+    assert len(one.links) == 48
+    drive(one, 10.0)
+    assert sent(one.link_up("late", False, 10.0), Refuse)
+    assert "late" not in one.links
