@@ -96,6 +96,9 @@ class Discovery:
         self._places: dict[int, _Place] = {}
         self._fellows: OrderedDict[PeerId, _Peer] = OrderedDict()
         self._strangers: OrderedDict[PeerId, _Peer] = OrderedDict()
+        # Of living fellows, the last words by interface: in a crowd they are repeated more than all else.
+        self._said: dict[tuple[int, PeerId], bytes] = {}
+        self._repeats: dict[tuple[int, bytes], PeerId] = {}
         self._federation: str | None = None
         self._schedule = mdns.QuerySchedule(_FOREVER)
         self._reads = TokenBucket(READS_BURST, READS_PER_S, 0.0)
@@ -219,6 +222,8 @@ class Discovery:
         if current == self._federation:
             return
         self._federation = current
+        self._said.clear()
+        self._repeats.clear()
         self._strangers.clear()
         self._fellows.clear()
         self._schedule = mdns.QuerySchedule(_FOREVER if current is None else now)
@@ -256,6 +261,8 @@ class Discovery:
         # Most of what is said there is about printers; it is not worth taking apart.
         if place is None or not any(word in lower for word in (b"\x04_p2p", b"_dns-sd", self._instance)):
             return
+        if self._is_old_news(index, data):
+            return
         now = self._clock()
         if not self._reads.take(now):
             self._unread += 1
@@ -277,9 +284,28 @@ class Discovery:
             self._answer_soon(place)
         elif mdns.asks_for_services(message) and place.answer:
             self._send(index, mdns.encode_services())
-        for peer in mdns.found_in(message, self._federation):
+        found = mdns.found_in(message, self._federation)
+        if message.is_response and len(found) == 1 and found[0].is_fellow:
+            self._remember(index, found[0].peer_id, data)
+        for peer in found:
             if peer.instance != self._instance and peer.peer_id != self._swarm.peer_id:
                 self._found(place.interface, peer, now)
+
+    def _is_old_news(self, index: int, data: bytes) -> bool:
+        """Whether a fellow says word for word what it said last, and is alive."""
+        peer = self._repeats.get((index, data))
+        return peer is not None and peer in self._fellows and self._presence.state_of(peer) == "alive"
+
+    def _remember(self, index: int, peer: PeerId, data: bytes) -> None:
+        last = self._said.pop((index, peer), None)
+        if last is not None:
+            self._repeats.pop((index, last), None)
+        elif len(self._said) >= MAX_FELLOWS:
+            (oldest_index, oldest), last = next(iter(self._said.items()))
+            del self._said[oldest_index, oldest]
+            self._repeats.pop((oldest_index, last), None)
+        self._said[index, peer] = data
+        self._repeats[index, data] = peer
 
     def _answer_soon(self, place: _Place) -> None:
         if not place.answer:
