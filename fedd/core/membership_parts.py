@@ -66,6 +66,7 @@ class MembershipParts(MembershipView):
 
     def _edge_added(self, now: float) -> None:
         self._own.new_edge(len(self.records), now)
+        self._verdicts.set_isolated(False, now)
         self._overlay_due = now
 
     def _heard_again(self, peer: PeerId, now: float) -> None:

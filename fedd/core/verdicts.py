@@ -150,9 +150,18 @@ class Verdicts:
         self._due = None
 
     def set_isolated(self, isolated: bool, now: float) -> None:
-        """Say whether this node has no live link at all: then it is probably its own fault."""
-        if isolated != (self._isolated_since is not None):
-            self._isolated_since = now if isolated else None
+        """Say whether this node has no live link at all: then it is probably its own fault.
+
+        When it hears somebody again, there is time to be told about all others before any is called dead.
+        """
+        if isolated and self._isolated_since is None:
+            self._isolated_since = now
+            self._due = None
+        elif not isolated and self._isolated_since is not None:
+            self._isolated_since = None
+            for suspicion in self._suspicions.values():
+                if suspicion.reason != "closed":
+                    suspicion.deadline = max(suspicion.deadline, now + self._confirm_closed_s)
             self._due = None
 
     def holding(self, now: float) -> bool:

@@ -363,9 +363,11 @@ class Story:
 
     def chapter(self, name: str, tell: Callable[[], dict[str, Any]]) -> None:
         cpu, events, now = self.clock(), self.sim.events, self.sim.now
+        false_deaths = self.sim.false_deaths
         told = tell()
         self.told[name] = {
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in told.items()},
+            "false_deaths": self.sim.false_deaths - false_deaths,
             "simulated_s": round(self.sim.now - now, 2),
             "events": self.sim.events - events,
             "cpu_s": round(self.clock() - cpu, 2),

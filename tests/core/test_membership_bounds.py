@@ -326,3 +326,18 @@ def test_silent_links_keep_nobody_out_and_are_bounded_all_the_same() -> None:
     drive(one, 10.0)
     assert sent(one.link_up("late", False, 10.0), Refuse)
     assert "late" not in one.links
+
+
+def test_who_hears_somebody_again_gives_time_to_be_told_about_the_others() -> None:
+    verdicts = Verdicts("m", confirm_s=3.0, confirm_closed_s=1.0, isolated_hold_s=15.0)
+    records = {
+        "x": Record("x", 1, 1, neighbours=frozenset("m")),
+        "y": Record("y", 1, 1, neighbours=frozenset("w")),
+        "w": Record("w", 1, 1, lost={"y": "closed"}),
+    }
+    verdicts.judge(["x", "y"], records, {"m", "w"}, 0.0)
+    verdicts.set_isolated(True, 0.5)
+    assert [(c.peer_id, c.new) for c in verdicts.expire(5.0)][-1] == ("y", "dead")
+    verdicts.set_isolated(False, 5.0)
+    assert not verdicts.expire(5.9)
+    assert [(c.peer_id, c.new) for c in verdicts.expire(6.0)] == [("x", "dead")]

