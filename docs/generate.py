@@ -52,7 +52,7 @@ def fedctl_page() -> str:
 
 def fedd_page() -> str:
     """The daemon's own options."""
-    from fedd.__main__ import build_parser
+    from fedd.options import build_parser
 
     parser = build_parser()
     lines = ["# fedd\n", parser.description or "", "", *_synopsis(parser), *_arguments(parser)]

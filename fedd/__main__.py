@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
+import gc
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from types import SimpleNamespace
 
-from fedd import __version__
 from fedd.api.errors import FeddError
 from fedd.config import BadConfig, Config, load
 from fedd.paths import SOCKET_NAME, default_config, default_socket, default_state_dir
 
 EXIT_FAILED = 1
-EXIT_USAGE = 64  # EX_USAGE, EX_NOPERM and EX_CONFIG of sysexits.h
-EXIT_KEY_EXPOSED = 77
+EXIT_KEY_EXPOSED = 77  # EX_NOPERM and EX_CONFIG of sysexits.h
 EXIT_CONFIG = 78
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"fedd: {message} - see `fedd --help`\n")
-        raise SystemExit(EXIT_USAGE)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the daemon's options."""
-    parser = _Parser(
-        prog="fedd",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Make this device part of a federation that runs decentralised algorithms.",
-        epilog="""examples:
-  fedd                                                     # everything by default
-  fedd --state-dir a --name a --listen /ip4/127.0.0.1/tcp/0
-  fedd --config fedd.toml --check
-
-exit status:
-  0 stopped by a signal; 1 failed; 64 wrong usage; 77 a key that others can read; 78 bad configuration
-
-Steer it with fedctl.""",
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", help="fedd.toml (default: the system's or the user's, if any)"
-    )
-    parser.add_argument(
-        "--state-dir", metavar="DIR", help="where identity and results are kept; the socket too"
-    )
-    parser.add_argument("--socket", metavar="PATH", help="the control socket")
-    parser.add_argument(
-        "--listen", metavar="MULTIADDR", action="append", default=[], help="where to listen for links"
-    )
-    parser.add_argument(
-        "--connect", metavar="MULTIADDR", action="append", default=[], help="a peer to link to, with /p2p/ID"
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="what others call this node (default: the host's name)"
-    )
-    parser.add_argument(
-        "--log", choices=("text", "json"), default="text", help="how to log to standard error"
-    )
-    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
-    parser.add_argument("--version", action="version", version=f"fedd {__version__}")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until a signal ends it; returns the exit status."""
-    options = build_parser().parse_args(argv)
+    options = _options(argv)
     path = options.config or default_config()
     overrides = {"name": options.name, "listen": options.listen, "connect": options.connect}
 
@@ -96,6 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"fedd: {error.detail}{hint}\n")
         return EXIT_KEY_EXPOSED if isinstance(error, KeyExposed) else EXIT_FAILED
     return 0
+
+
+def _options(argv: Sequence[str] | None) -> SimpleNamespace:
+    """What the command line says; its parser is forgotten, and the rooms are loaded into its place."""
+    import fedd.options
+
+    options = SimpleNamespace(**vars(fedd.options.build_parser().parse_args(argv)))
+    del fedd.options
+    for name in ("fedd.options", "argparse", "gettext"):
+        sys.modules.pop(name, None)
+    gc.collect()
+    return options
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
-from fedd.core.graph import Graph
 from fedd.core.identity import PrivateKey, open_sealed, seal
-from fedd.core.topology import build, default_topology
+
+if TYPE_CHECKING:
+    from fedd.core.graph import Graph
 
 Parameter: TypeAlias = bool | int | float | str
 
@@ -141,6 +142,8 @@ def issue(
 
     Raises InvalidParameter when so many form no such graph.
     """
+    from fedd.core.topology import build, default_topology  # here: only a device with runs needs graphs
+
     name = proposal.topology or default_topology(len(acceptances))
     graph = build(name, acceptances, proposal.seed)
     payload = codec.encode(
@@ -199,6 +202,8 @@ def open_manifest(sealed: bytes) -> Manifest:
             f"a manifest of {len(members)} members with quorum {proposal.quorum}", field="quorum"
         )
     try:
+        from fedd.core.topology import build  # here: only a device with runs needs graphs
+
         graph = build(name, members, proposal.seed)
     except FeddError as error:
         raise ProtocolError(f"the manifest's graph cannot be built: {error.detail}") from error

@@ -21,10 +21,11 @@ from fedd.api.types import PeerId
 from fedd.host.command_call import Call, HostTimes, Outside, Page
 from fedd.host.command_session import RELOADED, Session
 from fedd.host.plugin_schema import CommandInfo
-from fedd.host.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
+
+    from fedd.host.worker_process import WorkerProcess
 
 log = logging.getLogger("fedd.host")
 
@@ -35,12 +36,14 @@ STRIKES = 3
 _ATTEMPTS = 3
 """How often a call that never began is handed to a new process."""
 
-Spawn = Callable[[str, Page], Awaitable[WorkerProcess]]
+Spawn = Callable[[str, Page], Awaitable["WorkerProcess"]]
 
 
 async def spawn_host(scratch: str, page: Page) -> WorkerProcess:
     """Start a plugin host. Raises PluginFailed."""
     command = (sys.executable, "-I", "-m", "fedd.worker", "commands", str(page.descriptor))
+    from fedd.host.worker_process import WorkerProcess  # here: only a device with commands needs it
+
     return await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, (page.descriptor,), command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -13,7 +13,9 @@ from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame
 from fedd.host.command_call import Call, HostTimes, Outside, Page
-from fedd.host.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from fedd.host.worker_process import WorkerProcess
 
 MAX_EVENTS = 16
 """Of one call; the plugin host refuses more, and what comes nevertheless is dropped."""

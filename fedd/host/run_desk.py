@@ -15,11 +15,11 @@ from fedd.core.manifest import Manifest, Proposal, open_manifest, open_stop, rea
 from fedd.host.run_control import read_message, write_message
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
-from fedd.host.run_node import RunNode
 from fedd.host.run_proposer import printable_name
 from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
 
 if TYPE_CHECKING:
+    from fedd.host.run_node import RunNode
     from fedd.net.presence import Presence
     from fedd.net.stream import Stream
 

@@ -15,7 +15,6 @@ import trio
 from fedd.api.errors import Conflict, FeddError, InvalidParameter, ProtocolError, Refused
 from fedd.api.types import PeerId
 from fedd.core.manifest import MAX_PACE_S, Proposal, check_acceptance, printable
-from fedd.core.topology import build
 from fedd.host.plugins import PluginRegistry
 from fedd.host.run_control import Opener, ask
 from fedd.host.run_gate import check_members, parse_quorum
@@ -110,6 +109,8 @@ class Proposer:
         alive = [member.peer_id for member in self._presence.members() if member.state == "alive"]
         members = check_members(request.members, alive, self._me)
         if request.topology:
+            from fedd.core.topology import build  # here: only a device with runs needs graphs
+
             build(request.topology, members, 0)
         pace_s = request.pace_s or 0.0
         if not (math.isfinite(pace_s) and 0 <= pace_s <= MAX_PACE_S):

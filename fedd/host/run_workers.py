@@ -7,14 +7,16 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
 from fedd.core.manifest import Proposal
 from fedd.host.inputs import Inputs, no_input
-from fedd.host.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from fedd.host.worker_process import WorkerProcess
 
 MAX_FRAME_BYTES = 1 << 30
 """The largest exchange: 64 MiB to each of 16 neighbours. A worker that sends more has lost its mind."""
@@ -74,6 +76,8 @@ class RunWorkers:
         with handle:
             scratch = os.path.join(self._scratch, f"{os.getpid()}-{next(self._numbers)}")
             more = {} if self._command is None else {"command": self._command}
+            from fedd.host.worker_process import WorkerProcess  # here: only a device with runs needs it
+
             process = await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, handle.fds, **more)
         return Seat(process, handle.description)
 

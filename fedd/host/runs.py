@@ -37,7 +37,6 @@ from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
-from fedd.host.run_node import RunNode
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
 from fedd.host.run_result import Story
 from fedd.host.run_surroundings import Surroundings
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
     from fedd.core.verdicts import MemberChange
+    from fedd.host.run_node import RunNode
     from fedd.net.connection import Connection
     from fedd.net.events import EventLog
     from fedd.net.presence import Presence
@@ -288,6 +288,9 @@ class Runs:
             return self._nodes[manifest.run_id]
         nursery = self._running()
         self._gate.admit(manifest)
+        # Here, as in the other rooms of runs: a device that takes part in none does not hold what they need.
+        from fedd.host.run_node import RunNode
+
         node = RunNode(manifest, self._around)
         node.story.started_unix_s = time.time()
         self._nodes[manifest.run_id] = node
