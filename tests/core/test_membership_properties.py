@@ -256,6 +256,12 @@ class Histories(RuleBasedStateMachine):
             and not self.bench.cut
             and all(self.bench.now >= node.paused_until + 8.0 for node in self.bench.living())
             and self.bench.all_alive()
+            and all(
+                node.core.state_of(other.peer) in (None, "dead", "left")
+                for node in self.bench.living()
+                for other in self.bench.nodes.values()
+                if not other.alive
+            )
             and len({node.core.digest for node in self.bench.living()}) == 1
         )
 
