@@ -140,8 +140,9 @@ def plugin_page() -> str:
             lines += [f"\n### {name}\n", "```python", f"def {name}{_signature(hook)}", "```\n", _doc(hook)]
     types = importlib.import_module("fedd.api.types")
     lines += ["\n## Values\n", _doc(types)]
-    for name, text in _documented_values(types):
-        lines += [f"\n### {name}\n", text]
+    for module in (types, importlib.import_module("fedd.api.command")):
+        for name, text in _documented_values(module):
+            lines += [f"\n### {name}\n", text]
     members = [getattr(api, name) for name in api.__all__]
     classes = [m for m in members if inspect.isclass(m) and m.__module__.startswith("fedd.")]
     errors = [c for c in classes if issubclass(c, Exception)]
