@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -14,6 +14,11 @@ from fedd.net.swarm import Swarm
 
 _DENIED: Final = "the token is not accepted"
 _ASK_NEW: Final = "ask for a new one: it may be used up, expired, or the inviter restarted"
+
+
+_ATTEMPTS: Final = 3
+"""In a crowd of newcomers a connection may be given up for another just when this one asks: asking again is
+harmless, and a link that breaks three times is no such chance."""
 
 
 class NotYet(Exception):
@@ -34,21 +39,43 @@ async def ask(swarm: Swarm, token: InviteToken, inviter: PeerId, name: str, dead
         NotYet: an admin has to approve. Denied: the token is not accepted. NotConnected: nobody answers
         within `deadline_s` seconds. ProtocolError: the answer is none.
     """
-    request = {"federation": token.federation, "secret": token.secret, "name": name}
-    try:
-        with trio.fail_after(deadline_s):
-            await swarm.dial(token.addresses, inviter)
-            stream = await swarm.open_stream(inviter, JOIN_PROTOCOL)
+    request: dict[str, Any] = {"federation": token.federation, "secret": token.secret, "name": name}
+    failure: Exception = trio.TooSlowError()
+    with trio.move_on_after(deadline_s):
+        for _ in range(_ATTEMPTS):
             try:
-                await send(stream, request)
-                answer = await receive(stream, MAX_ANSWER_BYTES)
-                await stream.aclose()
-            finally:
-                stream.reset()  # does nothing to a stream that was closed
-    except (trio.TooSlowError, trio.BrokenResourceError, EOFError) as error:
-        raise NotConnected(
-            f"{inviter}, who gave the token, did not answer", hint="is its daemon running and reachable?"
-        ) from error
+                answer = await _show(swarm, token, inviter, request)
+                break
+            except (trio.BrokenResourceError, EOFError) as error:
+                failure = error
+        else:
+            raise _unanswered(inviter) from failure
+        return _read(answer, inviter)
+    raise _unanswered(inviter) from failure
+
+
+async def _show(swarm: Swarm, token: InviteToken, inviter: PeerId, request: dict[str, Any]) -> dict[str, Any]:
+    await swarm.dial(token.addresses, inviter)
+    try:
+        stream = await swarm.open_stream(inviter, JOIN_PROTOCOL)
+    except NotConnected as error:  # it stood a moment ago
+        raise trio.BrokenResourceError from error
+    try:
+        await send(stream, request)
+        answer = await receive(stream, MAX_ANSWER_BYTES)
+        await stream.aclose()
+        return answer
+    finally:
+        stream.reset()  # does nothing to a stream that was closed
+
+
+def _unanswered(inviter: PeerId) -> NotConnected:
+    return NotConnected(
+        f"{inviter}, who gave the token, did not answer", hint="is its daemon running and reachable?"
+    )
+
+
+def _read(answer: dict[str, Any], inviter: PeerId) -> Granted:
     chain = answer.get("chain")
     if isinstance(chain, bytes):
         return Granted(chain, lists_in(answer))

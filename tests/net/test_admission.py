@@ -16,6 +16,7 @@ from fedd.api.errors import (
 )
 from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token, verify_chain
+from fedd.net import joining
 from fedd.net.admission import JOIN_PROTOCOL
 from fedd.net.joining import ask
 from fedd.net.stream import Stream
@@ -279,3 +280,28 @@ async def test_a_node_that_listens_nowhere_cannot_invite(autojump_clock: MockClo
         node.swarm._listeners.clear()
         with pytest.raises(Conflict, match="listens nowhere"):
             node.admission.invite()
+
+
+@pytest.mark.parametrize(("breaks", "joins"), [(1, True), (2, True), (3, False)])
+async def test_a_link_that_breaks_while_joining_is_no_refusal(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, breaks: int, joins: bool
+) -> None:
+    real, broken = joining.send, []
+
+    async def send(stream: Stream, message: dict[str, object]) -> None:
+        if len(broken) < breaks:
+            broken.append(message)
+            await stream.connection.aclose()
+        await real(stream, message)
+
+    monkeypatch.setattr(joining, "send", send)
+    async with nodes(2) as (a, b):
+        a.admission.init("plant7")
+        token = a.admission.invite().token
+        if joins:
+            await b.admission.join(token)
+            assert b.presence.is_linked(a.id)
+        else:
+            with pytest.raises(NotConnected, match="did not answer"):
+                await b.admission.join(token)
+        assert len(broken) == breaks
