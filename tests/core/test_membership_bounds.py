@@ -341,3 +341,15 @@ def test_who_hears_somebody_again_gives_time_to_be_told_about_the_others() -> No
     verdicts.set_isolated(False, 5.0)
     assert not verdicts.expire(5.9)
     assert [(c.peer_id, c.new) for c in verdicts.expire(6.0)] == [("x", "dead")]
+
+
+def test_that_a_connection_was_closed_counts_at_once_though_somebody_is_heard_again() -> None:
+    verdicts = Verdicts("m", confirm_s=3.0, confirm_closed_s=1.0, isolated_hold_s=15.0)
+    records = {
+        "y": Record("y", 1, 1, neighbours=frozenset("w")),
+        "w": Record("w", 1, 1, lost={"y": "closed"}),
+    }
+    verdicts.judge(["y"], records, {"m", "w"}, 0.0)
+    verdicts.set_isolated(True, 0.5)
+    verdicts.set_isolated(False, 0.6)
+    assert [(c.peer_id, c.new, c.reason) for c in verdicts.expire(1.0)][-1] == ("y", "dead", "closed")
