@@ -128,7 +128,7 @@ def show_revoked(client: Client, out: Output) -> int:
 def do_root(client: Client, options: Namespace, out: Output) -> int:
     """Show where the root key is, or move it."""
     if options.action == "show":
-        reply = client.request("GET", "/v1/federation/root")
+        reply = client.request("GET", "/v1/federation/root-key")
         here = "is" if reply["here"] else "is not"
         return _say(out, reply, f"the root key of {{federation}} {here} on this device")
     if options.file is None:
@@ -138,14 +138,14 @@ def do_root(client: Client, options: Namespace, out: Output) -> int:
     if options.action == "export":
         return _export_root(client, options.file, out)
     pem = read_key(options.file)
-    reply = client.request("POST", f"/v1/federation/root/{options.action}", {"pem": pem})
+    reply = client.request("POST", f"/v1/federation/root-key/{options.action}", {"pem": pem})
     if options.action == "import":
         return _say(out, reply, "the root key of {federation} is on this device: it can grant now")
     return _say(out, reply, "the root key of {federation} is removed from this device; take care of the copy")
 
 
 def _export_root(client: Client, file: str, out: Output) -> int:
-    reply = client.request("POST", "/v1/federation/root/export", {})
+    reply = client.request("POST", "/v1/federation/root-key/export", {})
     if file == "-":
         if out.as_json:
             out.document(reply)

@@ -119,14 +119,14 @@ FEDERATION_ROUTES: tuple[Route, ...] = (
     Route(
         "root",
         "GET",
-        "/v1/federation/root",
+        "/v1/federation/root-key",
         "Whether the federation's root key is on this device.",
         "{federation, here}",
     ),
     Route(
         "root_export",
         "POST",
-        "/v1/federation/root/export",
+        "/v1/federation/root-key/export",
         "The federation's root key: a secret, whoever has it makes admins.",
         "{federation, pem}",
         errors=("denied", "conflict"),
@@ -135,7 +135,7 @@ FEDERATION_ROUTES: tuple[Route, ...] = (
     Route(
         "root_import",
         "POST",
-        "/v1/federation/root/import",
+        "/v1/federation/root-key/import",
         "Keep the federation's root key on this device.",
         "{federation, here}",
         fields=(_PEM,),
@@ -145,7 +145,7 @@ FEDERATION_ROUTES: tuple[Route, ...] = (
     Route(
         "root_remove",
         "POST",
-        "/v1/federation/root/remove",
+        "/v1/federation/root-key/remove",
         "Remove the federation's root key from this device, for whoever shows a copy of it.",
         "{federation, here}",
         fields=(_PEM,),

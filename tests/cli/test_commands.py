@@ -281,10 +281,10 @@ def test_the_root_key_goes_into_a_file_of_its_owner_alone(
     fedctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "root.key"
-    fedctl.answer("GET", "/v1/federation/root", {"federation": "plant7", "here": True})
-    fedctl.answer("POST", "/v1/federation/root/export", {"federation": "plant7", "pem": "PEM\n"})
-    fedctl.answer("POST", "/v1/federation/root/import", {"federation": "plant7", "here": True})
-    fedctl.answer("POST", "/v1/federation/root/remove", {"federation": "plant7", "here": False})
+    fedctl.answer("GET", "/v1/federation/root-key", {"federation": "plant7", "here": True})
+    fedctl.answer("POST", "/v1/federation/root-key/export", {"federation": "plant7", "pem": "PEM\n"})
+    fedctl.answer("POST", "/v1/federation/root-key/import", {"federation": "plant7", "here": True})
+    fedctl.answer("POST", "/v1/federation/root-key/remove", {"federation": "plant7", "here": False})
     assert both(fedctl, "root", "show")[1] == "the root key of plant7 is on this device\n"
     assert "keep it where no network reaches" in fedctl("root", "export", str(path))[1]
     assert path.read_text() == "PEM\n"
