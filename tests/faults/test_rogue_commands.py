@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from federation.daemons import Federation, eventually, federation
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 [policy]
 commands = ["rogue-commands"]
 """
-
-
-@pytest.fixture(scope="module")
-def rogue_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A virtual environment with fedd and the rogue plugins."""
-    venv = tmp_path_factory.mktemp("rogue") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    python = venv / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", str(ROOT), str(Path(__file__).parent / "fedd_rogue")],
-        check=True,
-    )
-    return str(python)
 
 
 @pytest.fixture(scope="module")

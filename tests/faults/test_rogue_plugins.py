@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from federation.daemons import Federation, eventually, federation, result_of
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 [policy]
 algorithms = ["consensus", "raises", "hangs", "crashes"]
@@ -18,19 +14,6 @@ algorithms = ["consensus", "raises", "hangs", "crashes"]
 [limits]
 stall_timeout_s = 3.0
 """
-
-
-@pytest.fixture(scope="module")
-def rogue_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A virtual environment with fedd and the rogue plugins."""
-    venv = tmp_path_factory.mktemp("rogue") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    python = venv / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", str(ROOT), str(Path(__file__).parent / "fedd_rogue")],
-        check=True,
-    )
-    return str(python)
 
 
 @pytest.fixture(scope="module")
