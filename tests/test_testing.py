@@ -56,6 +56,14 @@ class Returns:
         return object() if self.bad else ctx.input  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("topology", ["complete", "ring"])
+def test_who_finishes_first_takes_nothing_back_from_the_others(topology: str) -> None:
+    for seed in range(20):
+        federation = Federation(5, topology=topology, seed=seed, latency_s=(0.001, 0.1))
+        results = federation.run(AverageConsensus(tolerance=0, iterations=200), [1.0, 2.0, 4.0, 9.0, 16.0])
+        assert [result.value for result in results] == [pytest.approx(6.4, abs=1e-9)] * 5
+
+
 def test_everybody_hears_its_neighbours_in_every_round() -> None:
     results = Federation(4, topology="ring").run(Gossip(), [None] * 4)
     near = {0: (1, 3), 1: (0, 2), 2: (1, 3), 3: (0, 2)}

@@ -185,9 +185,10 @@ class RunNode:
             "from": list(completed.messages),
             "gone": gone,
         }
-        cut = [peer for peer in completed.gone if peer not in dropped]
-        if cut:
-            header["cut"] = cut
+        for name, peers in (("finished", self._finished), ("cut", self._cut)):
+            now = [peer for peer in completed.gone if peer in peers]
+            if now:
+                header[name] = now
         if completed.other_tags:
             header["tags"] = completed.other_tags
         body = list(completed.messages.values())

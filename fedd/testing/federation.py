@@ -207,7 +207,9 @@ class _Node:
         gone.update(self.untold)
         self.untold.clear()
         self.dropped += [DroppedPeer(peer, completed.round, gone[peer]) for peer in sorted(gone)]
-        return Round(completed.messages, gone, tuple(sorted(finished)), completed.other_tags)
+        return Round(
+            completed.messages, gone, finished=tuple(sorted(finished)), other_tags=completed.other_tags
+        )
 
     def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
         """`fedd.worker.context.Port`; the context keeps them."""

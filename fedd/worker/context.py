@@ -55,14 +55,15 @@ class RunStart:
 class Round:
     """A completed exchange: `messages` in sorted peer order.
 
-    `gone` names every member that is newly out of the run, with the reason; `cut` those neighbours that
-    are neighbours no more but still members (finished, edge cut); `other_tags` the neighbours who were at
-    an exchange with another tag.
+    `gone` names every member that is newly out of the run, with the reason; `finished` the neighbours that
+    have ended well, `cut` those whose edge was cut: both are neighbours no more but still members.
+    `other_tags` names the neighbours who were at an exchange with another tag.
     """
 
     messages: Mapping[PeerId, Payload]
     gone: Mapping[PeerId, str] = field(default_factory=dict)
     cut: tuple[PeerId, ...] = ()
+    finished: tuple[PeerId, ...] = ()
     other_tags: Mapping[PeerId, str] = field(default_factory=dict)
 
 
@@ -103,6 +104,7 @@ class Context:
         self._neighbors = start.graph.neighbors(start.me)
         self._weights: Mapping[PeerId, float] | None = None
         self._gone: dict[PeerId, str] = {}
+        self._finished: set[PeerId] = set()
         self._metrics: dict[str, float | int | str | bool] = {}
         self._contributors: tuple[PeerId, ...] | None = None
         self._residual: float | None = None
@@ -255,6 +257,11 @@ class Context:
         return MappingProxyType(self._gone)
 
     @property
+    def finished(self) -> frozenset[PeerId]:
+        """The neighbours that have ended well: they take part no longer, and what they did counts."""
+        return frozenset(self._finished)
+
+    @property
     def present(self) -> tuple[PeerId, ...]:
         """The neighbours of the next exchange, sorted."""
         return self._neighbors
@@ -277,9 +284,10 @@ class Context:
                 )
         completed = await self._port.exchange(tag, payloads)
         self._round += 1
-        if completed.gone or completed.cut:
+        if completed.gone or completed.cut or completed.finished:
             self._gone.update(completed.gone)
-            left = set(completed.gone).union(completed.cut)
+            self._finished.update(completed.finished)
+            left = set(completed.gone).union(completed.cut, completed.finished)
             self._neighbors = tuple(peer for peer in self._neighbors if peer not in left)
             self._weights = None
             if len(self._component()) < self.quorum:
@@ -333,7 +341,7 @@ class Books:
         """One exchange with all neighbours, one update."""
         context, core = self._context, self._core
         answers = await context._exchange(core.messages(context.present), LEDGER_TAG)
-        core.apply(answers, context.present)
+        core.apply(answers, context.present, context.finished)
 
     async def agree(self, *, tolerance: float, iterations: int) -> Agreement:
         """Step until all survivors are known to agree, or `iterations` steps were made."""
@@ -350,11 +358,11 @@ class Books:
         try:
             for made in range(1, iterations + 1):
                 await self.step()
-                verdict = core.close_window(tolerance)
+                verdict = core.close_window(tolerance, last=made == iterations)
                 if verdict is None:
                     continue
                 known = core.peers_of(verdict.origins)
-                residual = verdict.residual
+                residual = float("inf") if core.is_fresh else verdict.residual
                 if isfinite(residual):
                     context.report(residual=residual)
                 if verdict.agreed:

@@ -29,7 +29,7 @@ highest, lowest and largest magnitude, and last the entry.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -158,6 +158,8 @@ class LedgerCore:
         self._position = 0
         self._in_agreement = False
         self._known: int | None = None  # the origins of the window before
+        self._settled = np.zeros(self._size)  # all that went to neighbours that have finished
+        self.is_fresh = False
         bits = len(self._members)
         self._origin_bytes = (bits + 7) // 8
         self._adjacency_bytes = (bits * bits + 7) // 8
@@ -208,8 +210,13 @@ class LedgerCore:
         common = b"".join(parts)
         return {peer: common + self._entries[row].tobytes() for row, peer in enumerate(self._peers)}
 
-    def apply(self, messages: Mapping[PeerId, Payload], neighbors: Sequence[PeerId]) -> None:
-        """Book the exchange: what came, and who is still a neighbour after it.
+    def apply(
+        self,
+        messages: Mapping[PeerId, Payload],
+        neighbors: Sequence[PeerId],
+        finished: Collection[PeerId] = (),
+    ) -> None:
+        """Book the exchange: what came, who is still a neighbour after it, who ended well and is none.
 
         Raises InvalidMessage, naming the peer, when a message has another shape or layout, is not finite,
         or holds an entry that is not this node's with the opposite sign: in lock-step both ends have booked
@@ -218,17 +225,22 @@ class LedgerCore:
         rows = [row for row, peer in enumerate(self._peers) if peer in messages]
         if rows:
             self._book(rows, [messages[self._peers[row]] for row in rows])
-        self._keep(tuple(neighbors))
-        self._x = self._start - np.add.reduce(self._entries, axis=0)
+        self._keep(tuple(neighbors), finished)
+        self._x = self._from_the_books()
 
-    def close_window(self, tolerance: float) -> Verdict | None:
-        """Count the exchange; at the end of a window say what it decided, else None."""
+    def close_window(self, tolerance: float, *, last: bool = False) -> Verdict | None:
+        """Count the exchange; at the end of a window say what it decided, else None.
+
+        After the `last` one nobody starts afresh: what would be left is the start value.
+        """
         self._position += 1
         window = self.window
         if window is None or self._position < self.window_length:
             return None
         verdict = window.verdict(tolerance)
-        if not verdict.closed or self._known not in (None, verdict.origins):
+        lost = not verdict.closed or self._known not in (None, verdict.origins)
+        self.is_fresh = lost and not last
+        if self.is_fresh:
             self._start_afresh()
         self._known = verdict.origins
         self._position = 0
@@ -240,16 +252,25 @@ class LedgerCore:
 
     def _start_afresh(self) -> None:
         self._entries = np.zeros_like(self._entries)
-        self._x = self._start
+        self._x = self._from_the_books()
 
-    def _keep(self, neighbors: tuple[PeerId, ...]) -> None:
-        """Delete the entries of those who are no neighbours any more."""
+    def _keep(self, neighbors: tuple[PeerId, ...], finished: Collection[PeerId] = ()) -> None:
+        """Delete the entries of those who are no neighbours any more, but not of those who finished.
+
+        Theirs stay for ever: what went to them is in their answers.
+        """
         if neighbors == self._peers:
             return
         rows = [row for row, peer in enumerate(self._peers) if peer in neighbors]
+        for row, peer in enumerate(self._peers):
+            if peer not in neighbors and peer in finished:
+                self._settled = self._settled + self._entries[row]
         self._peers = tuple(self._peers[row] for row in rows)
         self._entries = self._entries[rows]
-        self._x = self._start - np.add.reduce(self._entries, axis=0)
+        self._x = self._from_the_books()
+
+    def _from_the_books(self) -> FloatArray:
+        return self._start - self._settled - np.add.reduce(self._entries, axis=0)
 
     def _head(self) -> bytes:
         flags = 0 if self.window is None else _WITH_WINDOW

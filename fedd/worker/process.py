@@ -198,6 +198,7 @@ class Pipe:
             messages=dict(zip(header["from"], frame.body, strict=True)),
             gone=dict(header.get("gone") or ()),
             cut=tuple(header.get("cut") or ()),
+            finished=tuple(header.get("finished") or ()),
             other_tags=header.get("tags") or {},
         )
 

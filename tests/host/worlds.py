@@ -134,8 +134,9 @@ class PlayedWorker:
         return Round(
             dict(zip(header["from"], frame.body, strict=True)),
             dict(header["gone"]),
-            tuple(header.get("cut", ())),
-            header.get("tags", {}),
+            cut=tuple(header.get("cut", ())),
+            finished=tuple(header.get("finished", ())),
+            other_tags=header.get("tags", {}),
         )
 
     def report(self, metrics: Mapping[str, Any]) -> None:

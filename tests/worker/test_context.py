@@ -96,6 +96,13 @@ async def test_the_gone_and_the_cut_leave_the_neighbours_after_the_exchange() ->
     assert ctx.outcome(5).contributors == ("p0", "p2", "p3")
 
 
+async def test_who_has_finished_is_no_neighbour_but_counts() -> None:
+    ctx = context(Script(Round({"p1": codec.encode(1)}, finished=("p1",))), quorum=4)
+    await ctx.exchange(None)
+    assert ([*ctx.neighbors], ctx.finished, ctx.out) == (["p2", "p3"], {"p1"}, {})
+    assert ctx.outcome(5).contributors == ctx.members
+
+
 async def test_quorum_counts_the_members_of_my_component() -> None:
     ctx = context(Script(Round({}, gone={"p1": "dead", "p2": "left: it was tired"})), quorum=3)
     with pytest.raises(

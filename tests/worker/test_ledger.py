@@ -186,6 +186,29 @@ def test_an_exchange_books_the_metropolis_transfer_at_both_ends() -> None:
     assert a.value.tolist() == [1.0]
 
 
+def test_what_went_to_one_who_has_finished_is_not_taken_back() -> None:
+    a, b = pair()
+    to_b, to_a = a.messages(["b"])["b"], b.messages(["a"])["a"]
+    b.apply({"a": to_b}, ["a"])
+    a.apply({"b": to_a}, [], {"b"})
+    assert a.value.tolist() == b.value.tolist() == [2.0]
+    assert a.messages([]) == {}
+    assert a.value.tolist() == [2.0]
+
+
+def test_after_the_last_window_nobody_starts_afresh() -> None:
+    for last, value in ((False, 1.0), (True, 2.0)):
+        a, b = pair()
+        a.begin_agreement()
+        b.begin_agreement()
+        to_a = b.messages(["a"])["a"]
+        a.messages(["b"])
+        a.apply({"b": to_a}, ["b"])
+        a._known = 0b111  # somebody was there in the window before
+        assert a.close_window(0.0, last=last) is not None
+        assert (a.value.tolist(), a.is_fresh) == ([value], not last)
+
+
 def test_an_entry_that_does_not_mirror_mine_is_refused_and_named() -> None:
     a, b = pair()
     message = bytearray(b.messages(["a"])["a"])
