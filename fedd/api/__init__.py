@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Merged, RunContext
+    from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
+    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Letter, Merged, RunContext
     from fedd.api.command import Audience, Command, CommandContext, Member, Reached
     from fedd.api.errors import (
         Conflict,
@@ -28,21 +29,28 @@ if TYPE_CHECKING:
         Unhealthy,
     )
     from fedd.api.hookspecs import hookimpl, hookspec
+    from fedd.api.learner import Learner, RunLearner, TrainResult
     from fedd.api.types import Message, PeerId
 
 __all__ = [
+    "Aggregate",
+    "Aggregator",
     "Agreement",
     "Algorithm",
     "Audience",
     "Command",
     "CommandContext",
     "Conflict",
+    "Contribution",
     "Denied",
     "Dropped",
     "FeddError",
     "InvalidMessage",
     "InvalidParameter",
+    "Learner",
     "Ledger",
+    "Letter",
+    "LocalTraining",
     "Member",
     "Merged",
     "Message",
@@ -55,17 +63,21 @@ __all__ = [
     "Reached",
     "Refused",
     "RunContext",
+    "RunLearner",
     "Stopped",
     "TimedOut",
+    "TrainResult",
     "Unhealthy",
     "hookimpl",
     "hookspec",
 ]
 
 _MODULES = {
-    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Merged", "RunContext"), "algorithm"),
+    **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
+    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext"), "algorithm"),
     **dict.fromkeys(("Audience", "Command", "CommandContext", "Member", "Reached"), "command"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
+    **dict.fromkeys(("Learner", "RunLearner", "TrainResult"), "learner"),
     **dict.fromkeys(("Message", "PeerId"), "types"),
 }
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+    from fedd.api.aggregator import Aggregator
+    from fedd.api.learner import RunLearner
     from fedd.api.types import FloatArray
 
 
@@ -39,6 +41,14 @@ class Merged:
 
     value: Message
     contributors: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message that came by `send` or `broadcast`, and whose it is."""
+
+    sender: PeerId
+    message: Message
 
 
 class Ledger(Protocol):
@@ -121,6 +131,124 @@ class RunContext(Protocol):
         A number, string, nested list, dict or array; a .csv file is a dict {column: array}, or an
         array (rows, columns) when it has no header; a .npz file is a dict {name: array}.
         """
+        ...
+
+    @property
+    def out_neighbors(self) -> tuple[PeerId, ...]:
+        """To whom this node's exchanges go, sorted: the keys of `neighbors` unless the graph is directed."""
+        ...
+
+    @property
+    def in_neighbors(self) -> tuple[PeerId, ...]:
+        """From whom exchanges come, sorted: the keys of `neighbors` unless the graph is directed."""
+        ...
+
+    @property
+    def learner(self) -> RunLearner:
+        """This device's model and data, when the run's input names a learner.
+
+        Raises InvalidParameter when it does not, saying how to configure one.
+        """
+        ...
+
+    @property
+    def restored(self) -> Message:
+        """What this node last gave to `checkpoint` in this run, None when nothing.
+
+        Set when `run` is called again: in a new epoch, or after a restart of the daemon.
+        """
+        ...
+
+    async def checkpoint(self, state: Message) -> None:
+        """Keep `state` for `restored`: at once for the next epoch, within a moment on disk.
+
+        One file, replaced atomically; while it is being written newer states replace each other and the last
+        one wins. Raises InvalidMessage when it cannot be encoded.
+        """
+        ...
+
+    def on_leave(self, callback: Callable[[PeerId, str], None]) -> None:
+        """Call `callback(peer, reason)` between exchanges for every member that falls out of the run."""
+        ...
+
+    def on_join(self, callback: Callable[[tuple[PeerId, ...]], None]) -> None:
+        """Call `callback(peers)` with the members that came with this epoch, at once, if there are any.
+
+        A member joins between two epochs: `run` is called again on every node, `members` are the new ones.
+        """
+        ...
+
+    def aggregator(self, name: str, options: Mapping[str, Message] | None = None) -> Aggregator:
+        """The aggregator of that name, of this or another plugin, with these options.
+
+        Raises NotFound, or InvalidParameter when the options do not fit.
+        """
+        ...
+
+    async def send(self, peer: PeerId, message: Message, tag: str = "") -> None:
+        """Send to one neighbour, outside the exchanges. Messages of one sender arrive once and in order.
+
+        Returns when it is queued; waits while 16 messages to that neighbour are unconfirmed. To one that is
+        out of the run it goes nowhere, and nothing is raised. Raises InvalidMessage when it cannot be encoded
+        or is too large, InvalidParameter for one that was never a neighbour, and as `exchange`.
+        """
+        ...
+
+    async def broadcast(self, message: Message, tag: str = "") -> None:
+        """`send` to every neighbour that is in the run."""
+        ...
+
+    async def receive(self, tag: str = "", *, newest: bool = False) -> Letter:
+        """The next message with this tag, whoever sent it.
+
+        With `newest` the last one of its sender, the earlier ones skipped. Waits for ever as long as
+        somebody can send one: raises NotConnected when every neighbour is out of the run or has finished
+        and nothing is left to read, and as `exchange`.
+        """
+        ...
+
+    async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message:
+        """Send a question to a neighbour and return the answer of its `on_ask` handler.
+
+        Raises NotConnected when the neighbour is, or falls, out of the run or has finished, NotFound when it
+        has no handler for this tag, PluginFailed when its handler raised, and as `exchange`.
+        """
+        ...
+
+    def on_ask(self, tag: str, handler: Callable[[PeerId, Message], Message]) -> None:
+        """Answer questions with this tag by `handler(peer, message)`.
+
+        Called whenever `run` awaits anything of its context, never in parallel to it; quick, and without
+        awaiting.
+        """
+        ...
+
+    async def gather(self, message: Message, to: PeerId, tag: str = "") -> dict[PeerId, Message] | None:
+        """Bring everybody's message to member `to`: {origin: message} there, None elsewhere.
+
+        An exchange when all members are neighbours, else as `flood`. Errors as `exchange`.
+        """
+        ...
+
+    async def reduce(self, message: Message, merge: Callable[[Any, Any], Message], tag: str = "") -> Merged:
+        """Combine everybody's message, each exactly once, and give the result to all.
+
+        `merge` is associative and commutative over disjoint contributors, such as a sum; it is called in
+        sorted order of the members, so that the same members give the same bits. Up a tree and down again;
+        what a death tore out is asked for once more: all survivors of a component hold the same
+        result over the same contributors, which the result names. Errors as `exchange`.
+        """
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes: this node's Ed25519 signature over the federation, the run and `data`.
+
+        Raises InvalidMessage for more than 64 KiB.
+        """
+        ...
+
+    def verify(self, peer: PeerId, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` is what `sign(data)` gave on that member, in this run."""
         ...
 
     async def exchange(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from fedd.api.aggregator import Aggregator
     from fedd.api.algorithm import Algorithm
     from fedd.api.command import Command
+    from fedd.api.learner import Learner
 
 PROJECT_NAME = "fedd"
 """pluggy's project name and the entry-point group."""
@@ -29,3 +31,13 @@ def fedd_register_algorithms() -> list[type[Algorithm]]:  # type: ignore[empty-b
 @hookspec
 def fedd_register_commands() -> list[type[Command]]:  # type: ignore[empty-body]
     """Return the command classes of this plugin."""
+
+
+@hookspec
+def fedd_register_aggregators() -> list[type[Aggregator]]:  # type: ignore[empty-body]
+    """Return the aggregator classes of this plugin."""
+
+
+@hookspec
+def fedd_register_learners() -> list[type[Learner]]:  # type: ignore[empty-body]
+    """Return the learner classes of this plugin."""
