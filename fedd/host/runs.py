@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -66,8 +67,20 @@ _SPREAD_S = 1.0
 """So that whoever is told the run's id can ask any member about it at once."""
 
 
+def _in_a_thread(limiter: trio.CapacityLimiter) -> Callable[[Callable[[], str]], Awaitable[str]]:
+    """How results are written: a disk may need seconds, and heartbeats must not wait for it."""
+
+    async def write(keep: Callable[[], str]) -> str:
+        return await trio.to_thread.run_sync(keep, limiter=limiter)
+
+    return write
+
+
 class Runs:
-    """Everything about runs on this node. `run` must be running for anything to happen."""
+    """Everything about runs on this node. `run` must be running for anything to happen.
+
+    `write` calls what writes a result to the disk, off the event loop.
+    """
 
     def __init__(
         self,
@@ -84,6 +97,7 @@ class Runs:
         events: EventLog | None = None,
         workers: RunWorkers | None = None,
         clock: Callable[[], float] = trio.current_time,
+        write: Callable[[Callable[[], str]], Awaitable[str]] | None = None,
     ) -> None:
         self.me = key.peer_id
         self._relay = relay
@@ -95,7 +109,7 @@ class Runs:
         self._clock = clock
         self._workers = workers or RunWorkers(scratch, inputs)
         self._results = Results(state, self._limits.results)
-        self._saving = trio.CapacityLimiter(1)
+        self._write = write or _in_a_thread(trio.CapacityLimiter(1))
         self._nodes: dict[str, RunNode] = {}
         self._pins = LinkPins(presence)
         self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
@@ -325,7 +339,7 @@ class Runs:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
         with trio.CancelScope(shield=True):  # a shutdown waits for this one file
-            why = await trio.to_thread.run_sync(self._results.keep, node.story.result(), limiter=self._saving)
+            why = await self._write(partial(self._results.keep, node.story.result()))
             if why:
                 self._publish(node.story, "not stored", why)
 
