@@ -108,11 +108,13 @@ class Connection:
         self.opened_at = trio.current_time()
         self.last_used = self.opened_at
         """When its owner last saw a reason to keep it."""
-        self.rtt_s: float | None = None
+        self.rtt_s: float | None = secured.wire.rtt_s
+        """The newest measure: by yamux's ping, before the first one the kernel's."""
         self.close_reason: str | None = None
         self.retired = False
         self._hooks = hooks
         self._session = session = Session(direction == "out", limits)
+        session.rtt_s = self.rtt_s
         self._first_bytes = (secured.plaintext, secured.ciphertext)
         self.writer = Writer(
             self.wire, secured.transport, session, hooks.pool, broke=self._broke, drained=self.stream_ended
@@ -310,7 +312,8 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = self.writer.nursery = nursery
                 try:
-                    self._send_ping()
+                    if self.rtt_s is None:
+                        self._send_ping()
                     self._hooks.on_up(self)
                     task_status.started()
                     plaintext, ciphertext = self._first_bytes

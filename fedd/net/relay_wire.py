@@ -23,6 +23,7 @@ class RelayWire:
         outer = stream.connection.wire
         self.local_address = outer.local_address
         self.remote_address = replace(outer.remote_address, peer_id=stream.peer_id)
+        self.rtt_s: float | None = None
         self.closed = trio.Event()
         """Set by `close`."""
         self._stream = stream

@@ -28,11 +28,13 @@ from fedd.net.doors import Doors, SwarmLimits, Visit
 from fedd.net.serving import Access, Handler, Services
 from fedd.net.stream import Stream
 from fedd.net.tcp import TcpNetwork
-from fedd.net.transport import Address, Listener, MemoryNetwork, Wire, parse_multiaddr
+from fedd.net.transport import Address, Listener, Wire, parse_multiaddr
 from fedd.net.upgrade import DoorClosed, Secured, upgrade
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
+
+    from fedd.net.memory import MemoryNetwork
 
 log = logging.getLogger("fedd.net")
 

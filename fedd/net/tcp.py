@@ -56,14 +56,24 @@ def broken_reason(error: OSError) -> str:
 class TcpWire:
     """A TCP connection; small writes leave at once and little is held unsent in the kernel."""
 
-    __slots__ = ("_low_water_bytes", "_socket", "local_address", "recv_into", "remote_address", "send")
+    __slots__ = (
+        "_low_water_bytes",
+        "_socket",
+        "local_address",
+        "recv_into",
+        "remote_address",
+        "rtt_s",
+        "send",
+    )
 
     def __init__(self, raw: socket.socket) -> None:
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = raw
         self.limit_unsent(NOT_SENT_LOW_WATER_BYTES)
-        if 0 < _round_trip_us(raw) < NEAR_ROUND_TRIP_US:
+        round_trip_us = _round_trip_us(raw)
+        self.rtt_s = round_trip_us / 1e6 or None
+        if 0 < round_trip_us < NEAR_ROUND_TRIP_US:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR_UNREAD_BYTES)
         self.local_address = _from_sockaddr(raw.family, raw.getsockname())
         self.remote_address = _from_sockaddr(raw.family, raw.getpeername())

@@ -25,10 +25,10 @@ from fedd.host.run_proposer import RunRequest
 from fedd.host.runs import Runs
 from fedd.net.events import EventLog
 from fedd.net.federation import FederationIdentity
+from fedd.net.memory import MemoryNetwork
 from fedd.net.presence import Presence
 from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
-from fedd.net.transport import MemoryNetwork
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
 
 ROOT = PrivateKey.from_seed(b"R" * 32)

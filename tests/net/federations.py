@@ -13,9 +13,9 @@ from fedd.core.identity import PrivateKey
 from fedd.core.verdicts import MemberChange
 from fedd.net.admission import Admission
 from fedd.net.broadcast import Broadcaster
+from fedd.net.memory import MemoryNetwork
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
-from fedd.net.transport import MemoryNetwork
 
 
 class MemoryStore:

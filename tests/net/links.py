@@ -11,9 +11,9 @@ import trio.testing
 
 from fedd.core.identity import PrivateKey
 from fedd.net.connection import Connection
+from fedd.net.memory import MemoryNetwork
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm, SwarmLimits
-from fedd.net.transport import MemoryNetwork
 
 KEYS = sorted((PrivateKey.from_seed(bytes([n]) * 32) for n in range(1, 30)), key=lambda key: key.peer_id)
 

@@ -14,12 +14,12 @@ from fedd.core.verdicts import MemberChange
 from fedd.net.circuits import RelayLimits
 from fedd.net.connection import Connection
 from fedd.net.federation import FederationIdentity
+from fedd.net.memory import MemoryNetwork
 from fedd.net.ping import serve_ping
 from fedd.net.presence import Presence
 from fedd.net.relay import Relay
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
-from fedd.net.transport import MemoryNetwork
 
 ROOT = PrivateKey.from_seed(b"R" * 32)
 FEDERATION = federation_id(ROOT.public_key)

@@ -15,9 +15,10 @@ from net.test_upgrade import Client
 
 from fedd.core.noise import NoiseTransport
 from fedd.net.buffers import BUFFER_BYTES, MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES, BufferPool
+from fedd.net.memory import MemoryNetwork
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
-from fedd.net.transport import Address, MemoryNetwork
+from fedd.net.transport import Address
 from fedd.net.writer import Writer
 
 SYN, ACK, FIN, RST = 1, 2, 4, 8

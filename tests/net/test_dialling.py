@@ -10,8 +10,9 @@ from fedd.api.errors import NotConnected
 from fedd.core.identity import PrivateKey
 from fedd.net import dialling
 from fedd.net.connection import Connection
+from fedd.net.memory import MemoryNetwork
 from fedd.net.swarm import Swarm
-from fedd.net.transport import Address, MemoryNetwork, Wire
+from fedd.net.transport import Address, Wire
 
 HOLE = "/memory/99"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fedd.net.buffers import MAX_QUANTUM_BYTES, MIN_QUANTUM_BYTES
+from fedd.net.memory import MemoryNetwork, MemoryWire, _Pipe
 from fedd.net.pace import FAST_BYTES, QUANTUM_S, Pace
-from fedd.net.transport import Address, MemoryNetwork, MemoryWire, _Pipe
+from fedd.net.transport import Address
 
 
 class Kernel(MemoryWire):

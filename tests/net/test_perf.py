@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from fedd.api.errors import NotConnected, ProtocolError, Refused, TimedOut
 from fedd.core.identity import PrivateKey
 from fedd.net import perf
+from fedd.net.memory import MemoryNetwork
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
-from fedd.net.transport import MemoryNetwork
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ import trio
 import trio.testing
 from net.links import KEYS
 
+from fedd.net.memory import MemoryNetwork
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
-from fedd.net.transport import MemoryNetwork
 
 PROTOCOL = "/ask"
 STREAMS = 3

@@ -21,10 +21,11 @@ from fedd.api.errors import (
 )
 from fedd.net import connection as connection_module
 from fedd.net.connection import RETIRED_STREAMS_S
+from fedd.net.memory import MemoryNetwork
 from fedd.net.reader import Reader
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm, SwarmLimits
-from fedd.net.transport import Address, MemoryNetwork
+from fedd.net.transport import Address
 from fedd.net.upgrade import Secured
 
 Clock = trio.testing.MockClock

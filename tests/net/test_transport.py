@@ -18,16 +18,9 @@ from multiaddr import Multiaddr
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, Unhealthy
 from fedd.core.identity import PrivateKey
 from fedd.net import tcp
+from fedd.net.memory import MEMORY_PIPE_BYTES, MemoryNetwork, MemoryWire
 from fedd.net.tcp import TcpNetwork, broken_reason, machine_addresses
-from fedd.net.transport import (
-    MEMORY_PIPE_BYTES,
-    Address,
-    MemoryNetwork,
-    MemoryWire,
-    multiaddr_from_bytes,
-    multiaddr_to_bytes,
-    parse_multiaddr,
-)
+from fedd.net.transport import Address, multiaddr_from_bytes, multiaddr_to_bytes, parse_multiaddr
 
 PEER = PrivateKey.from_seed(bytes(32)).peer_id
 

@@ -11,7 +11,8 @@ from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.core import multistream, noise_handshake, yamux
 from fedd.core.noise import NoiseTransport
 from fedd.net import upgrade as upgrade_module
-from fedd.net.transport import Address, MemoryNetwork, Wire
+from fedd.net.memory import MemoryNetwork
+from fedd.net.transport import Address, Wire
 from fedd.net.upgrade import DoorClosed, Secured, upgrade
 
 HEADER = b"\x13/multistream/1.0.0\n"
