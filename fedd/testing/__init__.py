@@ -12,6 +12,8 @@ links with latency and loss (a lost message arrives later, as over any stream), 
 reach whom the test says, and a failure detector that needs its time. One seed gives the same result to the
 last bit. Seconds of virtual time cost microseconds: nothing sleeps.
 
+An algorithm that learns gets learners as inputs: `inputs=[Device(NumpySoftmax(), data) for data in parts]`.
+
 Commands are tested on members that share a process:
 
     from fedd.testing import Commands
@@ -27,5 +29,6 @@ from __future__ import annotations
 
 from fedd.testing.commands import Commands, LoggedEvent
 from fedd.testing.federation import DroppedPeer, Federation, Kill, NodeResult, Reach
+from fedd.testing.learners import Device
 
-__all__ = ["Commands", "DroppedPeer", "Federation", "Kill", "LoggedEvent", "NodeResult", "Reach"]
+__all__ = ["Commands", "Device", "DroppedPeer", "Federation", "Kill", "LoggedEvent", "NodeResult", "Reach"]

@@ -18,6 +18,7 @@ from fedd.api.types import Message, PeerId
 from fedd.core import topology as graphs
 from fedd.core.graph import Graph
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.testing.learners import Input, data_of, lend
 from fedd.worker import arrays
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
 
@@ -109,11 +110,12 @@ class Federation:
         """The members, sorted; node number i is the i-th."""
         return self.graph.members
 
-    def run(self, algorithm: Algorithm, inputs: Sequence[Message]) -> list[NodeResult]:
+    def run(self, algorithm: Algorithm, inputs: Sequence[Input]) -> list[NodeResult]:
         """Run to the end on every node and return their results, in the order of the nodes.
 
-        `inputs` has one value a node. Must be called from a plain function, not from inside an event loop.
-        Raises InvalidParameter when there are more or fewer inputs than nodes.
+        `inputs` has one value a node, or a learner a node (see `Device`). Must be called from a plain
+        function, not from inside an event loop. Raises InvalidParameter when there are more or fewer inputs
+        than nodes.
         """
         if len(inputs) != len(self.peer_ids):
             raise InvalidParameter(
@@ -170,12 +172,15 @@ class _Node:
             quorum=majority if federation.quorum is None else federation.quorum,
             max_payload_bytes=federation.max_payload_bytes,
         )
-        self.context = Context(start, self, simulation.inputs[index])
+        given = simulation.inputs[index]
+        self.context = Context(start, self, data_of(given))
+        self.given = given
 
     async def run(self, algorithm: Algorithm) -> None:
         """Run the algorithm to its end, however that comes."""
         with self.scope:
             try:
+                await lend(self.given, self.context)
                 outcome = await run_algorithm(algorithm, self.context)
                 self.value = arrays.decode(
                     arrays.encode(outcome.value), self.simulation.federation.max_payload_bytes
@@ -252,7 +257,7 @@ class _Node:
 class _Simulation:
     """The network and the failure detector: events in order of virtual time, whatever order tasks run in."""
 
-    def __init__(self, federation: Federation, algorithm: Algorithm, inputs: Sequence[Message]) -> None:
+    def __init__(self, federation: Federation, algorithm: Algorithm, inputs: Sequence[Input]) -> None:
         self.federation = federation
         self.algorithm = algorithm
         self.inputs = inputs

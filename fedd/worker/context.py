@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+    from fedd.api.learner import RunLearner
     from fedd.api.types import FloatArray
 
     Payload = bytes | memoryview
 
 LEDGER_TAG = "fedd.ledger"
+MAX_CHECKPOINT_BYTES = 512 * 1024 * 1024
+"""A model of 100 MB with what an optimiser keeps about it; it passes through the daemon's memory once."""
 MAX_METRICS = 64
 """Names that one node may report: a live table shows about ten."""
 MAX_METRIC_BYTES = 256
@@ -40,7 +43,11 @@ MAX_METRIC_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """What a worker is told when its run begins. `members` is sorted."""
+    """What a worker is told when its run, or a new epoch of it, begins.
+
+    `round` counts the exchanges of the epochs before, `restored` is the encoded state that this node last
+    gave to `checkpoint`, `newcomers` are the members that came with this epoch.
+    """
 
     run_id: str
     me: PeerId
@@ -49,6 +56,9 @@ class RunStart:
     seed: int
     quorum: int
     max_payload_bytes: int
+    round: int = 0
+    restored: Payload | None = None
+    newcomers: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,10 @@ class Port(Protocol):
         """Show these metrics. Never blocks."""
         ...
 
+    async def checkpoint(self, state: Payload) -> None:
+        """Keep this encoded state for the next epoch and on disk, in place of the one before."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -100,7 +114,8 @@ class Context:
         self._start = start
         self._port = port
         self._input = input
-        self._round = 0
+        self._learner: RunLearner | None = None
+        self._round = start.round
         self._neighbors = start.graph.neighbors(start.me)
         self._weights: Mapping[PeerId, float] | None = None
         self._gone: dict[PeerId, str] = {}
@@ -153,6 +168,22 @@ class Context:
     def input(self) -> Message:
         """What this device's owner configured for this run."""
         return self._input
+
+    @property
+    def learner(self) -> RunLearner:
+        """This device's model and data. Raises InvalidParameter when the run's input names no learner."""
+        if self._learner is None:
+            raise InvalidParameter(
+                "this run's input names no learner on this device, and the algorithm needs one",
+                hint="write learner = '...' into [inputs.NAME] of fedd.toml; "
+                "fedctl learners shows what there is",
+                field="input",
+            )
+        return self._learner
+
+    def lend(self, learner: RunLearner) -> None:
+        """Set the learner, which needs this context's `rng` before it is ready."""
+        self._learner = learner
 
     async def exchange(
         self, message: Message | Callable[[PeerId], Message], tag: str = ""
@@ -208,6 +239,29 @@ class Context:
         contributors = tuple(peer for index, peer in enumerate(members) if origins >> index & 1)
         self._name_contributors(contributors, None)
         return Merged(value, contributors)
+
+    @property
+    def restored(self) -> Message:
+        """What this node last gave to `checkpoint` in this run, None when nothing. A new object each time."""
+        if self._start.restored is None:
+            return None
+        state: Message = arrays.decode(self._start.restored, MAX_CHECKPOINT_BYTES)
+        return state
+
+    async def checkpoint(self, state: Message) -> None:
+        """Keep `state` for `restored`. Raises InvalidMessage when it cannot be encoded or is too large."""
+        payload = arrays.encode(state)
+        if len(payload) > MAX_CHECKPOINT_BYTES:
+            raise InvalidMessage(
+                f"a checkpoint of {len(payload)} bytes is more than {MAX_CHECKPOINT_BYTES}",
+                hint="keep the model and what cannot be computed again",
+            )
+        await self._port.checkpoint(payload)
+
+    def on_join(self, callback: Callable[[tuple[PeerId, ...]], None]) -> None:
+        """Call `callback(peers)` with the members that came with this epoch, at once, if there are any."""
+        if self._start.newcomers:
+            callback(self._start.newcomers)
 
     def ledger(self, x0: ArrayLike) -> Books:
         """A mass-conserving average that starts from this node's value `x0`."""

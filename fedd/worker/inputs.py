@@ -27,12 +27,15 @@ def read_input(handle: Mapping[str, Any] | None) -> Any:
     """The value of an input, from the handle that came with the run's start.
 
     `{"kind": "value", "value": ...}` is the value; kinds "file" and "command" have an open descriptor
-    "fd", a "format" (csv, npy, npz, json) and a "path" or "name" for messages. None for no input.
+    "fd", a "format" (csv, npy, npz, json) and a "path" or "name" for messages; "learner" has its data as a
+    handle of another kind in "data". None for no input.
 
     Raises InvalidMessage, saying where in the file, when the content is not what the format says.
     """
     if not handle or handle.get("kind") in (None, "none"):
         return None
+    if handle["kind"] == "learner":
+        return read_input(handle.get("data"))
     if handle["kind"] == "value":
         return arrays.from_wire(handle["value"])
     label = str(handle.get("path") or handle.get("name") or "the input")

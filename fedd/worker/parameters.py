@@ -1,4 +1,4 @@
-"""The fields of an algorithm's dataclass as the parameters of a run, those of a command's as its message."""
+"""The fields of a plugin's dataclass: parameters of a run, a command's message, a learner's options."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from fedd.api.aggregator import Aggregator
 from fedd.api.algorithm import Algorithm
 from fedd.api.command import Command
 from fedd.api.errors import FeddError, InvalidParameter
+from fedd.api.learner import Learner
 from fedd.api.types import Message
 from fedd.core.nearest import nearest
 
@@ -60,9 +62,7 @@ def schema(algorithm: type[Any]) -> tuple[Parameter, ...]:
     with a name and an `async def run`, or a field lacks a default or has a type that fedctl cannot ask for.
     """
     label = _check_class(algorithm, "run", "my-algorithm")
-    return tuple(
-        _parameter(label, field, hint, _TYPES.get(hint), required=False) for field, hint in _fields(algorithm)
-    )
+    return _options(label, algorithm)
 
 
 def command_schema(command: type[Any]) -> tuple[Parameter, ...]:
@@ -75,6 +75,31 @@ def command_schema(command: type[Any]) -> tuple[Parameter, ...]:
     return tuple(
         _parameter(label, field, hint, _TYPES.get(hint) or _large_kind(field, hint), required=True)
         for field, hint in _fields(command)
+    )
+
+
+def learner_schema(learner: type[Any]) -> tuple[Parameter, ...]:
+    """The options of a learner class, in the order of its fields.
+
+    Raises InvalidParameter, saying what the plugin's author has to change, when the class is no dataclass
+    with a name and a learner's methods, or a field lacks a default or has a type that a configuration
+    cannot hold.
+    """
+    label = _check_kind(learner, "learner", ("prepare", "parameters", "load", "train", "evaluate"))
+    return _options(label, learner)
+
+
+def aggregator_schema(aggregator: type[Any]) -> tuple[Parameter, ...]:
+    """The options of an aggregator class, as `learner_schema`."""
+    label = _check_kind(aggregator, "aggregator", ("start", "aggregate", "before", "after"))
+    if not isinstance(getattr(aggregator, "mean", None), bool):
+        raise InvalidParameter(f"{label}.mean must be True or False", hint="see fedd.api.Aggregator")
+    return _options(label, aggregator)
+
+
+def _options(label: str, cls: type[Any]) -> tuple[Parameter, ...]:
+    return tuple(
+        _parameter(label, field, hint, _TYPES.get(hint), required=False) for field, hint in _fields(cls)
     )
 
 
@@ -106,6 +131,16 @@ def build(algorithm: type[Any], values: Mapping[str, Any]) -> Algorithm:
     `values` are typed, or texts as a user wrote them. Raises InvalidParameter with the field to blame.
     """
     return cast(Algorithm, _built(algorithm, schema(algorithm), values))
+
+
+def build_learner(learner: type[Any], values: Mapping[str, Any]) -> Learner:
+    """The learner with these options, as `build`."""
+    return cast(Learner, _built(learner, learner_schema(learner), values))
+
+
+def build_aggregator(aggregator: type[Any], values: Mapping[str, Any]) -> Aggregator:
+    """The aggregator with these options, as `build`."""
+    return cast(Aggregator, _built(aggregator, aggregator_schema(aggregator), values))
 
 
 def build_command(command: type[Any], values: Mapping[str, Any]) -> Command:
@@ -202,14 +237,31 @@ def _array(name: str, value: Any) -> Any:
 
 def _check_class(cls: type[Any], method: str, example: str) -> str:
     """What to call the class in messages. Raises InvalidParameter when it is not what it should be."""
+    label = _check_named(cls, example, "@dataclass(frozen=True)")
+    if not inspect.iscoroutinefunction(getattr(cls, method, None)):
+        raise InvalidParameter(f"{label}.{method} must be `async def {method}(self, ctx)`")
+    return label
+
+
+def _check_kind(cls: type[Any], kind: str, methods: tuple[str, ...]) -> str:
+    """The same for a learner or aggregator, whose methods are plain ones."""
+    label = _check_named(cls, f"my-{kind}", "@dataclass" if kind == "learner" else "@dataclass(frozen=True)")
+    for method in methods:
+        found = getattr(cls, method, None)
+        if not callable(found) or inspect.iscoroutinefunction(found):
+            raise InvalidParameter(
+                f"{label}.{method} must be `def {method}(self, ...)`", hint=f"see fedd.api.{kind.title()}"
+            )
+    return label
+
+
+def _check_named(cls: type[Any], example: str, decorator: str) -> str:
     label = getattr(cls, "__name__", repr(cls))
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
-        raise InvalidParameter(f"{label} is no dataclass", hint="decorate it with @dataclass(frozen=True)")
+        raise InvalidParameter(f"{label} is no dataclass", hint=f"decorate it with {decorator}")
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name or len(name) > 64 or not name.replace("-", "_").isidentifier():
         raise InvalidParameter(f"{label}.name must be a word such as {example!r}, not {name!r:.80}")
-    if not inspect.iscoroutinefunction(getattr(cls, method, None)):
-        raise InvalidParameter(f"{label}.{method} must be `async def {method}(self, ctx)`")
     return label
 
 

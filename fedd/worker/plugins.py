@@ -10,10 +10,15 @@ import pluggy
 
 from fedd.api import hookspecs
 from fedd.api.errors import NotFound, PluginFailed
+from fedd.core.nearest import nearest
 
 GROUP = hookspecs.PROJECT_NAME
+BUNDLED_DISTRIBUTION = "fedd"
+"""Whose wheel brings the bundled plugins."""
 MAX_ALGORITHMS = 256
 MAX_COMMANDS = 256
+MAX_AGGREGATORS = 256
+MAX_LEARNERS = 256
 """Of one plugin: a list for people to choose from."""
 
 
@@ -34,6 +39,16 @@ def load_algorithms(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
 def load_commands(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
     """Import a plugin and ask it for its command classes. Errors as `load_algorithms`."""
     return _registered(point, "commands", MAX_COMMANDS)
+
+
+def load_aggregators(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
+    """Import a plugin and ask it for its aggregator classes. Errors as `load_algorithms`."""
+    return _registered(point, "aggregators", MAX_AGGREGATORS)
+
+
+def load_learners(point: importlib.metadata.EntryPoint) -> list[type[Any]]:
+    """Import a plugin and ask it for its learner classes. Errors as `load_algorithms`."""
+    return _registered(point, "learners", MAX_LEARNERS)
 
 
 def _registered(point: importlib.metadata.EntryPoint, what: str, most: int) -> list[type[Any]]:
@@ -67,6 +82,50 @@ def find_algorithm(plugin: str, algorithm: str) -> type[Any]:
 def find_command(plugin: str, command: str) -> type[Any]:
     """The class of a command, as `find_algorithm`."""
     return _find(plugin, "command", command, load_commands)
+
+
+def find_learner(name: str, plugin: str | None = None) -> type[Any]:
+    """The class of a learner: of that plugin, or of whichever has one of that name.
+
+    Raises NotFound when there is none.
+    """
+    if plugin is None:
+        return _find_anywhere("learner", name, load_learners)
+    return _find(plugin, "learner", name, load_learners)
+
+
+def find_aggregator(name: str, plugin: str | None = None) -> type[Any]:
+    """The class of an aggregator, as `find_learner`."""
+    if plugin is None:
+        return _find_anywhere("aggregator", name, load_aggregators)
+    return _find(plugin, "aggregator", name, load_aggregators)
+
+
+def _find_anywhere(
+    what: str, name: str, load: Callable[[importlib.metadata.EntryPoint], list[type[Any]]]
+) -> type[Any]:
+    """The bundled plugins are asked first: no stranger's takes their names, nor is imported for them."""
+    known: list[str] = []
+    failed: list[str] = []
+    for point in sorted(entry_points(), key=lambda point: (not _is_bundled(point), point.name)):
+        try:
+            classes = load(point)
+        except (Exception, SystemExit):  # its own affair: fedctl plugins says what is wrong with it
+            failed.append(point.name)
+            continue
+        for candidate in classes:
+            if getattr(candidate, "name", None) == name:
+                return candidate
+        known += [str(getattr(candidate, "name", "")) for candidate in classes]
+    near = nearest(name, known)
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+    if failed:
+        hint += f"; failed to load: {', '.join(failed)}"
+    raise NotFound(f"there is no {what} {name!r:.80} here", hint=hint, field=what)
+
+
+def _is_bundled(point: importlib.metadata.EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == BUNDLED_DISTRIBUTION
 
 
 def _find(

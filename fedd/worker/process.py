@@ -17,6 +17,7 @@ from fedd.worker import arrays
 from fedd.worker.context import Context, Outcome, Round, RunStart, run_algorithm
 from fedd.worker.failures import plugin_failure
 from fedd.worker.inputs import read_input
+from fedd.worker.learner import LearnerSource, learner_source, rng_name
 from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.parameters import build
 from fedd.worker.plugins import find_algorithm
@@ -236,11 +237,13 @@ async def serve(sock: socket.socket) -> None:
 
 async def _run(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any]) -> None:
     start = _run_start(header)
-    context = Context(start, pipe, read_input(header.get("input")))
+    data = read_input(header.get("input"))
+    source = learner_source(header.get("input"), data)
+    context = Context(start, pipe, data)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.watch, scope)
-            outcome = await _to_the_end(pipe, algorithm, context)
+            outcome = await _to_the_end(pipe, algorithm, context, source)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
         await pipe.send_failure(pipe._end or Stopped("the run was stopped"))
@@ -248,12 +251,16 @@ async def _run(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any]) -> None
         await pipe.send_result(outcome)
 
 
-async def _to_the_end(pipe: Pipe, algorithm: Algorithm, context: Context) -> Outcome | None:
+async def _to_the_end(
+    pipe: Pipe, algorithm: Algorithm, context: Context, source: LearnerSource | None
+) -> Outcome | None:
     """Run the algorithm; None when it failed and that was said.
 
     Inside the nursery, so that no exception comes out as a group.
     """
     try:
+        if source is not None:
+            context.lend(await source.lend(context.rng(rng_name(context.epoch))))
         outcome = await run_algorithm(algorithm, context)
         arrays.encode(outcome.value)
     except FeddError as error:
