@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import isqrt
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
+from fedd.core.explicit_edges import explicit_graph
 from fedd.core.graph import Graph
+from fedd.core.mixing import metropolis_weights as metropolis_weights
 from fedd.core.random_graphs import erdos_renyi, random_regular, watts_strogatz
 
 _MAX_MEMBERS = 4096
 """Four times the largest federation that membership was simulated with."""
+
+EXPLICIT = "edges:"
+"""How a topology begins whose edges are written out."""
 
 _COMPLETE_UP_TO = 5
 """The default graph is complete up to here: four links a node cost nothing."""
@@ -33,8 +39,15 @@ NAMES = (
     "random-regular:K",
     "erdos-renyi:P",
     "watts-strogatz:K:P",
+    "directed-ring",
+    "directed-exponential",
+    "one-peer-exponential",
+    "edges:FILE",
 )
 """The topologies that `build` knows, as the user writes them."""
+
+WEIGHTS = ("metropolis", "lazy", "uniform")
+"""What may follow a topology's name and an `@`."""
 
 
 def default_topology(members: int) -> str:
@@ -53,6 +66,14 @@ def build(name: str, members: Iterable[PeerId], seed: int) -> Graph:
       2021, made symmetric)
     - random-regular:K, erdos-renyi:P, watts-strogatz:K:P: see `fedd.core.random_graphs`; a K of at least
       len(members) - 1 is the complete graph
+    - directed-ring: member i sends to member i + 1
+    - directed-exponential: member i sends to those 1, 2, 4, ... places further (Ying et al.)
+    - one-peer-exponential: the same arcs, one of them a round: 1, 2, 4, ... places further in turn (Ying et
+      al., section 4; after log2(n) rounds of averaging everybody has the mean, when n is a power of two)
+    - edges:TEXT: see `fedd.core.explicit_edges`
+
+    A name may end in `@lazy` or `@uniform`, the rule of the mixing weights (`fedd.core.mixing`; edges with
+    weights have theirs).
 
     Raises InvalidParameter (field "topology" or "members") for an unknown name, for numbers that no graph
     has, or when no connected graph was found.
@@ -62,27 +83,33 @@ def build(name: str, members: Iterable[PeerId], seed: int) -> Graph:
         raise InvalidParameter(
             f"a graph needs between 1 and {_MAX_MEMBERS} members, not {len(ordered)}", field="members"
         )
+    if name.startswith(EXPLICIT):
+        return explicit_graph(name.removeprefix(EXPLICIT), ordered)
+    shape, at, rule = name.partition("@")
+    if at and rule not in WEIGHTS:
+        raise InvalidParameter(
+            f"{name!r:.80} names no rule of weights", hint=f"known: {', '.join(WEIGHTS)}", field="topology"
+        )
+    graph = _shaped(shape, ordered, seed)
+    return replace(graph, rule=rule) if at else graph
+
+
+def _shaped(name: str, ordered: tuple[PeerId, ...], seed: int) -> Graph:
     family, _, argument = name.partition(":")
     if family in _DRAWN:
         return _DRAWN[family](name, argument, ordered, seed)
+    if name in _DIRECTED:
+        phases = tuple(
+            frozenset((ordered[source], ordered[target]) for source, target in arcs if source != target)
+            for arcs in _DIRECTED[name](len(ordered))
+        )
+        return Graph(ordered, frozenset((min(arc), max(arc)) for arcs in phases for arc in arcs), phases)
     if name not in _PLAIN:
         raise InvalidParameter(
-            f"there is no topology {name!r}", hint=f"known: {', '.join(NAMES)}", field="topology"
+            f"there is no topology {name!r:.80}", hint=f"known: {', '.join(NAMES)}", field="topology"
         )
     edges = {(min(pair), max(pair)) for pair in _PLAIN[name](len(ordered))}
     return Graph(ordered, frozenset((ordered[low], ordered[high]) for low, high in edges))
-
-
-def metropolis_weights(degree: int, neighbor_degrees: Mapping[PeerId, int]) -> dict[PeerId, float]:
-    """Metropolis-Hastings mixing weights of one node, w_ij = 1 / (1 + max(d_i, d_j)), in sorted peer order.
-
-    `degree` is the node's own degree, `neighbor_degrees` its neighbours'. The node keeps one minus the
-    sum. Both ends of an edge compute the same weight.
-
-    Source: L. Xiao, S. Boyd, S. Lall, "A scheme for robust distributed sensor fusion based on average
-    consensus", IPSN 2005.
-    """
-    return {peer: 1.0 / (1 + max(degree, neighbor_degrees[peer])) for peer in sorted(neighbor_degrees)}
 
 
 def _complete(count: int) -> Iterator[tuple[int, int]]:
@@ -156,6 +183,22 @@ def _exponential(count: int) -> Iterator[tuple[int, int]]:
             yield here, (here + (1 << power)) % count
 
 
+def _directed_ring(count: int) -> list[list[tuple[int, int]]]:
+    return [_shift(count, 1)]
+
+
+def _one_peer_exponential(count: int) -> list[list[tuple[int, int]]]:
+    return [_shift(count, 1 << power) for power in range((count - 1).bit_length())] or [[]]
+
+
+def _directed_exponential(count: int) -> list[list[tuple[int, int]]]:
+    return [[arc for arcs in _one_peer_exponential(count) for arc in arcs]]
+
+
+def _shift(count: int, places: int) -> list[tuple[int, int]]:
+    return [(here, (here + places) % count) for here in range(count)]
+
+
 _PLAIN: Mapping[str, Callable[[int], Iterator[tuple[int, int]]]] = {
     "complete": _complete,
     "ring": _ring,
@@ -165,6 +208,12 @@ _PLAIN: Mapping[str, Callable[[int], Iterator[tuple[int, int]]]] = {
     "torus": _torus,
     "hypercube": _hypercube,
     "exponential": _exponential,
+}
+
+_DIRECTED: Mapping[str, Callable[[int], list[list[tuple[int, int]]]]] = {
+    "directed-ring": _directed_ring,
+    "directed-exponential": _directed_exponential,
+    "one-peer-exponential": _one_peer_exponential,
 }
 
 _DRAWN: Mapping[str, Callable[[str, str, tuple[PeerId, ...], int], Graph]] = {
