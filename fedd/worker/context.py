@@ -8,122 +8,69 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from fedd.api.algorithm import Agreement, Algorithm, Merged
+from fedd.api.algorithm import Algorithm, Merged
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost
 from fedd.api.types import Message, PeerId
-from fedd.core import codec
-from fedd.core.graph import Graph
-from fedd.core.topology import metropolis_weights
-from fedd.worker import arrays
+from fedd.core.mixing import neighbor_weights
+from fedd.worker import arrays, collectives
+from fedd.worker.books import LEDGER_TAG, Books
 from fedd.worker.failures import plugin_failure
 from fedd.worker.ledger import LedgerCore, start_value
+from fedd.worker.parameters import build_aggregator
+from fedd.worker.plugins import find_aggregator
+from fedd.worker.port import Outcome, Payload, Port, Round, RunStart
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+    from fedd.api.aggregator import Aggregator
     from fedd.api.learner import RunLearner
-    from fedd.api.types import FloatArray
 
-    Payload = bytes | memoryview
+__all__ = [
+    "LEDGER_TAG",
+    "MAX_METRICS",
+    "MAX_METRIC_BYTES",
+    "Context",
+    "Outcome",
+    "Payload",
+    "Port",
+    "Round",
+    "RunStart",
+    "run_algorithm",
+]
 
-LEDGER_TAG = "fedd.ledger"
-MAX_CHECKPOINT_BYTES = 512 * 1024 * 1024
-"""A model of 100 MB with what an optimiser keeps about it; it passes through the daemon's memory once."""
 MAX_METRICS = 64
 """Names that one node may report: a live table shows about ten."""
 MAX_METRIC_BYTES = 256
 """A metric's name or text: a word, not a log."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunStart:
-    """What a worker is told when its run, or a new epoch of it, begins.
-
-    `round` counts the exchanges of the epochs before, `restored` is the encoded state that this node last
-    gave to `checkpoint`, `newcomers` are the members that came with this epoch.
-    """
-
-    run_id: str
-    me: PeerId
-    graph: Graph
-    epoch: int
-    seed: int
-    quorum: int
-    max_payload_bytes: int
-    round: int = 0
-    restored: Payload | None = None
-    newcomers: tuple[PeerId, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A completed exchange: `messages` in sorted peer order.
-
-    `gone` names every member that is newly out of the run, with the reason; `finished` the neighbours that
-    have ended well, `cut` those whose edge was cut: both are neighbours no more but still members.
-    `other_tags` names the neighbours who were at an exchange with another tag.
-    """
-
-    messages: Mapping[PeerId, Payload]
-    gone: Mapping[PeerId, str] = field(default_factory=dict)
-    cut: tuple[PeerId, ...] = ()
-    finished: tuple[PeerId, ...] = ()
-    other_tags: Mapping[PeerId, str] = field(default_factory=dict)
-
-
-class Port(Protocol):
-    """What carries a run's exchanges."""
-
-    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
-        """Send one payload to each neighbour, return the completed exchange.
-
-        Raises Stopped, Dropped or QuorumLost when the run ends.
-        """
-        ...
-
-    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
-        """Show these metrics. Never blocks."""
-        ...
-
-    async def checkpoint(self, state: Payload) -> None:
-        """Keep this encoded state for the next epoch and on disk, in place of the one before."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an algorithm ended on this node."""
-
-    value: Message
-    contributors: tuple[PeerId, ...]
-    residual: float | None
-    rounds: int
-    agreed: bool
-
-
 class Context:
     """`fedd.api.RunContext` over a port."""
 
-    def __init__(self, start: RunStart, port: Port, input: Message) -> None:
+    def __init__(
+        self, start: RunStart, port: Port, input: Message, learner: RunLearner | None = None
+    ) -> None:
         self._start = start
         self._port = port
         self._input = input
-        self._learner: RunLearner | None = None
+        self._learner = learner
         self._round = start.round
         self._neighbors = start.graph.neighbors(start.me)
         self._weights: Mapping[PeerId, float] | None = None
         self._gone: dict[PeerId, str] = {}
         self._finished: set[PeerId] = set()
+        self._leave_callbacks: list[Callable[[PeerId, str], None]] = []
         self._metrics: dict[str, float | int | str | bool] = {}
         self._contributors: tuple[PeerId, ...] | None = None
         self._residual: float | None = None
         self._agreed = True
+
+    # ---- who and where --------------------------------------------------------------------
 
     @property
     def me(self) -> PeerId:
@@ -132,17 +79,32 @@ class Context:
 
     @property
     def members(self) -> tuple[PeerId, ...]:
-        """All nodes of the run as it started, sorted."""
+        """All nodes of the run as this epoch started, sorted."""
         return self._start.graph.members
 
     @property
     def neighbors(self) -> Mapping[PeerId, float]:
-        """Neighbours still in the run, sorted, with Metropolis-Hastings weights."""
+        """Neighbours still in the run, sorted, with the graph's weights."""
         if self._weights is None:
-            graph, gone = self._start.graph, self._gone
-            degrees = {p: sum(q not in gone for q in graph.neighbors(p)) for p in self._neighbors}
-            self._weights = MappingProxyType(metropolis_weights(len(self._neighbors), degrees))
+            weights = neighbor_weights(
+                self._start.graph, self.me, self._neighbors, self._gone, round=self._round
+            )
+            self._weights = MappingProxyType(weights)
         return self._weights
+
+    @property
+    def out_neighbors(self) -> tuple[PeerId, ...]:
+        """To whom this node's next exchange goes, sorted."""
+        return tuple(
+            peer for peer in self._start.graph.out_neighbors(self.me, self._round) if peer in self._neighbors
+        )
+
+    @property
+    def in_neighbors(self) -> tuple[PeerId, ...]:
+        """From whom the next exchange comes, sorted."""
+        return tuple(
+            peer for peer in self._start.graph.in_neighbors(self.me, self._round) if peer in self._neighbors
+        )
 
     @property
     def round(self) -> int:
@@ -169,6 +131,8 @@ class Context:
         """What this device's owner configured for this run."""
         return self._input
 
+    # ---- learning -------------------------------------------------------------------------
+
     @property
     def learner(self) -> RunLearner:
         """This device's model and data. Raises InvalidParameter when the run's input names no learner."""
@@ -185,87 +149,78 @@ class Context:
         """Set the learner, which needs this context's `rng` before it is ready."""
         self._learner = learner
 
+    def aggregator(self, name: str, options: Mapping[str, Message] | None = None) -> Aggregator:
+        """The aggregator of that name with these options."""
+        return build_aggregator(find_aggregator(name), options or {})
+
+    # ---- epochs ---------------------------------------------------------------------------
+
+    @property
+    def restored(self) -> Message:
+        """What this node last gave to `checkpoint`, None when nothing."""
+        return self._start.restored
+
+    async def checkpoint(self, state: Message) -> None:
+        """Keep `state` for `restored`."""
+        await self._port.checkpoint(arrays.encode(state))
+
+    def on_join(self, callback: Callable[[tuple[PeerId, ...]], None]) -> None:
+        """Call `callback` at once with the members that came with this epoch, if there are any."""
+        if self._start.joined:
+            callback(self._start.joined)
+
+    def on_leave(self, callback: Callable[[PeerId, str], None]) -> None:
+        """Call `callback(peer, reason)` for every member that falls out of the run."""
+        self._leave_callbacks.append(callback)
+
+    # ---- exchanges ------------------------------------------------------------------------
+
     async def exchange(
         self, message: Message | Callable[[PeerId], Message], tag: str = ""
     ) -> dict[PeerId, Message]:
         """Send to every neighbour, return what each sent, in sorted peer order."""
+        if self._start.graph.directed:
+            return await self._exchange_along_arcs(message, _plain_tag(tag))
         if callable(message):
             payloads = {peer: arrays.encode(message(peer)) for peer in self._neighbors}
         else:
             payloads = dict.fromkeys(self._neighbors, arrays.encode(message))
-        answers = await self._exchange(payloads, _plain_tag(tag))
-        return {peer: self._decode(peer, payload) for peer, payload in answers.items()}
+        answers = await self.swap(payloads, _plain_tag(tag))
+        return {peer: self.decode(peer, payload) for peer, payload in answers.items()}
+
+    async def _exchange_along_arcs(
+        self, message: Message | Callable[[PeerId], Message], tag: str
+    ) -> dict[PeerId, Message]:
+        """In lock-step with all neighbours; what goes against the arrow is empty and not shown."""
+        out, senders = self.out_neighbors, self._start.graph.in_neighbors(self.me, self._round)
+        if callable(message):
+            sent = {peer: arrays.encode(message(peer)) for peer in out}
+        else:
+            sent = dict.fromkeys(out, arrays.encode(message))
+        answers = await self.swap({peer: sent.get(peer, b"") for peer in self._neighbors}, tag)
+        return {peer: self.decode(peer, payload) for peer, payload in answers.items() if peer in senders}
 
     async def flood(self, message: Message, tag: str = "") -> dict[PeerId, Message]:
-        """Give every node `message`, return everybody's: each is passed on in the exchange after it came."""
-        members = self.members
-        mine = members.index(self.me)
-        known: dict[int, bytes] = {mine: arrays.encode(message)}
-        news = dict(known)
-        for _ in range(len(members) - 1):
-            parts: list[int | bytes] = [part for pair in sorted(news.items()) for part in pair]
-            payload = codec.encode(parts)
-            answers = await self._exchange(
-                dict.fromkeys(self._neighbors, payload), f"flood:{_plain_tag(tag)}"
-            )
-            news = {}
-            for peer, answer in answers.items():
-                for origin, item in self._flooded(peer, answer):
-                    if origin not in known:
-                        known[origin] = news[origin] = item
-        heard = {members[origin]: known[origin] for origin in sorted(known)}
-        self._name_contributors(tuple(heard), None)
-        return {origin: self._decode(origin, item) for origin, item in heard.items()}
+        """Give every node `message`, return everybody's: {origin: message}, in sorted peer order."""
+        return await collectives.flood(self, message, _plain_tag(tag))
 
     async def merge(self, message: Message, combine: Callable[[Any, Any], Message], tag: str = "") -> Merged:
         """Combine everybody's message by an idempotent, commutative and associative function."""
-        members = self.members
-        value = message
-        origins = 1 << members.index(self.me)
-        for _ in range(len(members) - 1):
-            payload = codec.encode(
-                [origins.to_bytes((len(members) + 7) // 8, "little"), arrays.encode(value)]
-            )
-            answers = await self._exchange(
-                dict.fromkeys(self._neighbors, payload), f"merge:{_plain_tag(tag)}"
-            )
-            for peer, answer in answers.items():
-                match self._decode(peer, answer):
-                    case [bytes(mask), bytes(theirs)] if int.from_bytes(mask, "little") >> len(members) == 0:
-                        origins |= int.from_bytes(mask, "little")
-                        value = combine(value, self._decode(peer, theirs))
-                    case _:
-                        raise InvalidMessage(f"{peer} sent something else than a merged value")
-        contributors = tuple(peer for index, peer in enumerate(members) if origins >> index & 1)
-        self._name_contributors(contributors, None)
-        return Merged(value, contributors)
+        return await collectives.merge(self, message, combine, _plain_tag(tag))
 
-    @property
-    def restored(self) -> Message:
-        """What this node last gave to `checkpoint` in this run, None when nothing. A new object each time."""
-        if self._start.restored is None:
-            return None
-        state: Message = arrays.decode(self._start.restored, MAX_CHECKPOINT_BYTES)
-        return state
-
-    async def checkpoint(self, state: Message) -> None:
-        """Keep `state` for `restored`. Raises InvalidMessage when it cannot be encoded or is too large."""
-        payload = arrays.encode(state)
-        if len(payload) > MAX_CHECKPOINT_BYTES:
-            raise InvalidMessage(
-                f"a checkpoint of {len(payload)} bytes is more than {MAX_CHECKPOINT_BYTES}",
-                hint="keep the model and what cannot be computed again",
-            )
-        await self._port.checkpoint(payload)
-
-    def on_join(self, callback: Callable[[tuple[PeerId, ...]], None]) -> None:
-        """Call `callback(peers)` with the members that came with this epoch, at once, if there are any."""
-        if self._start.newcomers:
-            callback(self._start.newcomers)
+    async def gather(self, message: Message, to: PeerId, tag: str = "") -> dict[PeerId, Message] | None:
+        """Bring everybody's message to member `to`: {origin: message} there, None elsewhere."""
+        if to not in self.members:
+            raise InvalidParameter(f"{to!r:.80} is no member of this run", field="to")
+        graph = self._start.graph
+        complete = len(graph.edges) == len(graph.members) * (len(graph.members) - 1) // 2
+        return await collectives.gather(self, message, to, _plain_tag(tag), complete=complete)
 
     def ledger(self, x0: ArrayLike) -> Books:
         """A mass-conserving average that starts from this node's value `x0`."""
         return Books(self, LedgerCore(self.me, self.members, self._neighbors, start_value(x0)))
+
+    # ---- the rest -------------------------------------------------------------------------
 
     def rng(self, name: str) -> np.random.Generator:
         """A generator seeded by the run's seed, this node and `name`."""
@@ -305,6 +260,8 @@ class Context:
         """What was reported, the newest of each name."""
         return MappingProxyType(self._metrics)
 
+    # ---- what the parts of a context use (`fedd.worker.port.Exchanges`) -------------------
+
     @property
     def out(self) -> Mapping[PeerId, str]:
         """The members that are out of the run, with the reason."""
@@ -320,30 +277,31 @@ class Context:
         """The neighbours of the next exchange, sorted."""
         return self._neighbors
 
-    def _name_contributors(
+    def name_contributors(
         self, contributors: tuple[PeerId, ...], residual: float | None, agreed: bool = True
     ) -> None:
+        """Whose inputs are in what this node has now, for the result."""
         self._contributors = contributors
         self._residual = residual
         self._agreed = agreed
 
-    async def _exchange(self, payloads: Mapping[PeerId, Payload], tag: str) -> Mapping[PeerId, Payload]:
+    async def swap(self, payloads: Mapping[PeerId, Payload], tag: str) -> Mapping[PeerId, Payload]:
         """One exchange of encoded messages; afterwards `present` holds who is left."""
-        limit = self._start.max_payload_bytes
         for payload in payloads.values():
-            if len(payload) > limit:
-                raise InvalidMessage(
-                    f"a message of {len(payload)} bytes is more than this run's {limit}",
-                    hint="send less, or raise [limits] max_payload_bytes on every member",
-                )
+            self._check_size(payload)
         completed = await self._port.exchange(tag, payloads)
         self._round += 1
+        if self._start.graph.period > 1:
+            self._weights = None
         if completed.gone or completed.cut or completed.finished:
             self._gone.update(completed.gone)
             self._finished.update(completed.finished)
             left = set(completed.gone).union(completed.cut, completed.finished)
             self._neighbors = tuple(peer for peer in self._neighbors if peer not in left)
             self._weights = None
+            for peer in sorted(completed.gone):
+                for callback in self._leave_callbacks:
+                    callback(peer, completed.gone[peer])
             if len(self._component()) < self.quorum:
                 raise self._quorum_lost()
         for peer, other in completed.other_tags.items():
@@ -352,6 +310,21 @@ class Context:
                 hint="all members must make the same exchanges in the same order",
             )
         return completed.messages
+
+    def decode(self, peer: PeerId, payload: Payload) -> Any:
+        """The message in a neighbour's payload."""
+        try:
+            return arrays.decode(payload, self._start.max_payload_bytes)
+        except InvalidMessage as error:
+            raise InvalidMessage(f"from {peer}: {error.detail}", hint=error.hint) from None
+
+    def _check_size(self, payload: Payload) -> None:
+        limit = self._start.max_payload_bytes
+        if len(payload) > limit:
+            raise InvalidMessage(
+                f"a message of {len(payload)} bytes is more than this run's {limit}",
+                hint="send less, or raise [limits] max_payload_bytes on every member",
+            )
 
     def _component(self) -> tuple[PeerId, ...]:
         """The members that this node can still reach."""
@@ -363,71 +336,6 @@ class Context:
             f"{len(self._component())} of {len(self.members)} members are left, the quorum is {self.quorum}",
             hint=f"out: {lost}",
         )
-
-    def _decode(self, peer: PeerId, payload: Payload) -> Any:
-        try:
-            return arrays.decode(payload, self._start.max_payload_bytes)
-        except InvalidMessage as error:
-            raise InvalidMessage(f"from {peer}: {error.detail}", hint=error.hint) from None
-
-    def _flooded(self, peer: PeerId, payload: Payload) -> list[tuple[int, bytes]]:
-        parts = self._decode(peer, payload)
-        if isinstance(parts, list) and len(parts) % 2 == 0:
-            pairs = list(zip(parts[::2], parts[1::2], strict=True))
-            if all(type(o) is int and 0 <= o < len(self.members) and type(i) is bytes for o, i in pairs):
-                return pairs
-        raise InvalidMessage(f"{peer} sent something else than flooded messages")
-
-
-class Books:
-    """`fedd.api.Ledger`: the ledger's core and the exchanges that feed it."""
-
-    def __init__(self, context: Context, core: LedgerCore) -> None:
-        self._context = context
-        self._core = core
-
-    @property
-    def value(self) -> FloatArray:
-        """This node's present estimate of the mean."""
-        return self._core.value
-
-    async def step(self) -> None:
-        """One exchange with all neighbours, one update."""
-        context, core = self._context, self._core
-        answers = await context._exchange(core.messages(context.present), LEDGER_TAG)
-        core.apply(answers, context.present, context.finished)
-
-    async def agree(self, *, tolerance: float, iterations: int) -> Agreement:
-        """Step until all survivors are known to agree, or `iterations` steps were made."""
-        if not tolerance >= 0 or iterations < 1:
-            raise InvalidParameter(
-                f"an agreement needs a tolerance of 0 or more and an iteration at least, not {tolerance} "
-                f"and {iterations}",
-                field="tolerance",
-            )
-        context, core = self._context, self._core
-        known = context.members
-        residual = float("inf")
-        core.begin_agreement()
-        try:
-            for made in range(1, iterations + 1):
-                await self.step()
-                verdict = core.close_window(tolerance, last=made == iterations)
-                if verdict is None:
-                    continue
-                known = core.peers_of(verdict.origins)
-                residual = float("inf") if core.is_fresh else verdict.residual
-                if isfinite(residual):
-                    context.report(residual=residual)
-                if verdict.agreed:
-                    value = verdict.value.reshape(core.shape)
-                    context._name_contributors(known, residual)
-                    return Agreement(value, known, made, residual, True)
-        finally:
-            core.end_agreement()
-        left = tuple(peer for peer in known if peer not in context.out)
-        context._name_contributors(left, residual if isfinite(residual) else None, agreed=False)
-        return Agreement(core.value, left, iterations, residual, False)
 
 
 async def run_algorithm(algorithm: Algorithm, context: Context) -> Outcome:
