@@ -41,7 +41,7 @@ def start_header(manifest: Manifest, me: PeerId) -> dict[str, Any]:
         "run_id": manifest.run_id,
         "me": me,
         "members": list(manifest.members),
-        "edges": manifest.graph.edge_indices(),
+        **manifest.graph.document(),
         "epoch": 1,
         "seed": manifest.proposal.seed,
         "quorum": manifest.proposal.quorum,

@@ -284,11 +284,10 @@ def _algorithm(header: dict[str, Any]) -> Algorithm:
 
 def _run_start(header: dict[str, Any]) -> RunStart:
     members = tuple(header["members"])
-    edges = frozenset((members[min(pair)], members[max(pair)]) for pair in header["edges"])
     return RunStart(
         run_id=header["run_id"],
         me=header["me"],
-        graph=Graph(members, edges),
+        graph=Graph.read(members, header),
         epoch=header["epoch"],
         seed=header["seed"],
         quorum=header["quorum"],
