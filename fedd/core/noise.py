@@ -94,7 +94,7 @@ class SymmetricState:
 class HandshakeXX:
     """The XX pattern (section 7.5): three messages, after which each end knows the other's static key.
 
-    `static` and `ephemeral` are 32 private bytes each, `static` may be a key made of them; where one is
+    `static` and `ephemeral` are 32 private bytes each, `static` may be a pair made of them; where one is
     missing a fresh key is made.
     """
 
@@ -102,15 +102,14 @@ class HandshakeXX:
         self,
         *,
         initiator: bool,
-        static: bytes | X25519PrivateKey | None = None,
+        static: bytes | KeyPair | None = None,
         ephemeral: bytes | None = None,
         prologue: bytes = b"",
     ) -> None:
         self._symmetric = SymmetricState(prologue=prologue)
         self._initiator = initiator
-        self._static = static if isinstance(static, X25519PrivateKey) else make_private_key(static)
-        self._ephemeral = make_private_key(ephemeral)
-        self.static_public = self._static.public_key().public_bytes_raw()
+        self._static = static if isinstance(static, KeyPair) else KeyPair(static)
+        self._ephemeral = KeyPair(ephemeral)
         self.remote_ephemeral = b""
         """The other end's ephemeral public key, empty until its first message was read."""
         self.remote_static = b""
@@ -137,11 +136,11 @@ class HandshakeXX:
         message = bytearray()
         for step in _PATTERN_XX[self._turn]:
             if step == "e":
-                public = self._ephemeral.public_key().public_bytes_raw()
+                public = self._ephemeral.public
                 self._symmetric.mix_hash(public)
                 message += public
             elif step == "s":
-                message += self._symmetric.encrypt_and_hash(self.static_public)
+                message += self._symmetric.encrypt_and_hash(self._static.public)
             else:
                 self._mix_shared_secret(step)
         message += self._symmetric.encrypt_and_hash(payload)
@@ -174,18 +173,25 @@ class HandshakeXX:
     def _mix_shared_secret(self, step: str) -> None:
         """Mix in "ee", "es" or "se": the first letter is the initiator's key, the second the responder's."""
         mine, theirs = (0, 1) if self._initiator else (1, 0)
-        private = self._ephemeral if step[mine] == "e" else self._static
+        pair = self._ephemeral if step[mine] == "e" else self._static
         public = self.remote_ephemeral if step[theirs] == "e" else self.remote_static
         try:
-            secret = private.exchange(X25519PublicKey.from_public_bytes(public))
+            secret = pair.private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:  # a point of small order: the secret would be the same for everyone
             raise ProtocolError("a Noise handshake message holds a degenerate key") from None
         self._symmetric.mix_key(secret)
 
 
-def make_private_key(seed: bytes | None = None) -> X25519PrivateKey:
-    """Make an X25519 key of 32 secret bytes, or a fresh one."""
-    return X25519PrivateKey.generate() if seed is None else X25519PrivateKey.from_private_bytes(seed)
+class KeyPair:
+    """An X25519 key of 32 secret bytes, or a fresh one, and the bytes of its public half."""
+
+    __slots__ = ("private", "public")
+
+    def __init__(self, seed: bytes | None = None) -> None:
+        self.private = (
+            X25519PrivateKey.generate() if seed is None else X25519PrivateKey.from_private_bytes(seed)
+        )
+        self.public = self.private.public_key().public_bytes_raw()
 
 
 def _take(message: bytes, offset: int, length: int) -> bytes:

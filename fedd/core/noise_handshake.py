@@ -14,7 +14,7 @@ from struct import Struct
 from fedd.api.errors import Denied, FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey, PublicKey
-from fedd.core.noise import HandshakeXX, NoiseTransport, make_private_key
+from fedd.core.noise import HandshakeXX, KeyPair, NoiseTransport
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
 
 PROTOCOL_ID = "/noise"
@@ -49,11 +49,18 @@ class _StaticKey:
     identity with it, sees it. That what was sent stays secret later is the ephemeral keys' doing.
     """
 
-    __slots__ = ("private", "signature")
+    __slots__ = ("_payload", "pair")
 
     def __init__(self, key: PrivateKey, seed: bytes | None = None) -> None:
-        self.private = make_private_key(seed)
-        self.signature = key.sign(_SIGNATURE_PREFIX + self.private.public_key().public_bytes_raw())
+        self.pair = KeyPair(seed)
+        signature = key.sign(_SIGNATURE_PREFIX + self.pair.public)
+        self._payload = encode_message(((1, key.public_key.to_protobuf()), (2, signature)))
+
+    def payload(self, muxers: Sequence[str]) -> bytes:
+        """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 (muxers 2 inside)."""
+        if not muxers:
+            return self._payload
+        return self._payload + encode_message(((4, encode_message((2, muxer.encode()) for muxer in muxers)),))
 
 
 def _static_key(key: PrivateKey) -> _StaticKey:
@@ -83,9 +90,7 @@ class NoiseHandshake:
         ephemeral_seed: bytes | None = None,
     ) -> None:
         self._static = _static_key(key) if static_seed is None else _StaticKey(key, static_seed)
-        self._handshake = HandshakeXX(
-            initiator=initiator, static=self._static.private, ephemeral=ephemeral_seed
-        )
+        self._handshake = HandshakeXX(initiator=initiator, static=self._static.pair, ephemeral=ephemeral_seed)
         self._key = key
         self._expected_peer = expected_peer
         self._received = bytearray()
@@ -145,7 +150,7 @@ class NoiseHandshake:
     def _write_if_due(self) -> None:
         if self._handshake.writes_next:
             # The first message of XX is not encrypted: its payload is empty.
-            payload = self._encode_payload() if self._handshake.remote_ephemeral else b""
+            payload = self._static.payload(self._offered_muxers) if self._handshake.remote_ephemeral else b""
             message = self._handshake.write_message(payload)
             self._outgoing += _pack_length(len(message)) + message
 
@@ -174,13 +179,3 @@ class NoiseHandshake:
             self._muxers = tuple(muxer.decode() for muxer in repeated_bytes(extensions, 2))
         except UnicodeDecodeError:
             raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
-
-    def _encode_payload(self) -> bytes:
-        """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 (muxers 2 inside)."""
-        fields: list[tuple[int, int | bytes]] = [
-            (1, self._key.public_key.to_protobuf()),
-            (2, self._static.signature),
-        ]
-        if self._offered_muxers:
-            fields.append((4, encode_message((2, muxer.encode()) for muxer in self._offered_muxers)))
-        return encode_message(fields)

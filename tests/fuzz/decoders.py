@@ -61,7 +61,7 @@ from fedd.core.certificates import (
     verify_chain,
 )
 from fedd.core.identity import PrivateKey, PublicKey, open_sealed, parse_peer_id, peer_id_from_bytes, seal
-from fedd.core.noise import HandshakeXX, NoiseTransport
+from fedd.core.noise import HandshakeXX, KeyPair, NoiseTransport
 from fedd.core.noise_handshake import NoiseHandshake
 from fedd.core.pipe import PipeDecoder, encode_frame
 from fedd.core.presence_messages import (
@@ -186,7 +186,7 @@ def _noise_handshake(data: bytes, rng: random.Random) -> None:
             return
 
 
-_STATIC = HandshakeXX(initiator=True, static=b"\1" * 32, ephemeral=b"\2" * 32).static_public
+_STATIC = KeyPair(b"\1" * 32).public
 _PAYLOAD = protobuf.encode_message(
     [
         (1, MEMBER_KEY.public_key.to_protobuf()),
