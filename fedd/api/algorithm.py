@@ -240,7 +240,7 @@ class RunContext(Protocol):
         """
         ...
 
-    def sign(self, data: bytes) -> bytes:
+    async def sign(self, data: bytes) -> bytes:
         """64 bytes: this node's Ed25519 signature over the federation, the run and `data`.
 
         Raises InvalidMessage for more than 64 KiB.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fedd.api.algorithm import Algorithm, Merged
-from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost
+from fedd.api.algorithm import Algorithm, Letter, Merged
+from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost, Unhealthy
 from fedd.api.types import Message, PeerId
 from fedd.core.mixing import neighbor_weights
 from fedd.worker import arrays, collectives
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEDGER_TAG",
+    "MAX_CHECKPOINT_BYTES",
     "MAX_METRICS",
     "MAX_METRIC_BYTES",
     "Context",
@@ -43,6 +44,8 @@ __all__ = [
     "run_algorithm",
 ]
 
+MAX_CHECKPOINT_BYTES = 512 * 1024 * 1024
+"""A model of 100 MB with what an optimiser keeps about it; it passes through the daemon's memory once."""
 MAX_METRICS = 64
 """Names that one node may report: a live table shows about ten."""
 MAX_METRIC_BYTES = 256
@@ -157,17 +160,26 @@ class Context:
 
     @property
     def restored(self) -> Message:
-        """What this node last gave to `checkpoint`, None when nothing."""
-        return self._start.restored
+        """What this node last gave to `checkpoint` in this run, None when nothing. A new object each time."""
+        if self._start.restored is None:
+            return None
+        state: Message = arrays.decode(self._start.restored, MAX_CHECKPOINT_BYTES)
+        return state
 
     async def checkpoint(self, state: Message) -> None:
-        """Keep `state` for `restored`."""
-        await self._port.checkpoint(arrays.encode(state))
+        """Keep `state` for `restored`. Raises InvalidMessage when it cannot be encoded or is too large."""
+        payload = arrays.encode(state)
+        if len(payload) > MAX_CHECKPOINT_BYTES:
+            raise InvalidMessage(
+                f"a checkpoint of {len(payload)} bytes is more than {MAX_CHECKPOINT_BYTES}",
+                hint="keep the model and what cannot be computed again",
+            )
+        await self._port.checkpoint(payload)
 
     def on_join(self, callback: Callable[[tuple[PeerId, ...]], None]) -> None:
-        """Call `callback` at once with the members that came with this epoch, if there are any."""
-        if self._start.joined:
-            callback(self._start.joined)
+        """Call `callback(peers)` with the members that came with this epoch, at once, if there are any."""
+        if self._start.newcomers:
+            callback(self._start.newcomers)
 
     def on_leave(self, callback: Callable[[PeerId, str], None]) -> None:
         """Call `callback(peer, reason)` for every member that falls out of the run."""
@@ -216,9 +228,44 @@ class Context:
         complete = len(graph.edges) == len(graph.members) * (len(graph.members) - 1) // 2
         return await collectives.gather(self, message, to, _plain_tag(tag), complete=complete)
 
+    async def reduce(self, message: Message, merge: Callable[[Any, Any], Message], tag: str = "") -> Merged:
+        """Combine everybody's message, each exactly once, and give the result to all."""
+        return await collectives.reduce(self, message, merge, _plain_tag(tag))
+
     def ledger(self, x0: ArrayLike) -> Books:
         """A mass-conserving average that starts from this node's value `x0`."""
         return Books(self, LedgerCore(self.me, self.members, self._neighbors, start_value(x0)))
+
+    # ---- messages outside the exchanges ---------------------------------------------------
+
+    async def send(self, peer: PeerId, message: Message, tag: str = "") -> None:
+        """Send to one neighbour, outside the exchanges."""
+        raise Unhealthy("messages outside the exchanges are not carried yet")
+
+    async def broadcast(self, message: Message, tag: str = "") -> None:
+        """`send` to every neighbour that is in the run."""
+        for peer in self.out_neighbors:
+            await self.send(peer, message, tag)
+
+    async def receive(self, tag: str = "", *, newest: bool = False) -> Letter:
+        """The next message with this tag, whoever sent it."""
+        raise Unhealthy("messages outside the exchanges are not carried yet")
+
+    async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message:
+        """Send a question to a neighbour and return the answer of its `on_ask` handler."""
+        raise Unhealthy("messages outside the exchanges are not carried yet")
+
+    def on_ask(self, tag: str, handler: Callable[[PeerId, Message], Message]) -> None:
+        """Answer questions with this tag by `handler(peer, message)`."""
+        raise Unhealthy("messages outside the exchanges are not carried yet")
+
+    async def sign(self, data: bytes) -> bytes:
+        """This node's signature over the federation, the run and `data`."""
+        raise Unhealthy("signatures are not made yet")
+
+    def verify(self, peer: PeerId, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` is what `sign(data)` gave on that member, in this run."""
+        raise Unhealthy("signatures are not checked yet")
 
     # ---- the rest -------------------------------------------------------------------------
 

@@ -1,0 +1,125 @@
+"""Between a run's context and what carries it: the daemon's pipe, or a simulated network in `fedd.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from fedd.api.types import Message, PeerId
+from fedd.core.graph import Graph
+
+Payload: TypeAlias = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """What a worker is told when its run, or a new epoch of it, begins.
+
+    `round` counts the exchanges of the epochs before, `restored` is the encoded state that this node last
+    gave to `checkpoint`, `newcomers` are the members that came with this epoch.
+    """
+
+    run_id: str
+    me: PeerId
+    graph: Graph
+    epoch: int
+    seed: int
+    quorum: int
+    max_payload_bytes: int
+    round: int = 0
+    restored: Payload | None = None
+    newcomers: tuple[PeerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A completed exchange: `messages` in sorted peer order.
+
+    `gone` names every member that is newly out of the run, with the reason; `finished` the neighbours that
+    have ended well, `cut` those whose edge was cut: both are neighbours no more but still members.
+    `other_tags` names the neighbours who were at an exchange with another tag.
+    """
+
+    messages: Mapping[PeerId, Payload]
+    gone: Mapping[PeerId, str] = field(default_factory=dict)
+    cut: tuple[PeerId, ...] = ()
+    finished: tuple[PeerId, ...] = ()
+    other_tags: Mapping[PeerId, str] = field(default_factory=dict)
+
+
+class Port(Protocol):
+    """What carries a run's exchanges."""
+
+    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
+        """Send one payload to each neighbour, return the completed exchange.
+
+        Raises Stopped, Dropped or QuorumLost when the run ends.
+        """
+        ...
+
+    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+        """Show these metrics. Never blocks."""
+        ...
+
+    async def checkpoint(self, state: Payload) -> None:
+        """Keep this encoded state for the next epoch and on disk, in place of the one before."""
+        ...
+
+
+class Exchanges(Protocol):
+    """Lock-step exchanges of encoded messages, as ledgers and collective operations need them."""
+
+    @property
+    def me(self) -> PeerId:
+        """This node."""
+        ...
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        """All nodes of the run, sorted."""
+        ...
+
+    @property
+    def present(self) -> tuple[PeerId, ...]:
+        """The neighbours of the next exchange, sorted."""
+        ...
+
+    @property
+    def out(self) -> Mapping[PeerId, str]:
+        """The members that are out of the run, with the reason."""
+        ...
+
+    @property
+    def finished(self) -> frozenset[PeerId]:
+        """The neighbours that have ended well."""
+        ...
+
+    async def swap(self, payloads: Mapping[PeerId, Payload], tag: str) -> Mapping[PeerId, Payload]:
+        """One exchange with those `present`; afterwards `present` holds who is left. Errors as `exchange`."""
+        ...
+
+    def decode(self, peer: PeerId, payload: Payload) -> Any:
+        """The message in a neighbour's payload. Raises InvalidMessage, which names the peer."""
+        ...
+
+    def name_contributors(
+        self, contributors: tuple[PeerId, ...], residual: float | None, agreed: bool = True
+    ) -> None:
+        """Whose inputs are in what this node has now, for the result."""
+        ...
+
+    def report(self, **metrics: float | int | str | bool) -> None:
+        """Show metrics."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an algorithm ended on this node."""
+
+    value: Message
+    contributors: tuple[PeerId, ...]
+    residual: float | None
+    rounds: int
+    agreed: bool
