@@ -19,9 +19,23 @@ import time
 from typing import Any
 
 from fedd.api.errors import FeddError
+from fedd.worker.abilities import abilities
 from fedd.worker.failures import plugin_failure
-from fedd.worker.parameters import Parameter, command_schema, command_terms, schema
-from fedd.worker.plugins import entry_points, load_algorithms, load_commands
+from fedd.worker.parameters import (
+    Parameter,
+    aggregator_schema,
+    command_schema,
+    command_terms,
+    learner_schema,
+    schema,
+)
+from fedd.worker.plugins import (
+    entry_points,
+    load_aggregators,
+    load_algorithms,
+    load_commands,
+    load_learners,
+)
 
 FORMAT = 1
 IMPORT_DEADLINE_S = 10.0
@@ -30,13 +44,14 @@ MAX_PLUGIN_BYTES = 256 * 1024
 """What one plugin may say: a hundred algorithms with a page of documentation."""
 MAX_PLUGINS = 64
 """More on one device would be a mistake; bounds the whole document to 16 MiB, in practice to a few KiB."""
+KINDS = ("algorithm", "command", "learner", "aggregator")
 _MAX_DOC = 2000
 
 
 def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
     """The document: {"format": 1, "plugins": [{name, value, distribution, version, error, ...}]}.
 
-    Each plugin with its `algorithms` and `commands`.
+    Each plugin with its `algorithms`, `commands`, `learners` and `aggregators`.
     """
     plugins: list[dict[str, Any]] = []
     taken: dict[str, str] = {}
@@ -66,12 +81,12 @@ def _head(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
 
 def _nothing(error: str | None) -> dict[str, Any]:
     """A description without anything on offer."""
-    return {"error": error, "algorithms": [], "commands": []}
+    return {"error": error, **{f"{kind}s": [] for kind in KINDS}}
 
 
 def _refuse_doubles(described: dict[str, Any], owners: dict[tuple[str, str], str]) -> None:
-    """A name belongs to the first plugin that registers it, an algorithm's and a command's apart."""
-    for kind in ("algorithm", "command"):
+    """A name belongs to the first plugin that registers it, for each kind apart."""
+    for kind in KINDS:
         for offered in described[f"{kind}s"]:
             owner = owners.setdefault((kind, offered["name"]), described["name"])
             if owner != described["name"]:
@@ -80,7 +95,7 @@ def _refuse_doubles(described: dict[str, Any], owners: dict[tuple[str, str], str
 
 
 def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[str, Any]:
-    """Describe a plugin in a child process: {"error": ..., "algorithms": ..., "commands": ...}."""
+    """Describe a plugin in a child process, as `describe` does."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -102,7 +117,7 @@ def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[s
         except ValueError:
             why = "its description is not readable"
         else:
-            return {key: answer[key] for key in ("error", "algorithms", "commands")}
+            return {key: answer[key] for key in _nothing(None)}
     return _nothing(why or _ended(status))
 
 
@@ -124,20 +139,24 @@ def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: flo
 
 
 def describe(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
-    """Import a plugin here: {"error": text or None, "algorithms": [...], "commands": [...]}."""
+    """Import a plugin here: {"error": text or None, "algorithms": [...], "commands": [...], ...}."""
     try:
-        algorithms = [_described(each, schema(each)) for each in load_algorithms(point)]
-        commands = [_described_command(each) for each in load_commands(point)]
+        offered = {
+            "algorithms": [_described(each, schema(each)) for each in load_algorithms(point)],
+            "commands": [_described_command(each) for each in load_commands(point)],
+            "learners": [_described_learner(each) for each in load_learners(point)],
+            "aggregators": [_described_aggregator(each) for each in load_aggregators(point)],
+        }
     except FeddError as error:
         return _nothing(str(error))
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its own affair
         return _nothing(str(plugin_failure(error)))
-    for kind, offered in (("algorithm", algorithms), ("command", commands)):
-        names = [each["name"] for each in offered]
+    for kind in KINDS:
+        names = [each["name"] for each in offered[f"{kind}s"]]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
             return _nothing(f"the {kind} {double} is registered twice")
-    return {"error": None, "algorithms": algorithms, "commands": commands}
+    return {"error": None, **offered}
 
 
 def _described(cls: type[Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:
@@ -155,6 +174,14 @@ def _described(cls: type[Any], parameters: tuple[Parameter, ...]) -> dict[str, A
 def _described_command(command: type[Any]) -> dict[str, Any]:
     described = _described(command, command_schema(command))
     return {**described, **dataclasses.asdict(command_terms(command))}
+
+
+def _described_learner(learner: type[Any]) -> dict[str, Any]:
+    return {**_described(learner, learner_schema(learner)), "abilities": sorted(abilities(learner))}
+
+
+def _described_aggregator(aggregator: type[Any]) -> dict[str, Any]:
+    return {**_described(aggregator, aggregator_schema(aggregator)), "mean": aggregator.mean}
 
 
 def _described_parameter(parameter: Parameter) -> dict[str, Any]:

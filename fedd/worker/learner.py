@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import trio
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed
 from fedd.api.learner import Learner, TrainResult
 from fedd.api.types import Message
+from fedd.worker.abilities import ABILITIES, abilities
 from fedd.worker.failures import plugin_failure
 from fedd.worker.parameters import build_learner
 from fedd.worker.plugins import find_learner
@@ -25,30 +25,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-ABILITIES = ("gradient", "objective", "correction", "proximal", "step")
 MAX_ARRAYS = 4096
 """Of one model: a ResNet-152 has about 900 arrays."""
 MAX_METRICS = 32
 """Of one training or evaluation: they go into a node's metrics, of which there are 64."""
-
-
-def abilities(learner: object) -> frozenset[str]:
-    """What this learner has of ABILITIES: its methods, and the keywords that its `train` takes."""
-    found = {name for name in ("gradient", "objective") if _own_method(learner, name)}
-    train = getattr(learner, "train", None)
-    try:
-        keywords = inspect.signature(train).parameters if callable(train) else {}
-    except (TypeError, ValueError):  # a callable without a signature, written in C
-        keywords = {}
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in keywords.values()):
-        return frozenset({*found, "correction", "proximal", "step"})
-    return frozenset({*found, *({"correction", "proximal", "step"} & keywords.keys())})
-
-
-def _own_method(learner: object, name: str) -> bool:
-    """Whether there is such a method: one inherited from the protocol itself does nothing."""
-    method = getattr(type(learner), name, None)
-    return callable(method) and method is not getattr(Learner, name)
 
 
 _SAME_MODEL = "all members of a run need the same kind of model: compare [inputs.NAME] on the devices"
@@ -64,7 +44,7 @@ class LentLearner:
     def __init__(self, learner: Learner, *, threads: bool) -> None:
         self._learner = learner
         self._threads = threads
-        self._abilities = abilities(learner)
+        self._abilities = abilities(type(learner))
         self._lock = threading.Lock()  # an abandoned training still writes to the model
         self._limiter = trio.CapacityLimiter(1)
         self._shapes: tuple[tuple[tuple[int, ...], str], ...] | None = None

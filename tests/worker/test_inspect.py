@@ -52,6 +52,8 @@ def test_what_a_good_plugin_looks_like(tmp_path: Path) -> None:
                 }
             ],
             "commands": [],
+            "learners": [],
+            "aggregators": [],
         }
     }
 
@@ -127,6 +129,8 @@ def test_a_plugin_that_never_finishes_to_import_is_ended(
         "error": "it did not finish to import within 0.2 s",
         "algorithms": [],
         "commands": [],
+        "learners": [],
+        "aggregators": [],
     }
     assert time.monotonic() - started < 5
     with pytest.raises(ChildProcessError):
