@@ -1,0 +1,19 @@
+"""Decentralised optimisation: the federation minimises the sum of its devices' objectives, without a server.
+
+Every method is a class: descent (no memory), tracking, correction. Objectives are learners.
+"""
+
+from __future__ import annotations
+
+from fedd.api import Algorithm, hookimpl
+from fedd_optimization.correction import EXTRA, ExactDiffusion
+from fedd_optimization.descent import DGD, DSGD
+from fedd_optimization.tracking import KGT, GradientTracking, GTAdam
+
+__all__ = ["DGD", "DSGD", "EXTRA", "KGT", "ExactDiffusion", "GTAdam", "GradientTracking"]
+
+
+@hookimpl
+def fedd_register_algorithms() -> list[type[Algorithm]]:
+    """Register all methods."""
+    return [DGD, DSGD, GradientTracking, GTAdam, KGT, EXTRA, ExactDiffusion]
