@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
-    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Letter, Merged, RunContext
+    from fedd.api.algorithm import (
+        Agreement,
+        Algorithm,
+        Ledger,
+        Letter,
+        Merged,
+        RunContext,
+        RunGraph,
+        Spectrum,
+    )
     from fedd.api.command import Audience, Command, CommandContext, Member, Reached
     from fedd.api.errors import (
         Conflict,
@@ -63,7 +72,9 @@ __all__ = [
     "Reached",
     "Refused",
     "RunContext",
+    "RunGraph",
     "RunLearner",
+    "Spectrum",
     "Stopped",
     "TimedOut",
     "TrainResult",
@@ -74,7 +85,10 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
-    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext"), "algorithm"),
+    **dict.fromkeys(
+        ("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext", "RunGraph", "Spectrum"),
+        "algorithm",
+    ),
     **dict.fromkeys(("Audience", "Command", "CommandContext", "Member", "Reached"), "command"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Learner", "RunLearner", "TrainResult"), "learner"),

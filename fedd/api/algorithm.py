@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -49,6 +50,78 @@ class Letter:
 
     sender: PeerId
     message: Message
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The eigenvalues of a graph's mixing matrix W beside the one at 1, as far as algorithms need them.
+
+    `second` is the largest modulus: by it disagreement shrinks a round. `upper` and `lower` are the largest
+    and the smallest of a symmetric W, else (directed graphs) plus and minus the modulus over a period.
+    `period` is the number of rounds after which the arcs repeat.
+    """
+
+    second: float
+    upper: float
+    lower: float
+    period: int = 1
+
+    @property
+    def gap(self) -> float:
+        """The spectral gap, 1 - second."""
+        return 1.0 - self.second
+
+    def rounds(self, tolerance: float) -> float:
+        """After how many rounds of plain averaging a disagreement is `tolerance` of what it was.
+
+        Infinite when it never is.
+        """
+        if self.second >= 1:
+            return math.inf
+        if self.second <= 0:
+            return float(self.period)
+        return max(1.0, math.ceil(math.log(tolerance) / math.log(self.second) - 1e-9))
+
+
+class RunGraph(Protocol):
+    """The graph of a run as its epoch began, the same on every node, the dead included."""
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        """Sorted."""
+        ...
+
+    @property
+    def edges(self) -> frozenset[tuple[PeerId, PeerId]]:
+        """Pairs (lower, higher) of those who have a link, whichever way messages go."""
+        ...
+
+    @property
+    def directed(self) -> bool:
+        """Whether messages go one way over (some of) the edges."""
+        ...
+
+    @property
+    def period(self) -> int:
+        """After how many rounds the arcs repeat: 1 unless they take turns."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """How mixing weights follow: metropolis, lazy, uniform or explicit."""
+        ...
+
+    def arcs(self, round: int = 0) -> frozenset[tuple[PeerId, PeerId]]:
+        """(from, to) of a round; both ways of every edge when the graph is undirected."""
+        ...
+
+    def degree(self, peer: PeerId) -> int:
+        """How many edges a member has."""
+        ...
+
+    def diameter(self) -> int:
+        """The longest shortest path over edges, in hops."""
+        ...
 
 
 class Ledger(Protocol):
@@ -141,6 +214,15 @@ class RunContext(Protocol):
     @property
     def in_neighbors(self) -> tuple[PeerId, ...]:
         """From whom exchanges come, sorted: the keys of `neighbors` unless the graph is directed."""
+        ...
+
+    @property
+    def graph(self) -> RunGraph:
+        """The whole graph, fixed within an epoch: for what follows from its shape before the first round."""
+        ...
+
+    def spectrum(self) -> Spectrum:
+        """The spectrum of `graph`'s mixing matrix. Raises InvalidParameter beyond 1024 members."""
         ...
 
     @property

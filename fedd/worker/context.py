@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fedd.api.algorithm import Algorithm, Letter, Merged
+from fedd.api.algorithm import Algorithm, Letter, Merged, Spectrum
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost, Unhealthy
 from fedd.api.types import Message, PeerId
+from fedd.core.graph import Graph
 from fedd.core.mixing import neighbor_weights
 from fedd.worker import arrays, collectives
 from fedd.worker.books import LEDGER_TAG, Books
@@ -22,6 +23,7 @@ from fedd.worker.ledger import LedgerCore, start_value
 from fedd.worker.parameters import build_aggregator
 from fedd.worker.plugins import find_aggregator
 from fedd.worker.port import Outcome, Payload, Port, Round, RunStart
+from fedd.worker.spectrum import graph_spectrum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +110,15 @@ class Context:
         return tuple(
             peer for peer in self._start.graph.in_neighbors(self.me, self._round) if peer in self._neighbors
         )
+
+    @property
+    def graph(self) -> Graph:
+        """The whole graph, as this epoch started."""
+        return self._start.graph
+
+    def spectrum(self) -> Spectrum:
+        """The spectrum of the graph's mixing matrix."""
+        return graph_spectrum(self._start.graph)
 
     @property
     def round(self) -> int:

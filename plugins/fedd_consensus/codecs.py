@@ -8,8 +8,8 @@ receiver has, the receivers add what comes. All copies of one sender are equal t
 Source: A. Koloskova, S. U. Stich, M. Jaggi, "Decentralized stochastic optimization and gossip algorithms
 with compressed communication", ICML 2019 (CHOCO; equation 6 is what `Outgoing` does).
 
-A codec is contractive when |x - decode(encode(x))|^2 <= (1 - delta) |x|^2 for some delta > 0; each codec says its
-delta.
+A codec is contractive when |x - decode(encode(x))|^2 <= (1 - delta) |x|^2 for some delta > 0; each codec
+says its delta.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ class BFloat16:
 
 @dataclass(frozen=True)
 class Int8:
-    """Whole multiples from -127 to 127 of each block's largest magnitude: one byte, delta >= 1 - 1024 / 254^2.
+    """Whole multiples from -127 to 127 of each block's largest magnitude: one byte.
 
-    Rounded to the nearest, not at random: error feedback needs no unbiased codec, and the same values
-    give the same bits.
+    delta >= 1 - 1024 / 254^2. Rounded to the nearest, not at random: error feedback needs no unbiased
+    codec, and the same values give the same bits.
     """
 
     name: str = "int8"
