@@ -1,4 +1,4 @@
-"""Between a run's context and what carries it: the daemon's pipe, or a simulated network in `fedd.testing`."""
+"""Between a run's context and what carries it: the daemon's pipe, or a network that `fedd.testing` plays."""
 
 from __future__ import annotations
 
