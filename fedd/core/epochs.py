@@ -30,6 +30,10 @@ CONTRACTS = (SURVIVORS, CONTRIBUTED, RESTART)
 PATIENCE_S = 2.0
 """How much later each next member proposes: longer than it takes to tell everybody about an epoch."""
 
+SETTLE_S = 5.0
+"""After a power cut: how long nobody else has come back before those who are there go on without the others.
+Boards of one kind start within some seconds of each other."""
+
 MAX_EPOCHS = 10_000
 """One a second for hours. Who claims more wants to be the largest for ever."""
 
@@ -41,6 +45,10 @@ class Mark(NamedTuple):
 
     number: int
     digest: bytes
+
+
+FIRST = Mark(1, b"")
+"""The epoch that a run begins with; its digest is of no use, there are no two of it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def closing_rounds(graph: Graph, contract: str) -> int:
 
 
 def epoch_graph(topology: str, members: Collection[PeerId], seed: int) -> tuple[str, Graph]:
-    """The graph of an epoch and its name: the run's topology, or the default where so many form no such graph.
+    """The graph of an epoch and its name: the run's topology, or the default if so many form no such graph.
 
     Raises InvalidParameter when there is no graph at all (no members).
     """
@@ -108,7 +116,7 @@ class Epochs:
     contract: str
     joinable: bool
     quorum: int
-    mark: Mark = Mark(1, b"")
+    mark: Mark = FIRST
     out: set[PeerId] = field(default_factory=set)
     """Members of this epoch that take part no longer, without having finished."""
     finished: set[PeerId] = field(default_factory=set)
@@ -205,3 +213,43 @@ class Epochs:
             return End.EXCLUDED
         self.finished.add(peer)
         return End.NEIGHBOR
+
+
+@dataclass
+class Sleepers:
+    """After a restart: who else is back with a checkpoint of this run, none of which goes on by itself.
+
+    `members` are those of the last epoch that this node knew.
+    """
+
+    me: PeerId
+    members: tuple[PeerId, ...]
+    quorum: int
+    asleep: dict[PeerId, int] = field(default_factory=dict)
+    """Who is back, and the number of the last epoch that it knew."""
+    _since: float = 0.0
+
+    def hear(self, peer: PeerId, epoch: int, now: float) -> None:
+        """This member (or this node itself) is back, and was in that epoch."""
+        if peer not in self.asleep:
+            self._since = now
+        self.asleep[peer] = epoch
+
+    def forget(self, peer: PeerId) -> None:
+        """This member is away again, or takes part no longer."""
+        self.asleep.pop(peer, None)
+
+    @property
+    def due_at(self) -> float:
+        """When to call `resume`: at once when all are back, else when it seems that nobody else comes."""
+        wait_s = 0.0 if self.asleep.keys() >= set(self.members) else SETTLE_S
+        turn = sorted(self.asleep).index(self.me) if self.me in self.asleep else 0
+        return self._since + wait_s + turn * PATIENCE_S
+
+    def resume(self, now: float) -> Next | None:
+        """The epoch to propose now, None when it is not time or too few are back."""
+        number = max(self.asleep.values(), default=0) + 1
+        if now < self.due_at or len(self.asleep) < self.quorum or self.me not in self.asleep:
+            return None
+        members = tuple(sorted(self.asleep))
+        return Next(number, members, tuple(peer for peer in members if peer not in self.members))

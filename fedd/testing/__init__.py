@@ -28,7 +28,20 @@ Commands are tested on members that share a process:
 from __future__ import annotations
 
 from fedd.testing.commands import Commands, LoggedEvent
-from fedd.testing.federation import DroppedPeer, Federation, Kill, NodeResult, Reach
+from fedd.testing.federation import Federation, Join, Kill, Reach, Restart
 from fedd.testing.learners import Device
+from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
 
-__all__ = ["Commands", "Device", "DroppedPeer", "Federation", "Kill", "LoggedEvent", "NodeResult", "Reach"]
+__all__ = [
+    "Commands",
+    "Device",
+    "DroppedPeer",
+    "Federation",
+    "Join",
+    "JoinedPeer",
+    "Kill",
+    "LoggedEvent",
+    "NodeResult",
+    "Reach",
+    "Restart",
+]

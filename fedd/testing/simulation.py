@@ -1,0 +1,586 @@
+"""The network, the failure detector and the devices of a simulated federation: on virtual time, in one order.
+
+A device lives through the epochs of its run, and through restarts of its own: `_Node`. What epochs are due is
+decided by `fedd.core.epochs`, as among daemons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fedd.api.errors import Dropped, FeddError, NotConnected, QuorumLost, Refused, TimedOut
+from fedd.api.types import Message, PeerId
+from fedd.core.epochs import (
+    CLOSING_TAG,
+    FIRST,
+    SURVIVORS,
+    End,
+    Epochs,
+    Mark,
+    News,
+    Sleepers,
+    closing_rounds,
+    epoch_graph,
+)
+from fedd.core.graph import Graph
+from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.testing.learners import Input, data_of, lend
+from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
+from fedd.worker import arrays
+from fedd.worker.context import Context, Round, RunStart, run_algorithm
+
+if TYPE_CHECKING:
+    from fedd.api.algorithm import Algorithm
+    from fedd.testing.federation import Federation
+    from fedd.worker.context import Outcome
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch as its proposer told it."""
+
+    mark: Mark
+    graph: Graph
+    round: int
+    newcomers: tuple[PeerId, ...]
+
+
+class _Node:
+    """One device: its side of the rounds, and the port that its context sees."""
+
+    def __init__(self, simulation: Simulation, index: int, epoch: _Epoch) -> None:
+        federation = simulation.federation
+        self.simulation = simulation
+        self.index = index
+        self.peer_id = federation.peer_ids[index]
+        self.given = simulation.inputs[index]
+        self.kill = next((kill for kill in federation.kills if kill.node == index), None)
+        self.life = 1
+        """Rises when it is started again after a kill: verdicts are about one life."""
+        self.scope = trio.CancelScope()
+        self.turn = trio.CancelScope()
+        self.entered = trio.Event()
+        self.in_run = self.peer_id in epoch.graph.members
+        self.ended = self.killed = self.tells = False
+        self.error: FeddError | None = None
+        self.value: Message = None
+        self.outcome: Outcome | None = None
+        self.state: Payload | None = None
+        self.completed: Completed | None = None
+        self.wake = trio.Event()
+        self.verdicts: dict[PeerId, tuple[str, int]] = {}
+        self.untold: dict[PeerId, str] = {}  # about members that are no neighbours
+        self.dropped: dict[PeerId, DroppedPeer] = {}
+        self.joined: dict[PeerId, JoinedPeer] = {}
+        self.metrics: dict[str, float | int | str | bool] = {}
+        self.context: Context | None = None
+        self._begin(epoch)
+
+    @property
+    def round(self) -> int:
+        """Exchanges completed, in all epochs."""
+        return self.epoch.round + self.rounds.round
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes part at present."""
+        return self.in_run and not (self.ended or self.killed)
+
+    def _begin(self, epoch: _Epoch) -> None:
+        simulation, federation = self.simulation, self.simulation.federation
+        self.epoch = epoch
+        self.rounds = Rounds(epoch.graph.neighbors(self.peer_id), federation.max_payload_bytes)
+        self.completed = None
+        self.untold = {}
+        if epoch.mark.number == 1:
+            self.epochs = Epochs(
+                self.peer_id,
+                epoch.graph.members,
+                simulation.contract,
+                simulation.joinable,
+                simulation.quorum,
+                epoch.mark,
+            )
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run the algorithm to its end, however that comes, in as many epochs as it takes."""
+        while True:
+            with self.scope:
+                try:
+                    await self._take_part()
+                except FeddError as error:
+                    self.error = error
+            if not self.killed:
+                break
+            self.error = FeddError(f"{self.peer_id} was killed in exchange {self.round}")
+            self.simulation.node_ended(self)
+            if not await self.simulation.restarted(self):
+                break
+        if self.scope.cancelled_caught and not self.killed and self.error is None:
+            waiting = ", ".join(self.rounds.waiting_for) or "nobody"
+            self.error = TimedOut(
+                f"{self.peer_id} did not end; it is in exchange {self.round} and waits for {waiting}"
+            )
+        self.ended = True
+        if not self.killed:
+            self.simulation.node_ended(self)
+        self.simulation.look()
+
+    async def _take_part(self) -> None:
+        """Until this device's end in the run. Raises FeddError."""
+        while not self.ended:
+            if self.in_run:
+                self.turn = trio.CancelScope()
+                with self.turn:
+                    await self._one_epoch()
+                    return
+            else:
+                await self.entered.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def _one_epoch(self) -> None:
+        federation, epoch = self.simulation.federation, self.epoch
+        start = RunStart(
+            run_id="test",
+            me=self.peer_id,
+            graph=epoch.graph,
+            epoch=epoch.mark.number,
+            seed=federation.seed,
+            quorum=self.simulation.quorum,
+            max_payload_bytes=federation.max_payload_bytes,
+            round=epoch.round,
+            restored=self.state,
+            newcomers=epoch.newcomers,
+        )
+        self.context = Context(start, self, data_of(self.given))
+        await lend(self.given, self.context)
+        outcome = await run_algorithm(self.simulation.algorithm, self.context)
+        self.value = arrays.decode(arrays.encode(outcome.value), federation.max_payload_bytes)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.outcome = outcome
+        if self.epochs.closes:
+            self.epochs.keep()
+            for _ in range(closing_rounds(epoch.graph, self.epochs.contract)):
+                await self.exchange(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b""))
+
+    def end(self, error: FeddError | None) -> None:
+        """End its part, well (with the result it keeps) or not."""
+        self.error = error
+        self.ended = True
+        self.in_run = True
+        self.entered.set()
+        self.turn.cancel()
+
+    def start_again(self, scope: trio.CancelScope) -> None:
+        """The device is back after a kill, with what was on its disk."""
+        self.scope = scope
+        self.life += 1
+        self.killed = self.in_run = False
+        self.kill = self.error = None
+        self.entered = trio.Event()
+        self.verdicts = {}
+
+    # ---- port ----------------------------------------------------------------------------
+
+    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
+        """`fedd.worker.context.Port`."""
+        if self.kill is not None and self.kill.round <= self.round:
+            await self._die(tag, payloads)
+        self.simulation.reached(self, self.round)
+        self.wake = trio.Event()
+        self.perform(self.rounds.begin(tag, payloads))
+        await self.wake.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()  # by an epoch that began in the same moment
+        completed, self.completed = self.completed, None
+        if completed is None:
+            raise RuntimeError("woken without a round")
+        finished = {peer for peer, reason in completed.gone.items() if reason == "finished"}
+        gone = {peer: reason for peer, reason in completed.gone.items() if peer not in finished}
+        gone.update(self.untold)
+        self.untold.clear()
+        for peer in sorted(gone):
+            self._note_dropped(peer, self.epoch.round + completed.round, gone[peer])
+        return Round(
+            completed.messages, gone, finished=tuple(sorted(finished)), other_tags=completed.other_tags
+        )
+
+    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+        """`fedd.worker.context.Port`."""
+        self.metrics.update(metrics)
+
+    async def checkpoint(self, state: Payload) -> None:
+        """`fedd.worker.context.Port`."""
+        self.state = state
+
+    def perform(self, actions: Sequence[Action]) -> None:
+        """Do what the rounds say."""
+        for action in actions:
+            match action:
+                case Send():
+                    self.simulation.send(self, action)
+                case Completed() if not self.epochs.frozen:
+                    self.completed = action
+                    self.wake.set()
+                case _:
+                    pass  # this epoch has lost a member and is not finished: the next one begins soon
+
+    async def _die(self, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
+        near = list(self.rounds.neighbors)
+        reaches = self.kill.reaches if self.kill is not None else ()
+        peer_ids = self.simulation.federation.peer_ids
+        if isinstance(reaches, str):
+            reached = {"none": near[:0], "one": near[:1], "some": near[::2], "all": near}[reaches]
+        else:
+            reached = [peer for peer in near if peer_ids.index(peer) in reaches]
+        for peer in reached:
+            self.simulation.send(self, Send(peer, self.rounds.round, tag, payloads[peer]))
+        self.killed = True
+        self.scope.cancel()
+        await trio.sleep_forever()
+
+    # ---- members and epochs --------------------------------------------------------------
+
+    def _note_dropped(self, peer: PeerId, round: int, reason: str) -> None:
+        self.dropped.setdefault(peer, DroppedPeer(peer, round, reason))
+
+    def judge(self, peer: PeerId, reason: str, life: int) -> None:
+        """Membership's verdict arrives: this member is out of the run."""
+        if self.ended or self.killed or peer in self.verdicts:
+            return
+        if self.simulation.nodes[peer].life == life:
+            self.verdicts[peer] = (reason, life)
+            self._lose(peer, reason)
+
+    def _lose(self, peer: PeerId, reason: str) -> None:
+        if peer not in self.epochs.present or peer in self.epochs.finished:
+            return
+        self.epochs.lose(peer, trio.current_time())
+        if self.epochs.frozen:
+            self._note_dropped(peer, self.round, reason)
+        if self.epochs.lost:
+            self.end(
+                QuorumLost(f"{len(self.epochs.present)} members are left, the quorum is {self.epochs.quorum}")
+            )
+            return
+        self._propose_in_time()
+        self._release(peer, reason)
+
+    def _release(self, peer: PeerId, reason: str) -> None:
+        if peer in self.rounds.neighbors:
+            self.perform(self.rounds.release(peer, reason))
+        elif reason != "finished":
+            self.untold[peer] = reason
+
+    def hear_end(self, peer: PeerId, mark: Mark) -> None:
+        """A member says that it has finished in this epoch."""
+        if self.ended or self.killed or not self.in_run:
+            return
+        match self.epochs.hear_end(peer, mark):
+            case End.COMMIT:
+                self.end(None)
+            case End.NEIGHBOR:
+                self._release(peer, "finished")
+            case End.EXCLUDED:
+                self.end(Dropped("the others finished without this node"))
+
+    def let_in(self, peer: PeerId) -> str:
+        """Somebody asks to be let in: why not, empty when the next epoch will have it."""
+        refusal = self.epochs.refusal(peer)
+        if not refusal:
+            self.epochs.let_in([peer], trio.current_time())
+            self._propose_in_time()
+        return refusal
+
+    def _propose_in_time(self) -> None:
+        at = self.epochs.due_at
+        if at is not None:
+            self.simulation.schedule(at, (2, 0, self.index, self.index), self.propose)
+
+    def propose(self) -> None:
+        """Tell everybody of the next epoch, if it is still due."""
+        if not self.running:
+            return
+        following = self.epochs.propose(trio.current_time())
+        if following is not None:
+            self.simulation.announce(self, following.number, following.members, following.newcomers)
+
+    def hear(self, epoch: _Epoch) -> None:
+        """An epoch is told of: by its proposer, or by whoever is in it already."""
+        if self.ended or self.killed:
+            return
+        before = self.epochs.members
+        news = self.epochs.hear(epoch.mark, epoch.graph.members, trio.current_time())
+        if news is News.EXCLUDED and self.in_run:
+            if self.simulation.joinable:
+                self.in_run = False
+                self.entered = trio.Event()
+                self.turn.cancel()
+                self.simulation.ask_in(self)
+            else:
+                self.end(Dropped("the other members declared this node dead and went on without it"))
+        if news is not News.ENTER:
+            return
+        for peer in before:
+            if peer not in epoch.graph.members:
+                self._note_dropped(peer, self.round, self.verdicts.get(peer, ("dead", 0))[0])
+        for peer in epoch.newcomers:
+            self.joined[peer] = JoinedPeer(peer, epoch.mark.number, epoch.round)
+            self.verdicts.pop(peer, None)
+        self._begin(epoch)
+        self.in_run = True
+        self.entered.set()
+        self.turn.cancel()
+        self._propose_in_time()
+        for peer, (reason, _) in list(self.verdicts.items()):
+            self._lose(peer, reason)
+
+
+class Simulation:
+    """The network and the failure detector: events in order of virtual time, whatever order tasks run in."""
+
+    def __init__(self, federation: Federation, algorithm: Algorithm, inputs: Sequence[Input]) -> None:
+        self.federation = federation
+        self.algorithm = algorithm
+        self.inputs = inputs
+        self.contract = str(federation.contract or getattr(algorithm, "contract", SURVIVORS))
+        self.joinable = bool(getattr(algorithm, "joinable", False))
+        late = {federation.peer_ids[join.node] for join in federation.joins}
+        first = tuple(peer for peer in federation.peer_ids if peer not in late)
+        majority = len(first) // 2 + 1
+        self.quorum = majority if federation.quorum is None else federation.quorum
+        graph = federation.graph if not late else self._graph(first)
+        self._first = _Epoch(FIRST, graph, 0, ())
+        self.nodes: dict[PeerId, _Node] = {}
+        self._joins = {join.node: join.round for join in federation.joins}
+        self._asleep: dict[PeerId, Sleepers] = {}
+        self._events: list[tuple[float, tuple[int, ...], int, Callable[[], None]]] = []
+        self._scheduled = 0
+        self._wake = trio.Event()
+        self._last_delivery: dict[tuple[PeerId, PeerId], float] = {}
+
+    async def run(self) -> None:
+        """Run all nodes to their ends."""
+        self.nodes = {
+            peer: _Node(self, index, self._first) for index, peer in enumerate(self.federation.peer_ids)
+        }
+        async with trio.open_nursery() as nursery:
+            for node in self.nodes.values():
+                node.scope.deadline = self._deadline
+                nursery.start_soon(node.run)
+            await self._deliver()
+
+    @property
+    def _deadline(self) -> float:
+        return self.federation.deadline_s
+
+    def _graph(self, members: Sequence[PeerId]) -> Graph:
+        topology = self.federation.topology
+        if isinstance(topology, str) or topology is None:
+            from fedd.core.topology import default_topology
+
+            name = topology or default_topology(len(members))
+            return epoch_graph(name, members, self.federation.seed)[1]
+        graph = self.federation.graph
+        kept = Graph(tuple(members), frozenset(edge for edge in graph.edges if {*edge} <= {*members}))
+        if kept.is_connected() and not (graph.directed or graph.weights):
+            return kept
+        return epoch_graph("", members, self.federation.seed)[1]
+
+    def results(self) -> list[NodeResult]:
+        """What became of every node."""
+        return [self._result(node) for node in self.nodes.values()]
+
+    # ---- messages ------------------------------------------------------------------------
+
+    def send(self, sender: _Node, send: Send) -> None:
+        """Deliver a message after its latency, behind all earlier ones of that link."""
+        receiver = self.nodes[send.peer]
+        at = self._arrival(sender, receiver, send.round)
+        key = (0, send.round, sender.index, receiver.index)
+        self.schedule(at, key, partial(self._receive, receiver, sender.peer_id, sender.epoch, send))
+
+    def _receive(self, receiver: _Node, sender: PeerId, epoch: _Epoch, send: Send) -> None:
+        if receiver.killed or receiver.ended:
+            return
+        receiver.hear(epoch)  # as a stream begins with the newest epoch that its sender knows
+        if receiver.epoch is epoch and receiver.in_run:
+            receiver.perform(receiver.rounds.receive(sender, send.round, send.tag, send.payload))
+
+    def announce(
+        self, proposer: _Node, number: int, members: tuple[PeerId, ...], newcomers: tuple[PeerId, ...]
+    ) -> None:
+        """An epoch is proposed: whoever proposes is in it at once, the others hear of it a moment later."""
+        digest = hashlib.sha256(f"{number} {members} {proposer.peer_id}".encode()).digest()
+        epoch = _Epoch(Mark(number, digest), self._graph(members), proposer.round, newcomers)
+        for other in self._others(proposer):
+            at = trio.current_time() + self._latency(f"epoch/{number}/{proposer.index}/{other.index}")
+            self.schedule(at, (2, number, proposer.index, other.index), partial(other.hear, epoch))
+        proposer.hear(epoch)
+
+    # ---- who comes -----------------------------------------------------------------------
+
+    def reached(self, node: _Node, round: int) -> None:
+        """A node begins an exchange: is it time for a late member to ask to be let in?"""
+        for index, at in list(self._joins.items()):
+            if round >= at:
+                del self._joins[index]
+                joiner = self.nodes[self.federation.peer_ids[index]]
+                self.schedule(
+                    trio.current_time(), (3, 0, node.index, index), partial(self.ask_in, joiner, node)
+                )
+
+    def ask_in(self, asking: _Node, sponsor: _Node | None = None) -> None:
+        """A late or a returning node asks a member of the run; with none running it waits for the others."""
+        if asking.ended or asking.killed or asking.in_run:
+            return
+        running = [node for node in self.nodes.values() if node.running and node is not asking]
+        sponsor = sponsor if sponsor is not None and sponsor.running else next(iter(running), None)
+        if sponsor is not None:
+            refusal = sponsor.let_in(asking.peer_id)
+            if refusal:
+                asking.end(Refused(f"not let in: {refusal}"))
+            return
+        if any(node.tells and node.error is None for node in self.nodes.values()):
+            asking.end(Dropped("the others finished without this node"))
+        elif asking.state is None:
+            asking.end(NotConnected("nobody is left in the run"))
+        else:
+            self._sleep(asking)
+
+    def _sleep(self, asking: _Node) -> None:
+        now = trio.current_time()
+        mine = self._asleep[asking.peer_id] = Sleepers(
+            asking.peer_id, asking.epoch.graph.members, self.quorum
+        )
+        mine.hear(asking.peer_id, asking.epoch.mark.number, now)
+        for peer, other in self._asleep.items():
+            if self.nodes[peer].in_run:
+                continue
+            other.hear(asking.peer_id, asking.epoch.mark.number, now)
+            mine.hear(peer, self.nodes[peer].epoch.mark.number, now)
+        for peer, sleeper in self._asleep.items():
+            self.schedule(sleeper.due_at, (4, 0, asking.index, 0), partial(self._rise, peer))
+
+    def _rise(self, peer: PeerId) -> None:
+        sleeper, node = self._asleep.get(peer), self.nodes[peer]
+        if sleeper is None or node.ended or node.in_run:
+            return
+        following = sleeper.resume(trio.current_time())
+        if following is not None:
+            self.announce(node, following.number, following.members, following.newcomers)
+
+    async def restarted(self, node: _Node) -> bool:
+        """Whether a killed node is started again, which takes its time."""
+        restart = next((each for each in self.federation.restarts if each.node == node.index), None)
+        if restart is None or node.life > 1:
+            return False
+        with trio.CancelScope(deadline=self._deadline):
+            await trio.sleep(restart.after_s)
+        scope = trio.CancelScope(deadline=self._deadline)
+        node.start_again(scope)
+        self.schedule(trio.current_time(), (3, 0, node.index, node.index), partial(self.ask_in, node))
+        return True
+
+    # ---- who goes ------------------------------------------------------------------------
+
+    def node_ended(self, node: _Node) -> None:
+        """Let the others know: a death by its silence, all else as the last thing on every link."""
+        if node.killed:
+            for other, at in self._deaths(node):
+                happens = partial(other.judge, node.peer_id, "dead", node.life)
+                self.schedule(at, (1, 0, node.index, other.index), happens)
+        else:
+            node.tells = True
+            for other in self._others(node):
+                happens = (
+                    partial(other.hear_end, node.peer_id, node.epochs.kept or node.epoch.mark)
+                    if node.error is None
+                    else partial(other.judge, node.peer_id, f"left: {node.error.detail}", node.life)
+                )
+                at = self._arrival(node, other, -1)
+                self.schedule(at, (1, 0, node.index, other.index), happens)
+        self.look()
+
+    def _deaths(self, dead: _Node) -> list[tuple[_Node, float]]:
+        """Each neighbour notices at its own time; the first one's word spreads to the others."""
+        near = dead.epoch.graph.neighbors(dead.peer_id)
+        times: dict[PeerId, float] = {}
+        for peer in near:
+            draw = random.Random(f"{self.federation.seed}/death/{dead.index}/{peer}").random()
+            times[peer] = trio.current_time() + self.federation.detection_s * (1 + draw / 2)
+        first = min(times.values(), default=trio.current_time() + self.federation.detection_s)
+        told = first + self.federation.latencies[0]
+        return [(other, times.get(other.peer_id, told)) for other in self._others(dead)]
+
+    def _others(self, node: _Node) -> Iterator[_Node]:
+        return (other for other in self.nodes.values() if other is not node)
+
+    # ---- time ----------------------------------------------------------------------------
+
+    def _latency(self, draw: str) -> float:
+        low, high = self.federation.latencies
+        return random.Random(f"{self.federation.seed}/{draw}").uniform(low, high)
+
+    def _arrival(self, sender: _Node, receiver: _Node, round: int) -> float:
+        low, high = self.federation.latencies
+        delay = low
+        if high > low or self.federation.loss:
+            draw = random.Random(f"{self.federation.seed}/link/{sender.index}/{receiver.index}/{round}")
+            delay = draw.uniform(low, high)
+            while draw.random() < self.federation.loss:
+                delay += self.federation.retransmit_s
+        link = (sender.peer_id, receiver.peer_id)
+        at = max(trio.current_time() + delay, self._last_delivery.get(link, 0.0))
+        self._last_delivery[link] = at
+        return at
+
+    def schedule(self, at: float, key: tuple[int, ...], happens: Callable[[], None]) -> None:
+        """Do something at a time; `key` orders what happens at the same one."""
+        self._scheduled += 1
+        heapq.heappush(self._events, (at, key, self._scheduled, happens))
+        self._wake.set()
+
+    def look(self) -> None:
+        """Something has changed: look again whether all have ended."""
+        self._wake.set()
+
+    async def _deliver(self) -> None:
+        while not all(node.ended for node in self.nodes.values()):
+            self._wake = trio.Event()
+            with trio.move_on_at(self._events[0][0] if self._events else float("inf")):
+                await self._wake.wait()
+            while self._events and self._events[0][0] <= trio.current_time():
+                heapq.heappop(self._events)[3]()
+
+    def _result(self, node: _Node) -> NodeResult:
+        contributors: tuple[PeerId, ...] = ()
+        residual, agreed = None, False
+        if node.error is None and node.outcome is not None:
+            contributors, residual = node.outcome.contributors, node.outcome.residual
+            agreed = node.outcome.agreed
+        return NodeResult(
+            node=node.index,
+            peer_id=node.peer_id,
+            value=node.value if node.error is None else None,
+            contributors=contributors,
+            dropped=tuple(node.dropped[peer] for peer in sorted(node.dropped)),
+            rounds=node.round,
+            residual=residual,
+            agreed=agreed,
+            error=node.error,
+            killed=node.killed,
+            metrics=dict(node.metrics),
+            epoch=node.epoch.mark.number,
+            joined=tuple(node.joined[peer] for peer in sorted(node.joined)),
+        )
