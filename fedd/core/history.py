@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from fedd.api.errors import InvalidMessage
+from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec
 
 MAX_VALUES: Final = 262_144
@@ -21,6 +21,12 @@ MAX_ROWS: Final = 65_536
 
 MAX_DOCUMENT_BYTES: Final = 8 * (MAX_VALUES + 2 * MAX_ROWS) + 1024 * 1024
 """The encoded form: the values, the rounds, and a kilobyte a name at most."""
+
+MAX_ROUND: Final = 1 << 62
+"""More exchanges than anybody makes; what an int64 holds."""
+
+Row: TypeAlias = tuple[int, Mapping[str, Any]]
+"""What was reported after so many exchanges."""
 
 _MISSING: Final = float("nan")
 
@@ -129,6 +135,22 @@ class History:
                         history._columns[name] = array("d", column)
                     return history
         raise InvalidMessage("this is no history of a run's metrics")
+
+
+def read_rows(data: bytes | memoryview) -> list[Row]:
+    """[[round, {metric: value}], ...] from a worker: rows for `History.add`. Raises ProtocolError."""
+    try:
+        rows = codec.decode(data, max_bytes=MAX_DOCUMENT_BYTES)
+    except InvalidMessage as error:
+        raise ProtocolError(f"its worker sent malformed reports: {error.detail}") from None
+    read: list[Row] = []
+    for row in rows if isinstance(rows, list) else [rows]:
+        match row:
+            case [int(number), dict(metrics)] if not isinstance(number, bool) and 0 <= number < MAX_ROUND:
+                read.append((number, metrics))
+            case _:
+                raise ProtocolError("its worker sent something else than reports")
+    return read
 
 
 def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

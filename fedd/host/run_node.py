@@ -5,6 +5,7 @@ Every wait in a run, and what ends it:
 - for a neighbour's message: the message, or the neighbour's release: dead (membership), left (its own signed
   word), finished, or the edge cut (no streams for `edge_timeout_s` although alive);
 - for a neighbour's confirmation of our end: the confirmation, the same four, or `linger_s`;
+- for a neighbour to read letters, or to answer: that, the same four, or the end of the run here;
 - for the worker: its answer, its process's end, or silence for `stall_timeout_s` (on this node alone);
 - for a stopped worker to go: `grace_s`.
 
@@ -14,16 +15,19 @@ Frames are handled as they arrive; a round spawns no task.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from fedd.api.errors import FeddError, ProtocolError
+from fedd.api.errors import FeddError, PluginFailed, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.history import Row
 from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, printable, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.core.run_signature import signed_bytes
 from fedd.host.run_link import RunLink, serve
+from fedd.host.run_mail import RunMail
 from fedd.host.run_result import Ending, Story, failure, read_value
 from fedd.host.run_surroundings import Surroundings, start_header
 from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
@@ -39,6 +43,9 @@ _TICK_S = 0.5
 """How often stalls and lost edges are looked for."""
 
 _PAUSE_S = 1.0
+
+_LAST_LETTERS_S = 10.0
+"""How long an ended node's last letters wait for a neighbour that reads none, and its end behind them."""
 
 _MAX_INBOUND = 8
 """Streams of one neighbour at a time: one, and those on connections that it has lost and we have not noticed.
@@ -66,6 +73,9 @@ class RunNode:
         self._stop_statement: bytes | None = None
         self._news: list[tuple[PeerId, str]] = []
         self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
+        self._mail = RunMail(
+            near, manifest.max_payload_bytes, self._push, self._worker.deliver_aside, self._on_mail_emptied
+        )
         self.ended = trio.Event()
         """Set once the story has an ending; the neighbours may not know it yet."""
         self._worker_gone = False
@@ -103,11 +113,15 @@ class RunNode:
                 for link in self.links.values():
                     link.forgive(paused_s)
             self._worker.check_stall()
+            self._check_unread(tick_s)
             self._check_edges()
         with trio.move_on_after(limits.linger_s):
+            ended_at = self._clock()
             while True:
                 await trio.sleep(tick_s)
                 self._check_edges()
+                if self._clock() - ended_at > _LAST_LETTERS_S:
+                    self._give_up_letters()
         log.warning("run %s: not every neighbour confirmed our end", self.manifest.run_id)
         for link in self.links.values():
             link.settle()
@@ -120,6 +134,22 @@ class RunNode:
                 if down_s > self._around.limits.edge_timeout_s:
                     self.cut(peer, f"no link for {down_s:.0f} s")
 
+    def _check_unread(self, passed_s: float) -> None:
+        peer, unread_s = self._mail.unread_s(passed_s, worker_waits=self._worker.waits)
+        if unread_s > self._around.limits.stall_timeout_s:
+            self.on_failed(
+                PluginFailed.code,
+                f"stall: it waits for others and has read no letter of {self._around.name_of(peer)} for "
+                f"{unread_s:.0f} s, which waits for that",
+                "an algorithm that is sent letters must receive them, at the latest before it waits for others",
+            )
+
+    def _give_up_letters(self) -> None:
+        for peer, link in self.links.items():
+            if not link.settled and self._mail.holds_back(peer):
+                self._mail.give_up(peer)
+                link.push([self.end_frame()])
+
     # ---- the worker ----------------------------------------------------------------------
 
     def on_exchange(self, number: int, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
@@ -128,10 +158,23 @@ class RunNode:
             raise ProtocolError(f"its worker began exchange {number} when {self._rounds.round} is the next")
         self._act(self._rounds.begin(tag, payloads))
 
-    def on_report(self, metrics: Mapping[str, Any]) -> None:
+    def on_report(self, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
         """The algorithm here reported."""
         self.story.note_metrics(metrics)
+        for number, reported in rows:
+            self.story.history.add(number, reported)
         self._around.on_change(self.story)
+
+    def on_mail(self, header: Mapping[str, Any], body: Sequence[Payload]) -> None:
+        """The algorithm here sends, or has read, letters, questions and answers."""
+        self._mail.on_worker(header, body)
+
+    def on_sign(self, data: Payload) -> None:
+        """The algorithm here wants this node's signature."""
+        signature = self._around.key.sign(
+            signed_bytes(self.manifest.proposal.federation, self.manifest.run_id, bytes(data))
+        )
+        self._worker.deliver_aside({"kind": "signature"}, [signature])
 
     def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
         """The algorithm here returned."""
@@ -225,6 +268,7 @@ class RunNode:
         log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self._around.name_of(peer), reason)
         if peer not in self.links:
             self._news.append((peer, reason))
+        self._mail.depart(peer, reason, "gone")
         self._drop_the_unreachable()
         self._act(self._rounds.release(peer, reason))
         self._around.on_change(self.story)
@@ -237,6 +281,7 @@ class RunNode:
         self._cut[peer] = reason
         self.links[peer].push([encode_frame(Kind.CUT, 0, reason.encode()[:512])])
         self.links[peer].settle()
+        self._mail.depart(peer, reason, "cut")
         self._drop_the_unreachable()
         self._act(self._rounds.release(peer, f"cut: {reason}"))
 
@@ -252,6 +297,7 @@ class RunNode:
                     "cut: no path to it is left in the run's graph",
                 )
                 self._news.append((peer, self.story.dropped[peer][1]))
+                self._mail.depart(peer, self.story.dropped[peer][1], "gone")
 
     # ---- the end -------------------------------------------------------------------------
 
@@ -293,10 +339,17 @@ class RunNode:
         story.rounds = self._rounds.round
         self._take_stock()
         self._worker.end("" if ending.state == "finished" else ending.code)
-        self._tell_all(self.end_frame())
+        for peer, link in self.links.items():
+            if not self._holds_end(peer):
+                link.push([self.end_frame()])
         self.ended.set()
         self._around.on_change(self.story)
         self.on_settled()
+
+    def _on_mail_emptied(self, peer: PeerId) -> None:
+        """The last letters to this neighbour are on their way: our end goes behind them."""
+        if self.story.ending is not None:
+            self.links[peer].push([self.end_frame()])
 
     def end_frame(self) -> bytes:
         """How this node ended, for a neighbour."""
@@ -316,14 +369,20 @@ class RunNode:
         buffers: list[Payload] = [encode_preamble(self.manifest.sealed)]
         for send in self._rounds.unsent_for(peer):
             buffers += encode_round(send.round, send.tag, send.payload)
+        buffers += self._mail.backlog(peer)
         for member, statement in self._statements.items():
             if member not in (self.me, peer):
                 buffers.append(encode_frame(Kind.NOTICE, 0, statement.sealed))
         if self._stop_statement is not None:
             buffers.append(encode_frame(Kind.STOP, 0, self._stop_statement))
-        if self.story.ending is not None:
+        if self.story.ending is not None and not self._holds_end(peer):
             buffers.append(self.end_frame())
         return buffers
+
+    def _holds_end(self, peer: PeerId) -> bool:
+        """Whether letters that wait for this neighbour keep our end back."""
+        ending = self.story.ending
+        return ending is not None and ending.state == "finished" and self._mail.holds_back(peer)
 
     async def take_stream(self, stream: Stream, early: bytes) -> None:
         """Read a neighbour's stream to its end; `early` came with the preamble. Raises ProtocolError."""
@@ -351,19 +410,28 @@ class RunNode:
         if peer in self.links:
             self.links[peer].renew()
 
+    def _push(self, peer: PeerId, buffers: Sequence[Payload]) -> None:
+        self.links[peer].push(buffers)
+
     def _tell_all(self, frame: bytes) -> None:
         for link in self.links.values():
             link.push([frame])
 
     def on_frame(self, peer: PeerId, frame: RunFrame) -> bytes | None:
         """Take a neighbour's frame; what is returned goes back on its stream."""
-        if frame.kind == Kind.ROUND:
+        if frame.kind in (Kind.ROUND, Kind.MAIL):
             if peer in self._out:
                 return encode_frame(Kind.DROPPED, 0, self._out[peer].encode()[:512])
             if peer in self._cut:
                 return encode_frame(Kind.CUT, 0, self._cut[peer].encode()[:512])
-            if self.story.ending is None:
+            if self.story.ending is not None:
+                pass
+            elif frame.kind == Kind.ROUND:
                 self._act(self._rounds.receive(peer, frame.number, frame.tag, frame.payload))
+            else:
+                self._mail.on_mail(peer, frame)
+        elif frame.kind == Kind.CONFIRM:
+            self._mail.on_confirm(peer, frame)
         elif frame.kind == Kind.END:
             self._on_end(peer, frame.payload)
             return encode_frame(Kind.ACK)
@@ -418,6 +486,7 @@ class RunNode:
         elif self._is_neighbor(peer):
             self._finished.add(peer)
             self.links[peer].settle()
+            self._mail.depart(peer, "finished", "finished")
             self._act(self._rounds.release(peer, "finished"))
 
     def _on_statement(self, statement: EndStatement) -> None:

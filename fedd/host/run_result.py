@@ -11,6 +11,7 @@ from typing import Any
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.codec import ArrayView, decode
+from fedd.core.history import History
 from fedd.core.manifest import Manifest
 from fedd.core.rounds import Payload
 
@@ -53,6 +54,7 @@ class Story:
     """For people to read; decides nothing."""
     dropped: dict[PeerId, tuple[int, str]] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     rounds: int = 0
     bytes_in: int = 0
     bytes_out: int = 0

@@ -7,13 +7,14 @@ node's part (`stall_timeout_s`), and nobody else's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
 
 from fedd.api.errors import FeddError, PluginFailed, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.history import Row, read_rows
 from fedd.core.pipe import Frame
 from fedd.core.rounds import Payload
 from fedd.host.run_limits import RunLimits
@@ -30,8 +31,8 @@ class WorkerOwner(Protocol):
         """The algorithm begins an exchange."""
         ...
 
-    def on_report(self, metrics: Mapping[str, Any]) -> None:
-        """The algorithm reports."""
+    def on_report(self, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """The algorithm reports: the newest of each metric, and all of them by round."""
         ...
 
     def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
@@ -67,6 +68,11 @@ class WorkerSeat:
         self._step_times: deque[float] = deque(maxlen=_ROUNDS_REMEMBERED)
         self._held: tuple[float, dict[str, Any], list[Payload]] | None = None
         self._held_news = trio.Event()
+        self._early: list[tuple[dict[str, Any], list[Payload]]] | None = []
+        """What came for the worker before its start message went out; None afterwards."""
+        self._aside = 0
+        """Frames that went to the worker outside the rounds."""
+        self._waits_for_mail = False
 
     async def run(
         self,
@@ -88,6 +94,9 @@ class WorkerSeat:
     async def _serve(self, process: WorkerProcess, start: dict[str, Any]) -> None:
         process.send(start)
         self._turn()
+        early, self._early = self._early or [], None
+        for header_and_body in early:
+            self.deliver_aside(*header_and_body)
         how = ""
         failure: FeddError | None = None
         async with trio.open_nursery() as nursery:
@@ -126,6 +135,21 @@ class WorkerSeat:
             self._held_news.set()
         else:
             self._deliver_now(header, body)
+
+    def deliver_aside(self, header: dict[str, Any], body: list[Payload]) -> None:
+        """Give the worker a message from outside the rounds, now or as soon as it was started."""
+        if self._early is not None:
+            self._early.append((header, body))
+        elif self._process is not None and not self._ended.is_set():
+            self._aside += 1
+            if self._waits_for_mail:
+                self._turn()
+            self._process.send(header, body)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the worker waits for others."""
+        return self._busy_since is None
 
     def end(self, stop_reason: str) -> None:
         """The run has ended here. A worker that did not return itself is told why, then killed."""
@@ -167,6 +191,7 @@ class WorkerSeat:
 
     def _turn(self) -> None:
         """It is the worker's turn."""
+        self._waits_for_mail = False
         self._busy_since = self._heard_at = self._clock()
 
     def _on_frame(self, frame: Frame) -> None:
@@ -179,7 +204,15 @@ class WorkerSeat:
             case "report":
                 metrics = header.get("metrics")
                 self._heard_at = self._clock()
-                self._owner.on_report(metrics if isinstance(metrics, dict) else {})
+                rows = read_rows(frame.body[0]) if frame.body else []
+                self._owner.on_report(metrics if isinstance(metrics, dict) else {}, rows)
+            case "mail" | "read" | "listen":
+                self._started = True
+                self._owner.on_mail(header, frame.body)
+            case "wait":
+                self._on_wait(header.get("seen"))
+            case "sign" if len(frame.body) == 1:
+                self._owner.on_sign(frame.body[0])
             case "result" if len(frame.body) == 1:
                 self._owner.on_result(header, frame.body[0])
             case "failed":
@@ -189,6 +222,16 @@ class WorkerSeat:
                 self._heard_at = self._clock()
             case kind:
                 raise ProtocolError(f"its worker sent a malformed message {kind!r:.40}")
+
+    def _on_wait(self, seen: object) -> None:
+        """The algorithm waits for a message outside the rounds; not if one is on its way to it already."""
+        self._started = True
+        if seen != self._aside:
+            return
+        if self._busy_since is not None:
+            self._step_times.append(self._clock() - self._busy_since)
+        self._busy_since = None
+        self._waits_for_mail = True
 
     def _on_exchange(self, header: Mapping[str, Any], body: list[memoryview]) -> None:
         number, to, tag = header.get("round"), header.get("to"), header.get("tag")

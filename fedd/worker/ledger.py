@@ -270,7 +270,8 @@ class LedgerCore:
         self._x = self._from_the_books()
 
     def _from_the_books(self) -> FloatArray:
-        return self._start - self._settled - np.add.reduce(self._entries, axis=0)
+        value: FloatArray = self._start - self._settled - np.add.reduce(self._entries, axis=0)
+        return value
 
     def _head(self) -> bytes:
         flags = 0 if self.window is None else _WITH_WINDOW

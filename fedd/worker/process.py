@@ -21,6 +21,7 @@ from fedd.worker.learner import LearnerSource, learner_source, rng_name
 from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.parameters import build
 from fedd.worker.plugins import find_algorithm
+from fedd.worker.reports import Reports
 
 if TYPE_CHECKING:
     from fedd.worker.context import Payload
@@ -57,16 +58,16 @@ class Pipe:
         self._scope: trio.CancelScope | None = None
         self._completed: Round | None = None
         self._end: FeddError | None = None
-        self._metrics: dict[str, float | int | str | bool] = {}
+        self._reports = Reports()
         self._reported_at = -REPORT_INTERVAL_S
 
     async def send(self, header: dict[str, Any], body: list[Payload] | None = None) -> None:
         """Write one frame, before it the metrics that are due."""
         buffers = encode_frame(header, body or ())
         now = trio.current_time()
-        if self._metrics and now - self._reported_at >= REPORT_INTERVAL_S:
+        if self._reports and now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
-            buffers[:0] = self._report_frame()
+            buffers[:0] = self._reports.take()
         if sum(map(len, buffers)) <= _JOIN_BYTES:
             buffers = [b"".join(buffers)]
         for buffer in buffers:
@@ -158,11 +159,7 @@ class Pipe:
 
     def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
         """Keep the metrics for the next frame."""
-        self._metrics.update(metrics)
-
-    def _report_frame(self) -> list[Payload]:
-        metrics, self._metrics = self._metrics, {}
-        return encode_frame({"kind": "report", "metrics": metrics})
+        self._reports.note(self._round, metrics)
 
     async def send_result(self, outcome: Outcome) -> None:
         """The last frame of a run that ended well."""

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedd.api.errors import InvalidMessage
+from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec, history
-from fedd.core.history import History
+from fedd.core.history import History, read_rows
 
 
 def test_every_round_is_kept_with_its_newest_numbers() -> None:
@@ -99,3 +99,18 @@ def test_what_is_encoded_comes_back() -> None:
 def test_what_is_no_history_is_refused(content: object) -> None:
     with pytest.raises(InvalidMessage):
         History.decode(codec.encode(content))  # type: ignore[arg-type]
+
+
+def test_reports_come_as_rows() -> None:
+    assert read_rows(codec.encode([[0, {"a": 1}], [7, {}]])) == [(0, {"a": 1}), (7, {})]
+
+
+@pytest.mark.parametrize("rows", [1, [1], [[1]], [[-1, {}]], [[True, {}]], [[1, 2]], [[1 << 62, {}]]])
+def test_what_are_no_reports_is_refused(rows: object) -> None:
+    with pytest.raises(ProtocolError):
+        read_rows(codec.encode(rows))  # type: ignore[arg-type]
+
+
+def test_reports_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(ProtocolError, match="malformed"):
+        read_rows(b"\xff")
