@@ -141,7 +141,7 @@ class RunNode:
                 PluginFailed.code,
                 f"stall: it waits for others and has read no letter of {self._around.name_of(peer)} for "
                 f"{unread_s:.0f} s, which waits for that",
-                "an algorithm that is sent letters must receive them, at the latest before it waits for others",
+                "an algorithm that is sent letters must receive them",
             )
 
     def _give_up_letters(self) -> None:

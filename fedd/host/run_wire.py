@@ -5,6 +5,11 @@ never got it can begin; then come frames. The same framing goes back on the stre
 
     preamble   u32 length, sealed manifest
     frame      u8 kind, u32 number, u8 tag length, u32 payload length, tag, payload   (big-endian)
+
+The payload of MAIL and CONFIRM begins with a receipt, that of MAIL then says what item it is:
+
+    receipt    u64 items that arrived, u64 letters read, u64 their bytes, u8 1 when letters wait to be read
+    item       u64 number, u8 kind (`fedd.core.mail.MailKind`), u32 question, the message
 """
 
 from __future__ import annotations
@@ -14,14 +19,18 @@ import struct
 from dataclasses import dataclass
 
 from fedd.api.errors import ProtocolError
+from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.manifest import MAX_DOCUMENT_BYTES
 from fedd.core.rounds import Payload
 
 _HEADER = struct.Struct("!BIBI")
 _LENGTH = struct.Struct("!I")
+_RECEIPT = struct.Struct("!QQQB")
+_ITEM = struct.Struct("!QBI")
+_MAIL_BYTES = _RECEIPT.size + _ITEM.size
 
 MAX_STATEMENT_BYTES = 4096
-"""Payload of every frame but ROUND: a sealed statement with a reason of at most 512 characters."""
+"""Payload of every frame but ROUND and MAIL: a sealed statement with a reason of at most 512 characters."""
 
 JOIN_UP_TO_BYTES = 16 * 1024
 """Smaller payloads are copied behind their header, so that one write carries both."""
@@ -44,6 +53,13 @@ class Kind(enum.IntEnum):
     """Backwards: you were declared dead, and the run goes on without you. Payload: why, as text."""
     CUT = 7
     """Backwards: the edge between us is cut; we both stay in the run. Payload: why, as text."""
+    MAIL = 8
+    """A message outside the exchanges."""
+    CONFIRM = 9
+    """What has arrived of yours, when nothing goes your way that could carry it."""
+
+
+_LAST_KIND = max(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +86,58 @@ def encode_round(number: int, tag: str, payload: Payload) -> list[Payload]:
     return [head, payload]
 
 
+def encode_mail(number: int, item: Item, receipt: Receipt) -> list[Payload]:
+    """An item as buffers to write one after the other; a large payload is not copied."""
+    raw_tag = item.tag.encode()
+    head = b"".join(
+        (
+            _HEADER.pack(Kind.MAIL, 0, len(raw_tag), _MAIL_BYTES + len(item.payload)),
+            raw_tag,
+            _pack_receipt(receipt),
+            _ITEM.pack(number, item.kind, item.ref),
+        )
+    )
+    if len(item.payload) <= JOIN_UP_TO_BYTES:
+        return [head + item.payload]
+    return [head, item.payload]
+
+
+def read_mail(frame: RunFrame) -> tuple[int, Receipt, Item]:
+    """Number, receipt and item of a MAIL frame. Raises ProtocolError."""
+    payload = memoryview(frame.payload)
+    try:
+        receipt = _read_receipt(payload)
+        number, kind, ref = _ITEM.unpack_from(payload, _RECEIPT.size)
+        item = Item(MailKind(kind), ref, frame.tag, payload[_MAIL_BYTES:])
+    except (struct.error, ValueError) as error:
+        raise ProtocolError(f"a message of a run is malformed: {error}") from None
+    return number, receipt, item
+
+
+def encode_confirm(receipt: Receipt) -> bytes:
+    """A receipt by itself."""
+    return encode_frame(Kind.CONFIRM, 0, _pack_receipt(receipt))
+
+
+def read_confirm(frame: RunFrame) -> Receipt:
+    """The receipt of a CONFIRM frame. Raises ProtocolError."""
+    try:
+        return _read_receipt(memoryview(frame.payload))
+    except struct.error as error:
+        raise ProtocolError(f"a receipt of a run is malformed: {error}") from None
+
+
+def _pack_receipt(receipt: Receipt) -> bytes:
+    return _RECEIPT.pack(receipt.arrived, receipt.read_letters, receipt.read_bytes, receipt.waiting)
+
+
+def _read_receipt(payload: memoryview) -> Receipt:
+    arrived, letters, size, waiting = _RECEIPT.unpack_from(payload)
+    return Receipt(arrived, letters, size, bool(waiting))
+
+
 def encode_frame(kind: Kind, number: int = 0, payload: bytes = b"") -> bytes:
-    """Any frame but ROUND."""
+    """Any frame but ROUND and MAIL."""
     return _HEADER.pack(kind, number, 0, len(payload)) + payload
 
 
@@ -130,8 +196,12 @@ class FrameDecoder:
         return frames
 
     def _check(self, raw_kind: int, length: int) -> None:
-        if not Kind.ROUND <= raw_kind <= Kind.CUT:
+        if not Kind.ROUND <= raw_kind <= _LAST_KIND:
             raise ProtocolError(f"a run frame of unknown kind {raw_kind}")
-        limit = self._max_payload_bytes if raw_kind == Kind.ROUND else MAX_STATEMENT_BYTES
+        limit = MAX_STATEMENT_BYTES
+        if raw_kind == Kind.ROUND:
+            limit = self._max_payload_bytes
+        elif raw_kind == Kind.MAIL:
+            limit = self._max_payload_bytes + _MAIL_BYTES
         if length > limit:
             raise ProtocolError(f"a run frame of {length} bytes; at most {limit} are accepted")

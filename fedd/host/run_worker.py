@@ -35,6 +35,14 @@ class WorkerOwner(Protocol):
         """The algorithm reports: the newest of each metric, and all of them by round."""
         ...
 
+    def on_mail(self, header: Mapping[str, Any], body: list[memoryview]) -> None:
+        """The algorithm sends or has read messages outside the exchanges."""
+        ...
+
+    def on_sign(self, data: Payload) -> None:
+        """The algorithm wants this node's signature; the answer goes by `deliver_aside`."""
+        ...
+
     def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
         """The algorithm returned."""
         ...
