@@ -16,7 +16,7 @@ from fedd.testing import Federation, Join, Kill, NodeResult, Restart
 
 @dataclass(frozen=True)
 class Total:
-    """Adds up the members' inputs over `rounds` exchanges; a sum is right only if nobody is lost meanwhile."""
+    """Adds up the members' inputs; the sum is right only if nobody is lost meanwhile."""
 
     name: ClassVar[str] = "total"
     contract: ClassVar[str] = "restart"
@@ -138,7 +138,9 @@ def test_a_late_member_is_let_in_and_told_to_the_others() -> None:
         assert result.value["epoch"] == result.epoch == 2
         assert result.value["came"] == ["node-01"]
         assert [(came.peer_id, came.epoch) for came in result.joined] == [("node-01", 2)]
-    assert [result.value["from"] for result in results] == [pytest.approx(3, abs=2), 0, *[pytest.approx(3, abs=2)] * 2]  # type: ignore[call-overload, index]  # fmt: skip
+    started = [result.value["from"] for result in results if isinstance(result.value, dict)]
+    assert started[1] == 0
+    assert min(started[0], *started[2:]) >= 1  # type: ignore[type-var]
 
 
 def test_an_algorithm_that_takes_in_nobody_refuses_and_goes_on() -> None:

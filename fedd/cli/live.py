@@ -68,7 +68,9 @@ class Picture:
         latest = self._latest
         if not latest:
             return Group(Text("waiting for the first round", style="dim"))
-        lines = [Text.assemble(("round     ", "dim"), str(latest.get("round", 0)))]
+        epoch = latest.get("epoch") or 1
+        again = f"  epoch {epoch}" if epoch > 1 else ""
+        lines = [Text.assemble(("round     ", "dim"), str(latest.get("round", 0)), again)]
         if self._residuals:
             lines.append(
                 Text.assemble(
@@ -83,6 +85,9 @@ class Picture:
         for dropped in latest.get("dropped") or ():
             name = self._names.get(dropped["peer_id"]) or short(dropped["peer_id"])
             who.append(escape(f"  out: {name} in round {dropped['round']} ({dropped['reason']})"), "red")
+        for joined in latest.get("joined") or ():
+            name = self._names.get(joined["peer_id"]) or short(joined["peer_id"])
+            who.append(escape(f"  joined: {name} in round {joined['round']}"), "green")
         lines.append(who)
         metrics = {k: v for k, v in (latest.get("metrics") or {}).items() if k != "residual"}
         if metrics:

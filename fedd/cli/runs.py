@@ -136,7 +136,11 @@ def show_result(
     for dropped in result.get("dropped") or ():
         who = names.get(dropped["peer_id"]) or short(dropped["peer_id"])
         rows.append(("dropped", f"{who} in round {dropped['round']}: {dropped['reason']}"))
-    rows.append(("rounds", number(result.get("rounds"))))
+    for joined in result.get("joined") or ():
+        who = names.get(joined["peer_id"]) or short(joined["peer_id"])
+        rows.append(("joined", f"{who} in round {joined['round']}, epoch {joined['epoch']}"))
+    epoch = result.get("epoch") or 1
+    rows.append(("rounds", f"{number(result.get('rounds'))}{f' in {epoch} epochs' if epoch > 1 else ''}"))
     rows.append(("residual", number(result.get("residual"))))
     rows.append(("took", seconds(result.get("wall_s"))))
     rows.append(

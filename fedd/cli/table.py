@@ -302,7 +302,7 @@ COMMANDS: tuple[Command, ...] = (
             _arg("--quorum", help="how many must take part and stay (default: a majority)", metavar="N|P%"),
             _arg(
                 "--contract",
-                help="what counts when a member dies (default: survivors)",
+                help="survivors, contributed or restart (default: the algorithm's own)",
                 metavar="C",
                 default=None,
             ),

@@ -64,8 +64,9 @@ def error_document(error: FeddError, request_id: str) -> dict[str, Any]:
 
 
 _RESULT = (
-    "{run_id, algorithm, state, value, contributors[], dropped[{peer_id, round, reason}], joined[], rounds, "
-    "residual, epoch, degraded, bytes_in, bytes_out, wall_s, metrics{}}"
+    "{run_id, algorithm, state, value, contributors[], dropped[{peer_id, round, reason}], "
+    "joined[{peer_id, epoch, round}], rounds, residual, epoch, degraded, bytes_in, bytes_out, wall_s, "
+    "metrics{}}"
 )
 _PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
 _COMMAND = (
@@ -105,14 +106,15 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/algorithms",
         "Algorithms that can run here.",
-        "[{name, plugin, distribution, version, doc, parameters[{name, type, default, help, choices[]}]}]",
+        "[{name, plugin, distribution, version, doc, contract, joinable, "
+        "parameters[{name, type, default, help, choices[]}]}]",
     ),
     Route(
         "algorithm",
         "GET",
         "/v1/algorithms/{name}",
         "One algorithm.",
-        "{name, plugin, distribution, version, doc, parameters[]}",
+        "{name, plugin, distribution, version, doc, contract, joinable, parameters[]}",
         errors=("not_found",),
     ),
     Route(
@@ -263,7 +265,7 @@ ROUTES: tuple[Route, ...] = (
             Field("topology", "text", "complete, ring, star, random-regular:K ...; by size when not given."),
             Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
             Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
-            Field("contract", "text", "What counts when a member dies.", default="survivors"),
+            Field("contract", "text", "What a death means; the algorithm's own when not given."),
             Field("seed", "integer", "Of everything random in the run."),
             Field("pace_s", "seconds", "No round is shorter.", high=3600),
         ),

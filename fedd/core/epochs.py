@@ -16,11 +16,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
-from fedd.core.graph import Graph
+
+if TYPE_CHECKING:
+    from fedd.core.graph import Graph
 
 SURVIVORS, CONTRIBUTED, RESTART = "survivors", "contributed", "restart"
 

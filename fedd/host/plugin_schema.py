@@ -1,4 +1,4 @@
-"""What plugins offer: algorithms and commands with their parameters, and values against those parameters."""
+"""What plugins offer, each with its parameters, and values against those parameters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fedd.api.errors import InvalidParameter
 from fedd.core.codec import ArrayView
 from fedd.core.command_messages import protocol_of
+from fedd.core.epochs import SURVIVORS
 from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest
 
@@ -51,7 +52,11 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class AlgorithmInfo:
-    """An algorithm that can be run here. `plugin` is its entry point's name."""
+    """An algorithm that can be run here. `plugin` is its entry point's name.
+
+    `contract` says what a death means for it, unless the run says otherwise; `joinable` whether members may
+    come later.
+    """
 
     name: str
     plugin: str
@@ -59,6 +64,8 @@ class AlgorithmInfo:
     version: str
     doc: str
     parameters: tuple[Parameter, ...]
+    contract: str = SURVIVORS
+    joinable: bool = False
 
     def describe(self) -> dict[str, Any]:
         """As `fedctl algorithms --json` shows it."""
@@ -69,6 +76,8 @@ class AlgorithmInfo:
             "version": self.version,
             "doc": self.doc,
             "parameters": [parameter.describe() for parameter in self.parameters],
+            "contract": self.contract,
+            "joinable": self.joinable,
         }
 
 
@@ -113,13 +122,70 @@ class CommandInfo:
         }
 
 
-def check_known(name: str, known: Mapping[str, Parameter], given: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class LearnerInfo:
+    """A learner that an input of this device can have. `abilities` are those of `fedd.api.RunLearner`."""
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+    abilities: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """As `fedctl learners --json` shows it."""
+        return {
+            "name": self.name,
+            "plugin": self.plugin,
+            "distribution": self.distribution,
+            "version": self.version,
+            "doc": self.doc,
+            "abilities": list(self.abilities),
+            "parameters": [parameter.describe() for parameter in self.parameters],
+        }
+
+
+@dataclass(frozen=True)
+class AggregatorInfo:
+    """An aggregator that a run can name.
+
+    `mean`: whether the mean of all models is enough for it. `allowed` is the policy's word.
+    """
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    doc: str
+    parameters: tuple[Parameter, ...]
+    mean: bool = False
+    allowed: bool = True
+
+    def describe(self) -> dict[str, Any]:
+        """As `fedctl aggregators --json` shows it."""
+        return {
+            "name": self.name,
+            "plugin": self.plugin,
+            "distribution": self.distribution,
+            "version": self.version,
+            "doc": self.doc,
+            "mean": self.mean,
+            "allowed": self.allowed,
+            "parameters": [parameter.describe() for parameter in self.parameters],
+        }
+
+
+def check_known(
+    name: str, known: Mapping[str, Parameter], given: Mapping[str, Any], word: str = "parameter"
+) -> None:
     """Raise InvalidParameter, naming the nearest, for the first key of `given` that `name` does not have."""
     for key in given:
         if key not in known:
             near = nearest(key, known)
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known) or 'none'}"
-            raise InvalidParameter(f"{name} has no parameter {key!r:.80}", hint=hint, field=key)
+            raise InvalidParameter(f"{name} has no {word} {key!r:.80}", hint=hint, field=key)
 
 
 def convert(parameter: Parameter, value: Any) -> Any:

@@ -18,9 +18,18 @@ from typing import Any, TypeVar
 import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
+from fedd.core.epochs import SURVIVORS
 from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest
-from fedd.host.plugin_schema import AlgorithmInfo, CommandInfo, Parameter, check_known, convert
+from fedd.host.plugin_schema import (
+    AggregatorInfo,
+    AlgorithmInfo,
+    CommandInfo,
+    LearnerInfo,
+    Parameter,
+    check_known,
+    convert,
+)
 from fedd.host.policy import BUNDLED_DISTRIBUTION, Policy
 
 log = logging.getLogger("fedd.host")
@@ -37,7 +46,7 @@ MAX_COMMAND_TIMEOUT_S = 30.0
 """Of a command's handler, whatever a plugin declares."""
 
 _FORMAT = 1
-_Info = TypeVar("_Info", AlgorithmInfo, CommandInfo)
+_Info = TypeVar("_Info", AlgorithmInfo, CommandInfo, LearnerInfo, AggregatorInfo)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class PluginInfo:
     algorithms: tuple[str, ...] = ()
     allowed: bool = True
     commands: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+    aggregators: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """As `fedctl plugins --json` shows it."""
@@ -60,6 +71,8 @@ class PluginInfo:
             "version": self.version,
             "algorithms": list(self.algorithms),
             "commands": list(self.commands),
+            "learners": list(self.learners),
+            "aggregators": list(self.aggregators),
             "allowed": self.allowed,
         }
         return shown if self.error is None else {**shown, "error": self.error}
@@ -93,7 +106,7 @@ async def run_inspector() -> bytes:
 
 
 class PluginRegistry:
-    """Plugins, algorithms and commands by name. Empty until `load` has run once; `ready` waits for that."""
+    """Plugins and what they offer, by name. Empty until `load` has run once; `ready` waits for that."""
 
     def __init__(
         self, policy: Policy | None = None, inspector: Callable[[], Awaitable[bytes]] = run_inspector
@@ -103,6 +116,8 @@ class PluginRegistry:
         self._plugins: list[PluginInfo] = []
         self._algorithms: dict[str, AlgorithmInfo] = {}
         self._commands: dict[str, CommandInfo] = {}
+        self._learners: dict[str, LearnerInfo] = {}
+        self._aggregators: dict[str, AggregatorInfo] = {}
         self._error: str | None = None
         self._ready = trio.Event()
 
@@ -156,6 +171,34 @@ class PluginRegistry:
         """Whether there is a command of that name."""
         return name in self._commands
 
+    def learners(self) -> list[LearnerInfo]:
+        """All learners, sorted by name."""
+        return [self._learners[name] for name in sorted(self._learners)]
+
+    def learner(self, name: str) -> LearnerInfo:
+        """The learner of that name. Raises NotFound as `algorithm` does."""
+        found = self._learners.get(name)
+        if found is None:
+            raise self._unknown("learner", name, self._learners)
+        return found
+
+    def check_options(self, learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The learner's options that are given, typed. Errors as `check_parameters`."""
+        known = {parameter.name: parameter for parameter in self.learner(learner).parameters}
+        check_known(learner, known, given, "option")
+        return {key: convert(known[key], value) for key, value in given.items()}
+
+    def aggregators(self) -> list[AggregatorInfo]:
+        """All aggregators, sorted by name, those that the policy does not allow included."""
+        return [self.aggregator(name) for name in sorted(self._aggregators)]
+
+    def aggregator(self, name: str) -> AggregatorInfo:
+        """The aggregator of that name. Raises NotFound as `algorithm` does."""
+        found = self._aggregators.get(name)
+        if found is None:
+            raise self._unknown("aggregator", name, self._aggregators)
+        return replace(found, allowed=self.policy.allows_aggregator(name, found.plugin, found.distribution))
+
     def check_parameters(self, name: str, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
         """All of the algorithm's parameters, typed: `given` (texts are converted), else the defaults.
 
@@ -182,7 +225,11 @@ class PluginRegistry:
     def _judge(self, plugin: PluginInfo) -> PluginInfo:
         listed = {plugin.name, *plugin.algorithms} & set(self.policy.algorithms)
         listed |= {plugin.name, *plugin.commands} & set(self.policy.commands)
-        return replace(plugin, allowed=plugin.distribution == BUNDLED_DISTRIBUTION or bool(listed))
+        listed |= {plugin.name, *plugin.aggregators} & set(self.policy.aggregators)
+        # A learner is allowed by the input that names it: nobody else can.
+        harmless = bool(plugin.learners) and not (plugin.algorithms or plugin.commands or plugin.aggregators)
+        allowed = plugin.distribution == BUNDLED_DISTRIBUTION or bool(listed) or harmless
+        return replace(plugin, allowed=allowed)
 
     def _take(self, document: Any) -> None:
         if document["format"] != _FORMAT:
@@ -190,23 +237,43 @@ class PluginRegistry:
         plugins: list[PluginInfo] = []
         algorithms: dict[str, AlgorithmInfo] = {}
         commands: dict[str, CommandInfo] = {}
+        learners: dict[str, LearnerInfo] = {}
+        aggregators: dict[str, AggregatorInfo] = {}
         # the bundled ones first: no stranger's plugin takes their names
         found = sorted(
             document["plugins"], key=lambda raw: (raw["distribution"] != BUNDLED_DISTRIBUTION, raw["name"])
         )
         for raw in found:
             origin = (str(raw["name"]), str(raw["distribution"]), str(raw["version"]))
-            offered = [_algorithm(each, *origin) for each in raw.get("algorithms") or []]
-            offered_commands = [_command(each, *origin) for each in raw.get("commands") or []]
-            kept, rival = _claim("algorithm", offered, algorithms)
-            kept_commands, rival_command = _claim("command", offered_commands, commands)
-            error = rival or rival_command or raw.get("error")
+            claims = (
+                _claim(
+                    "algorithm", [_algorithm(each, *origin) for each in _raw(raw, "algorithms")], algorithms
+                ),
+                _claim("command", [_command(each, *origin) for each in _raw(raw, "commands")], commands),
+                _claim("learner", [_learner(each, *origin) for each in _raw(raw, "learners")], learners),
+                _claim(
+                    "aggregator",
+                    [_aggregator(each, *origin) for each in _raw(raw, "aggregators")],
+                    aggregators,
+                ),
+            )
+            error = next((rival for _, rival in claims if rival), raw.get("error"))
+            kept = [names for names, _ in claims]
             plugins.append(
-                PluginInfo(*origin, None if error is None else str(error), kept, commands=kept_commands)
+                PluginInfo(
+                    *origin,
+                    None if error is None else str(error),
+                    kept[0],
+                    commands=kept[1],
+                    learners=kept[2],
+                    aggregators=kept[3],
+                )
             )
         self._plugins = sorted(plugins, key=lambda plugin: plugin.name)
         self._algorithms = algorithms
         self._commands = commands
+        self._learners = learners
+        self._aggregators = aggregators
 
 
 def check_command_parameters(command: CommandInfo, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +307,33 @@ def _claim(kind: str, offered: list[_Info], taken: dict[str, _Info]) -> tuple[tu
     return tuple(names), error
 
 
+def _raw(plugin: Mapping[str, Any], kinds: str) -> list[Mapping[str, Any]]:
+    return list(plugin.get(kinds) or [])
+
+
+def _learner(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> LearnerInfo:
+    doc, parameters = str(raw.get("doc") or ""), _parameters(raw)
+    abilities = tuple(map(str, raw.get("abilities") or ()))
+    return LearnerInfo(str(raw["name"]), plugin, distribution, version, doc, parameters, abilities)
+
+
+def _aggregator(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> AggregatorInfo:
+    doc, parameters = str(raw.get("doc") or ""), _parameters(raw)
+    return AggregatorInfo(
+        str(raw["name"]), plugin, distribution, version, doc, parameters, bool(raw.get("mean"))
+    )
+
+
 def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> AlgorithmInfo:
     return AlgorithmInfo(
-        str(raw["name"]), plugin, distribution, version, str(raw.get("doc") or ""), _parameters(raw)
+        str(raw["name"]),
+        plugin,
+        distribution,
+        version,
+        str(raw.get("doc") or ""),
+        _parameters(raw),
+        contract=str(raw.get("contract") or SURVIVORS),
+        joinable=bool(raw.get("joinable")),
     )
 
 

@@ -9,15 +9,13 @@ import trio
 
 from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, Unhealthy
 from fedd.api.types import PeerId
+from fedd.core.epochs import CONTRACTS
 from fedd.core.identity import PrivateKey
 from fedd.core.manifest import Manifest, Proposal, accept
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.run_limits import RunLimits
-
-CONTRACTS = ("survivors",)
-"""What counts when a member dies, as far as it can be chosen."""
 
 
 @dataclass(frozen=True)

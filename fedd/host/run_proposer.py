@@ -29,7 +29,8 @@ log = logging.getLogger("fedd.host")
 @dataclass(frozen=True)
 class RunRequest:
     """What `fedctl run` asks for. `members` are peer ids (None: all that are alive, this node always);
-    `quorum` is "3" or "60%" (None: a majority of those asked)."""
+    `quorum` is "3" or "60%" (None: a majority of those asked), `contract` one of CONTRACTS (None: the
+    algorithm's own)."""
 
     algorithm: str
     parameters: Mapping[str, Any]
@@ -37,7 +38,7 @@ class RunRequest:
     topology: str | None = None
     members: list[PeerId] | None = None
     quorum: int | str | None = None
-    contract: str = "survivors"
+    contract: str | None = None
     seed: int | None = None
     pace_s: float | None = None
 
@@ -128,7 +129,7 @@ class Proposer:
             parameters=parameters,
             input=request.input or "",
             topology=request.topology or "",
-            contract=request.contract,
+            contract=request.contract or info.contract,
             seed=seed,
             quorum=parse_quorum(request.quorum, len(members)),
             pace_s=float(pace_s),

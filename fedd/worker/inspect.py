@@ -36,6 +36,7 @@ from fedd.worker.plugins import (
     load_commands,
     load_learners,
 )
+from fedd.worker.terms import terms
 
 FORMAT = 1
 IMPORT_DEADLINE_S = 10.0
@@ -142,7 +143,7 @@ def describe(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
     """Import a plugin here: {"error": text or None, "algorithms": [...], "commands": [...], ...}."""
     try:
         offered = {
-            "algorithms": [_described(each, schema(each)) for each in load_algorithms(point)],
+            "algorithms": [_described_algorithm(each) for each in load_algorithms(point)],
             "commands": [_described_command(each) for each in load_commands(point)],
             "learners": [_described_learner(each) for each in load_learners(point)],
             "aggregators": [_described_aggregator(each) for each in load_aggregators(point)],
@@ -169,6 +170,10 @@ def _described(cls: type[Any], parameters: tuple[Parameter, ...]) -> dict[str, A
         "doc": lines[0][:_MAX_DOC] if lines else "",
         "parameters": [_described_parameter(parameter) for parameter in parameters],
     }
+
+
+def _described_algorithm(algorithm: type[Any]) -> dict[str, Any]:
+    return {**_described(algorithm, schema(algorithm)), **terms(algorithm)._asdict()}
 
 
 def _described_command(command: type[Any]) -> dict[str, Any]:

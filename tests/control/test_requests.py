@@ -132,7 +132,7 @@ def test_defaults_are_filled_in_and_types_made() -> None:
         "approve": False,
     }
     body = check_body(route("run"), {"algorithm": "consensus", "members": None})
-    assert body["contract"] == "survivors"
+    assert body["contract"] is None
     assert body["members"] is None
     assert body["parameters"] == {}
 

@@ -260,7 +260,7 @@ async def start_error(node: Node, **more: Any) -> FeddError:
         ({"quorum": 0}, InvalidParameter, "quorum"),
         ({"quorum": "x%"}, InvalidParameter, "quorum"),
         ({"members": ["nobody"]}, NotFound, "members"),
-        ({"contract": "restart"}, InvalidParameter, "contract"),
+        ({"contract": "forever"}, InvalidParameter, "contract"),
         ({"seed": -1}, InvalidParameter, "seed"),
         ({"pace_s": float("nan")}, InvalidParameter, "pace_s"),
     ],

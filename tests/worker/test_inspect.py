@@ -49,6 +49,8 @@ def test_what_a_good_plugin_looks_like(tmp_path: Path) -> None:
                             "choices": ["loud", "quiet"],
                         },
                     ],
+                    "contract": "survivors",
+                    "joinable": False,
                 }
             ],
             "commands": [],

@@ -1,0 +1,28 @@
+"""What an algorithm's class says about deaths and late members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedd.api import InvalidParameter
+from fedd.worker.terms import Terms, terms
+
+
+def algorithm(**variables: Any) -> type[Any]:
+    return type("Mine", (), variables)
+
+
+def test_a_class_that_says_nothing_counts_survivors_and_takes_in_nobody() -> None:
+    assert terms(algorithm()) == Terms("survivors", False)
+
+
+def test_what_a_class_says_is_taken() -> None:
+    assert terms(algorithm(contract="restart", joinable=True)) == Terms("restart", True)
+
+
+@pytest.mark.parametrize("variables", [{"contract": "never"}, {"joinable": "yes"}, {"contract": None}])
+def test_anything_else_is_the_authors_mistake(variables: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter, match="Mine"):
+        terms(algorithm(**variables))
