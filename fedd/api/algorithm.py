@@ -377,8 +377,11 @@ class RunContext(Protocol):
         """A generator seeded by the run's seed, this node and `name`: the same in every repetition."""
         ...
 
-    def report(self, **metrics: float | int | str | bool) -> None:
-        """Show metrics in `fedctl watch` and in the result. Never blocks; the newest of a name wins."""
+    def report(self, **metrics: float | int | str | bool | Mapping[str, float]) -> None:
+        """Show metrics in `fedctl watch` and in the result. Never blocks; the newest of a name wins.
+
+        A map of up to 256 numbers is one metric with a number for each key, such as each member.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from fedd.core.history import History
 from fedd.core.manifest import Manifest
 from fedd.core.rounds import Payload
 
-Metric = bool | int | float | str
+Metric = bool | int | float | str | dict[str, bool | int | float]
 
 MAX_LISTED_ELEMENTS = 1000
 """Larger arrays are named by shape, dtype and hash: they belong into a file, not into a terminal."""
@@ -25,7 +25,9 @@ MAX_LISTED_CHARS = 65_536
 
 MAX_METRICS = 64
 MAX_METRIC_CHARS = 256
-"""What a worker reports is shown in a live table; a worker that reports more is cut, not believed."""
+MAX_METRIC_KEYS = 256
+"""What a worker reports is shown in a live table; a worker that reports more is cut, not believed. A metric
+with a number for each member has as many keys as a run has members."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Ending:
     contributors: tuple[PeerId, ...] = ()
     residual: float | None = None
     agreed: bool = True
+    large_value: bytes = b""
+    """The value as it was encoded, when `value` names parts of it by their hashes; else empty."""
 
 
 @dataclass
@@ -85,10 +89,11 @@ class Story:
     def note_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Keep the newest of each name; what is no metric is passed over."""
         for name, value in metrics.items():
-            if not isinstance(value, bool | int | float | str) or len(name) > MAX_METRIC_CHARS:
+            metric = _metric(value)
+            if metric is None or len(name) > MAX_METRIC_CHARS:
                 continue
             if name in self.metrics or len(self.metrics) < MAX_METRICS:
-                self.metrics[name] = value[:MAX_METRIC_CHARS] if isinstance(value, str) else value
+                self.metrics[name] = metric
 
     def progress(self) -> dict[str, Any]:
         """One item of `watch`."""
@@ -158,9 +163,26 @@ class Story:
         ]
 
 
+def _metric(value: Any) -> Metric | None:
+    """A metric as it is kept, None for what is none."""
+    if isinstance(value, str):
+        return value[:MAX_METRIC_CHARS]
+    if isinstance(value, dict):
+        pairs = [pair for pair in value.items() if isinstance(pair[1], bool | int | float)]
+        return {key[:MAX_METRIC_CHARS]: number for key, number in pairs[:MAX_METRIC_KEYS]}
+    return value if isinstance(value, bool | int | float) else None
+
+
 def read_value(payload: Payload, max_bytes: int) -> Any:
     """An encoded result as JSON can hold it. Raises InvalidMessage."""
     return plain(decode(payload, max_bytes=max_bytes))
+
+
+def is_cut(value: Any) -> bool:
+    """Whether `plain` named a part of this value by its hash."""
+    if isinstance(value, dict):
+        return "sha256" in value or any(map(is_cut, value.values()))
+    return isinstance(value, list) and any(map(is_cut, value))
 
 
 def plain(value: Any) -> Any:

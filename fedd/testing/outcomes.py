@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedd.api.errors import FeddError
 from fedd.api.types import Message, PeerId
+from fedd.worker.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,6 @@ class NodeResult:
     agreed: bool
     error: FeddError | None
     killed: bool
-    metrics: Mapping[str, float | int | str | bool]
+    metrics: Mapping[str, Metric]
     epoch: int = 1
     joined: tuple[JoinedPeer, ...] = ()

@@ -35,6 +35,7 @@ from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.testing.learners import Input, data_of, lend
 from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
 from fedd.worker import arrays
+from fedd.worker.metrics import Metric
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Node:
         self.untold: dict[PeerId, str] = {}  # about members that are no neighbours
         self.dropped: dict[PeerId, DroppedPeer] = {}
         self.joined: dict[PeerId, JoinedPeer] = {}
-        self.metrics: dict[str, float | int | str | bool] = {}
+        self.metrics: dict[str, Metric] = {}
         self.context: Context | None = None
         self._begin(epoch)
 
@@ -215,7 +216,7 @@ class _Node:
             completed.messages, gone, finished=tuple(sorted(finished)), other_tags=completed.other_tags
         )
 
-    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+    def report(self, metrics: Mapping[str, Metric]) -> None:
         """`fedd.worker.context.Port`."""
         self.metrics.update(metrics)
 

@@ -20,6 +20,7 @@ from fedd.worker import arrays, collectives
 from fedd.worker.books import LEDGER_TAG, Books
 from fedd.worker.failures import plugin_failure
 from fedd.worker.ledger import LedgerCore, start_value
+from fedd.worker.metrics import MAX_METRIC_BYTES, MAX_METRICS, Metric, checked
 from fedd.worker.parameters import build_aggregator
 from fedd.worker.plugins import find_aggregator
 from fedd.worker.port import Outcome, Payload, Port, Round, RunStart
@@ -48,10 +49,6 @@ __all__ = [
 
 MAX_CHECKPOINT_BYTES = 512 * 1024 * 1024
 """A model of 100 MB with what an optimiser keeps about it; it passes through the daemon's memory once."""
-MAX_METRICS = 64
-"""Names that one node may report: a live table shows about ten."""
-MAX_METRIC_BYTES = 256
-"""A metric's name or text: a word, not a log."""
 
 
 class Context:
@@ -70,7 +67,7 @@ class Context:
         self._gone: dict[PeerId, str] = {}
         self._finished: set[PeerId] = set()
         self._leave_callbacks: list[Callable[[PeerId, str], None]] = []
-        self._metrics: dict[str, float | int | str | bool] = {}
+        self._metrics: dict[str, Metric] = {}
         self._contributors: tuple[PeerId, ...] | None = None
         self._residual: float | None = None
         self._agreed = True
@@ -287,25 +284,16 @@ class Context:
         digest = hashlib.sha256(f"fedd/rng/1\n{self.seed}\n{self.me}\n{name}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest, "little"))
 
-    def report(self, **metrics: float | int | str | bool) -> None:
+    def report(self, **metrics: Metric) -> None:
         """Show metrics; the newest of a name wins.
 
-        Raises InvalidParameter when a metric is neither number, text nor bool, or there are too many.
+        Raises InvalidParameter when a metric is none, or there are too many.
         """
         for name, value in metrics.items():
-            item = getattr(value, "item", None)
-            number = item() if callable(item) and not isinstance(value, bool | int | float | str) else value
-            if not isinstance(number, bool | int | float | str):
-                raise InvalidParameter(f"the metric {name} is no number, text or bool", field=name)
-            if len(name) > MAX_METRIC_BYTES or (isinstance(number, str) and len(number) > MAX_METRIC_BYTES):
-                raise InvalidParameter(
-                    f"the metric {name:.40} is longer than {MAX_METRIC_BYTES}", field="metrics"
-                )
+            metric = checked(name, value)
             if name not in self._metrics and len(self._metrics) >= MAX_METRICS:
                 raise InvalidParameter(f"a node reports up to {MAX_METRICS} metrics", field="metrics")
-            self._metrics[name] = (
-                float(number) if type(number) is not bool and isinstance(number, float) else number
-            )
+            self._metrics[name] = metric
         self._port.report({name: self._metrics[name] for name in metrics})
 
     def outcome(self, value: Message) -> Outcome:
@@ -314,7 +302,7 @@ class Context:
         return Outcome(value, contributors, self._residual, self._round, self._agreed)
 
     @property
-    def metrics(self) -> Mapping[str, float | int | str | bool]:
+    def metrics(self) -> Mapping[str, Metric]:
         """What was reported, the newest of each name."""
         return MappingProxyType(self._metrics)
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
+from fedd.worker.metrics import Metric
 
 Payload: TypeAlias = bytes | memoryview
 
@@ -58,7 +59,7 @@ class Port(Protocol):
         """
         ...
 
-    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+    def report(self, metrics: Mapping[str, Metric]) -> None:
         """Show these metrics. Never blocks."""
         ...
 
@@ -109,7 +110,7 @@ class Exchanges(Protocol):
         """Whose inputs are in what this node has now, for the result."""
         ...
 
-    def report(self, **metrics: float | int | str | bool) -> None:
+    def report(self, **metrics: Metric) -> None:
         """Show metrics."""
         ...
 

@@ -18,6 +18,7 @@ from fedd.worker.context import Context, Outcome, Round, RunStart, run_algorithm
 from fedd.worker.failures import plugin_failure
 from fedd.worker.inputs import read_input
 from fedd.worker.learner import LearnerSource, learner_source, rng_name
+from fedd.worker.metrics import Metric
 from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.parameters import build
 from fedd.worker.plugins import find_algorithm
@@ -157,7 +158,7 @@ class Pipe:
         self._round += 1
         return completed
 
-    def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
+    def report(self, metrics: Mapping[str, Metric]) -> None:
         """Keep the metrics for the next frame."""
         self._reports.note(self._round, metrics)
 
