@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedd.api import Message, RunContext
-from fedd_optimization.iteration import Iteration, Iterative
+from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
 
 
@@ -36,15 +36,16 @@ class EXTRA(Iterative):
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
+        iteration.needs_both_ways()
         x = await iteration.begin()
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)
-            sent, heard = x, await iteration.mix(x)
+            sent, heard = x, await iteration.mix(x, agreed=True)
             x = combine(x, heard) - self.step * gradient - books.total
             books.transfer(sent, heard, share=0.5)
-            books.keep(ctx.neighbors)
-            await iteration.end_step(x, gradient, heard, sent)
+            iteration.settle(books)
+            await iteration.end_step(x, gradient, vectors(heard), sent)
         return await iteration.finish(x)
 
 
@@ -72,14 +73,15 @@ class ExactDiffusion(Iterative):
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
+        iteration.needs_both_ways()
         x = await iteration.begin()
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)
             sent = x - self.step * gradient - books.total
-            heard = await iteration.mix(sent)
+            heard = await iteration.mix(sent, agreed=True)
             x = (sent + combine(sent, heard)) / 2
             books.transfer(sent, heard, share=0.5)
-            books.keep(ctx.neighbors)
-            await iteration.end_step(x, gradient, heard, sent)
+            iteration.settle(books)
+            await iteration.end_step(x, gradient, vectors(heard), sent)
         return await iteration.finish(x)

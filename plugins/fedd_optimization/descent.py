@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fedd.api import Message, RunContext
-from fedd_optimization.iteration import Iteration, Iterative
+from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
 
 
@@ -61,7 +61,7 @@ class DGD(Iterative):
                     sent = x - self.step * gradient
                     heard = await iteration.mix(sent)
                     x = combine(sent, heard)
-            await iteration.end_step(x, gradient, heard, sent)
+            await iteration.end_step(x, gradient, vectors(heard), sent)
         return await iteration.finish(x)
 
 
@@ -104,5 +104,5 @@ class DSGD(Iterative):
                 x = x - self.step * gradient
             heard = await iteration.mix(x)
             sent, x = x, combine(x, heard)
-            await iteration.end_step(x, gradient, heard, sent)
+            await iteration.end_step(x, gradient, vectors(heard), sent)
         return await iteration.finish(x)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from fedd.api import InvalidMessage, Message, PeerId, RunContext
+from fedd.api import InvalidMessage, InvalidParameter, Message, PeerId, RunContext
 from fedd_optimization.mixing import Books, Heard, mix, swap
 from fedd_optimization.vectors import Layout
 
@@ -57,10 +57,13 @@ class Iteration:
         self.learner.require(*abilities, *(("objective",) if settings.history else ()))
         model = self.learner.parameters()
         self.layout = Layout(model)
+        self.tag: str = getattr(type(settings), "name", "")
         self._settings = settings
         self._model = self.layout.pack(model)
         self._done = 0
         self._bytes_sent = 0
+        self._left: set[PeerId] = set()
+        ctx.on_leave(lambda peer, reason: self._left.add(peer))
 
     async def begin(self) -> Vector:
         """This node's first iterate.
@@ -102,31 +105,44 @@ class Iteration:
         """Empty books for vectors like the iterate."""
         return Books(self.layout.size, self.layout.dtype)
 
-    async def mix(self, vector: Vector) -> dict[PeerId, Heard]:
+    def settle(self, books: Books) -> None:
+        """After an exchange: delete the entries of those who are no neighbours any more."""
+        ctx = self.ctx
+        if ctx.graph.period == 1:
+            self._left.update(set(books.peers).difference(ctx.in_neighbors, ctx.out_neighbors))
+        books.delete(self._left)
+
+    async def mix(self, vector: Vector, *, agreed: bool = False) -> dict[PeerId, Heard]:
         """`mixing.mix`, counting its bytes."""
-        self.count(vector.nbytes * len(self.ctx.neighbors))
-        return await mix(self.ctx, vector, type(self._settings).__name__)
+        self.count(vector.nbytes * len(self.ctx.out_neighbors))
+        return await mix(self.ctx, vector, self.tag, agreed=agreed)
+
+    def needs_both_ways(self) -> None:
+        """Raise InvalidParameter on a directed graph: transfers need a way back."""
+        if self.ctx.graph.directed:
+            raise InvalidParameter(
+                f"{self.tag} needs a graph whose edges go both ways",
+                hint="push-pull is gradient tracking on directed graphs; dgd and dsgd bear them too",
+                field="topology",
+            )
 
     def count(self, sent_bytes: int) -> None:
         """Add to the bytes that this node's vectors took."""
         self._bytes_sent += sent_bytes
 
     async def end_step(
-        self, x: Vector, gradient: Vector, heard: Mapping[PeerId, Heard], own: Vector, **more: float
+        self, x: Vector, gradient: Vector, heard: Iterable[Vector], sent: Vector, **more: float
     ) -> None:
         """Keep the new iterate `x` now and then; report on the one whose `gradient` was just taken.
 
-        The learner still holds that one. `own` is what this node sent beside what it `heard`; the largest
+        The learner still holds that one. `sent` is what this node gave beside what it `heard`; the largest
         distance between them, over the iterate's part, is the disagreement.
         """
         number = self._done + 1
         settings = self._settings
         if settings.history and (number % settings.history == 0 or number == settings.iterations):
             size = self.layout.size
-            far = max(
-                (float(np.linalg.norm(each.vector[:size] - own[:size])) for each in heard.values()),
-                default=0.0,
-            )
+            far = max((float(np.linalg.norm(each[:size] - sent[:size])) for each in heard), default=0.0)
             self.ctx.report(
                 iteration=number,
                 objective=self.learner.objective(),
@@ -162,7 +178,7 @@ class Iteration:
         ctx = self.ctx
         best: tuple[int, int] = (order, -ctx.members.index(ctx.me))
         for _ in range(len(ctx.members) - 1):
-            self.count(vector.nbytes * len(ctx.neighbors))
+            self.count(vector.nbytes * len(ctx.out_neighbors))
             for peer, (header, theirs) in (await swap(ctx, vector, "start", [*best])).items():
                 match header:
                     case [int(other), int(index)]:
@@ -171,6 +187,11 @@ class Iteration:
                     case _:
                         raise InvalidMessage(f"{peer} sent something else than the start of a run")
         return max(best[0], 0), vector
+
+
+def vectors(heard: dict[PeerId, Heard]) -> list[Vector]:
+    """What the neighbours sent."""
+    return [each.vector for each in heard.values()]
 
 
 def first_and_second(size: int) -> tuple[slice, slice]:

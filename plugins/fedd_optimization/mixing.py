@@ -1,8 +1,9 @@
 """One exchange of vectors with all neighbours, and the books of what went over each edge.
 
-Agreed weights. The weight of an edge is the smaller of what its two ends hold it for: each message names
-the sender's weights. While nobody dies these are equal. When a death becomes known at different times at
-the two ends, they still use one number, so mixing stays doubly stochastic in every exchange.
+Agreed weights. Methods with books take as the weight of an edge the smaller of what its two ends hold it
+for: each message names the sender's weights. While nobody dies these are equal. When a death becomes known
+at different times at the two ends, they still use one number, so mixing stays doubly stochastic. Methods
+without memory take their own row of W: what is uneven for a moment leaves no trace.
 
 Books. Every exact method carries a correction whose sum over all nodes must stay fixed: the tracker's sum
 is the sum of the gradients, EXTRA's memory sums to zero. Each is a sum of transfers over edges, booked at
@@ -15,7 +16,7 @@ for dynamic networks", J. Parallel Distrib. Comput. 78 (2015), here for trackers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +39,16 @@ class Heard:
     vector: Vector
 
 
-async def mix(ctx: RunContext, vector: Vector, tag: str) -> dict[PeerId, Heard]:
+async def mix(ctx: RunContext, vector: Vector, tag: str, *, agreed: bool) -> dict[PeerId, Heard]:
     """Send `vector` to every neighbour; return theirs in sorted peer order, with the edges' weights.
 
-    Errors as `swap`.
+    With `agreed` both ends take the same weight, else each its own. Errors as `swap`.
     """
-    mine: dict[str, Message] = dict(ctx.neighbors)
-    answers = await swap(ctx, vector, tag, mine)
+    weights = dict(ctx.neighbors)  # of the exchange that begins now
+    header: dict[str, Message] = {**weights}
+    answers = await swap(ctx, vector, tag, header if agreed else None)
     return {
-        peer: Heard(_agreed(ctx.me, peer, mine[peer], theirs), other)
+        peer: Heard(_agreed(ctx.me, peer, weights[peer], theirs) if agreed else weights[peer], other)
         for peer, (theirs, other) in answers.items()
     }
 
@@ -114,15 +116,17 @@ class Books:
         """Add to the entry of each edge."""
         for peer, amount in given.items():
             entry = self._entries.get(peer)
-            if entry is None:
-                self._entries[peer] = amount
-            else:
-                entry += amount
+            self._entries[peer] = amount if entry is None else entry + amount
 
-    def keep(self, peers: Mapping[PeerId, object] | set[PeerId]) -> None:
-        """Delete the entries of all others: they are no neighbours any more."""
-        for peer in [peer for peer in self._entries if peer not in peers]:
-            del self._entries[peer]
+    def delete(self, peers: Collection[PeerId]) -> None:
+        """Delete the entries of these: they are no neighbours any more."""
+        for peer in peers:
+            self._entries.pop(peer, None)
+
+    @property
+    def peers(self) -> tuple[PeerId, ...]:
+        """Those with an entry, sorted."""
+        return tuple(sorted(self._entries))
 
     @property
     def total(self) -> Vector:
@@ -150,9 +154,9 @@ def _misfit(peer: PeerId, answer: Message, piece: Vector) -> InvalidMessage:
     return InvalidMessage(f"{peer} sent something else than an iterate of {here}")
 
 
-def _agreed(me: PeerId, peer: PeerId, mine: Any, theirs: Any) -> float:
+def _agreed(me: PeerId, peer: PeerId, mine: float, theirs: Any) -> float:
     """The smaller of the two ends' weights of the edge."""
     match theirs:
         case dict() if isinstance(theirs.get(me), float) and 0 <= theirs[me] <= 1:
-            return float(min(mine, theirs[me]))
+            return min(mine, float(theirs[me]))
     raise InvalidMessage(f"{peer} sent an iterate without a weight for {me}")

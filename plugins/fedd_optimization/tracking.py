@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fedd.api import Message, RunContext
-from fedd_optimization.iteration import Iteration, Iterative, first_and_second, joined
+from fedd_optimization.iteration import Iteration, Iterative, first_and_second, joined, vectors
 from fedd_optimization.mixing import combine
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class _Tracking(Iterative):
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
+        iteration.needs_both_ways()
         x = await iteration.begin()
         size = iteration.layout.size
         iterate, tracked = first_and_second(size)
@@ -44,14 +45,14 @@ class _Tracking(Iterative):
         books = iteration.books()
         for _ in iteration.steps():
             sent = joined(x, tracker)
-            heard = await iteration.mix(sent)
+            heard = await iteration.mix(sent, agreed=True)
             x = combine(x, heard, iterate) - self.step * direction.of(tracker)
             books.transfer(tracker, heard, tracked)
-            books.keep(ctx.neighbors)
+            iteration.settle(books)
             gradient = iteration.gradient(x, self.batch)
             tracker = gradient - books.total
             norm = float(np.linalg.norm(tracker))
-            await iteration.end_step(x, gradient, heard, sent, tracker_norm=norm)
+            await iteration.end_step(x, gradient, vectors(heard), sent, tracker_norm=norm)
         return await iteration.finish(x)
 
 
@@ -175,6 +176,7 @@ class KGT(Iterative):
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
         iteration = Iteration(ctx, self, "correction", "step")
+        iteration.needs_both_ways()
         x = await iteration.begin()
         iterate, tracked = first_and_second(iteration.layout.size)
         books = iteration.books()
@@ -188,10 +190,10 @@ class KGT(Iterative):
             slope = progress / (self.local_steps * self.step)
             moved = x - self.mixing_step * progress
             sent = joined(moved, slope)
-            heard = await iteration.mix(sent)
+            heard = await iteration.mix(sent, agreed=True)
             x = combine(moved, heard, iterate)
             books.transfer(slope, heard, tracked)
-            books.keep(ctx.neighbors)
+            iteration.settle(books)
             correction = -books.total
-            await iteration.end_step(x, slope, heard, sent)
+            await iteration.end_step(x, slope, vectors(heard), sent)
         return await iteration.finish(x)
