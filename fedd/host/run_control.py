@@ -2,7 +2,7 @@
 
     message   u32 length (big-endian), CBOR map with a "kind"
 
-Questions: propose, manifest, stop, withdraw. Answers: accepted, declined, ok, error.
+Questions: propose, manifest, stop, withdraw, history. Answers: accepted, declined, ok, history, error.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Opener(Protocol):
         ...
 
 
-async def read_message(stream: Stream) -> dict[str, Any]:
+async def read_message(stream: Stream, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
     """The next message. Raises ProtocolError, or the stream's errors."""
     try:
         (length,) = _LENGTH.unpack(await stream.receive_exactly(_LENGTH.size))
-        if not 0 < length <= MAX_MESSAGE_BYTES:
+        if not 0 < length <= max_bytes:
             raise ProtocolError(f"{stream.peer_id} sent a run message of {length} bytes")
         data = await stream.receive_exactly(length)
     except EOFError as error:
         raise ProtocolError(f"{stream.peer_id} ended a stream in the middle of a message") from error
     try:
-        message = codec.decode(data, max_bytes=MAX_MESSAGE_BYTES)
+        message = codec.decode(data, max_bytes=max_bytes)
     except FeddError as error:
         raise ProtocolError(f"{stream.peer_id} sent a malformed run message: {error.detail}") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
@@ -61,7 +61,13 @@ async def write_message(stream: Stream, message: Mapping[str, Any]) -> None:
     await stream.send_all(_LENGTH.pack(len(data)) + data)
 
 
-async def ask(opener: Opener, peer: PeerId, message: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+async def ask(
+    opener: Opener,
+    peer: PeerId,
+    message: Mapping[str, Any],
+    deadline_s: float,
+    max_reply_bytes: int = MAX_MESSAGE_BYTES,
+) -> dict[str, Any]:
     """Put a question to a member and return its answer.
 
     Raises TimedOut, NotConnected, ProtocolError, or what `open_stream` raises.
@@ -71,7 +77,7 @@ async def ask(opener: Opener, peer: PeerId, message: Mapping[str, Any], deadline
             stream = await opener.open_stream(peer, CONTROL_PROTOCOL, deadline_s)
             async with stream:
                 await write_message(stream, message)
-                return await read_message(stream)
+                return await read_message(stream, max_reply_bytes)
     except trio.TooSlowError as error:
         raise TimedOut(f"no answer within {deadline_s:g} s") from error
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

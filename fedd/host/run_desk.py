@@ -19,6 +19,7 @@ from fedd.host.run_proposer import printable_name
 from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
 
 if TYPE_CHECKING:
+    from fedd.host.run_histories import RunHistories
     from fedd.host.run_node import RunNode
     from fedd.net.presence import Presence
     from fedd.net.stream import Stream
@@ -41,6 +42,7 @@ class RunDesk:
         limits: RunLimits,
         nodes: Mapping[str, RunNode],
         adopt: Callable[[Manifest], RunNode],
+        histories: RunHistories,
     ) -> None:
         self._key = key
         self._presence = presence
@@ -48,6 +50,7 @@ class RunDesk:
         self._limits = limits
         self._nodes = nodes
         self._adopt = adopt
+        self._histories = histories
         self._retired: dict[bytes, bytes] = {}
 
     def retire(self, node: RunNode) -> None:
@@ -70,6 +73,8 @@ class RunDesk:
     async def answer(self, peer: PeerId, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a member's question. Raises FeddError."""
         kind = message["kind"]
+        if kind == "history":
+            return self._histories.answer(message)
         document = message.get(
             {"propose": "proposal", "stop": "statement", "withdraw": "proposal"}.get(kind, kind)
         )

@@ -28,7 +28,7 @@ from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.core.run_signature import signed_bytes
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_mail import RunMail
-from fedd.host.run_result import Ending, Story, failure, read_value
+from fedd.host.run_result import Ending, Story, failure, is_cut, read_value
 from fedd.host.run_surroundings import Surroundings, start_header
 from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
 from fedd.host.run_worker import WorkerSeat
@@ -182,10 +182,12 @@ class RunNode:
         contributors = header.get("contributors")
         if not isinstance(contributors, list):
             raise ProtocolError("its worker sent a malformed result")
+        value = read_value(payload, self.manifest.max_payload_bytes)
         self._end(
             Ending(
                 "finished",
-                value=read_value(payload, self.manifest.max_payload_bytes),
+                value=value,
+                large_value=bytes(payload) if is_cut(value) else b"",
                 contributors=tuple(peer for peer in self.manifest.members if peer in contributors),
                 residual=float(residual) if isinstance(residual, int | float) else None,
                 agreed=bool(header.get("agreed", True)),

@@ -31,15 +31,17 @@ from fedd.core.manifest import (
     state_stop,
 )
 from fedd.host.inputs import Inputs
+from fedd.host.keepsakes import Keepsakes
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.results import Results, ResultStore
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_gate import RunGate
+from fedd.host.run_histories import RunHistories, exported
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
-from fedd.host.run_result import Story
+from fedd.host.run_result import Story, is_cut
 from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
 from fedd.net.bounds import Bound
@@ -47,6 +49,7 @@ from fedd.net.bounds import Bound
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+    from fedd.core.history import History
     from fedd.core.verdicts import MemberChange
     from fedd.host.run_node import RunNode
     from fedd.net.connection import Connection
@@ -109,6 +112,7 @@ class Runs:
         self._clock = clock
         self._workers = workers or RunWorkers(scratch, inputs)
         self._results = Results(state, self._limits.results)
+        self._keepsakes = Keepsakes(state)
         self._write = write or _in_a_thread(trio.CapacityLimiter(1))
         self._nodes: dict[str, RunNode] = {}
         self._pins = LinkPins(presence)
@@ -121,7 +125,10 @@ class Runs:
         self._around = Surroundings(
             key, self._limits, self._open_run_stream, presence.state_of, self.name_of, self._on_change, clock
         )
-        self._desk = RunDesk(key, presence, self._gate, self._limits, self._nodes, self._adopt)
+        self._histories = RunHistories(self.me, relay, self._keepsakes, self._live_history, self.name_of)
+        self._desk = RunDesk(
+            key, presence, self._gate, self._limits, self._nodes, self._adopt, self._histories
+        )
         swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
         swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
         swarm.subscribe(self._on_link)
@@ -224,6 +231,33 @@ class Runs:
         if result is None:
             raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
         return result
+
+    async def history(self, run_id: str) -> dict[str, Any]:
+        """Every member's metrics by round; see `RunHistories.collect`. Errors as `get`."""
+        result = self.get(run_id)
+        return await self._histories.collect(result["run_id"], result["members"])
+
+    def value(self, run_id: str) -> dict[str, Any]:
+        """{run_id, value}: this node's answer in full, see `exported`.
+
+        Errors as `get`; Conflict while the run goes on, NotFound when a large value is no longer kept.
+        """
+        result = self.get(run_id)
+        run_id = result["run_id"]
+        if result["state"] == "running":
+            raise Conflict(f"the run {run_id[:8]} goes on: it has no value yet", hint="wait for its end")
+        node = self._nodes.get(run_id)
+        large = b"" if node is None or node.story.ending is None else node.story.ending.large_value
+        large = large or self._keepsakes.get("value", run_id) or b""
+        if large:
+            return {"run_id": run_id, "value": exported(large)}
+        if is_cut(result["value"]):
+            raise NotFound(
+                f"the value of run {run_id[:8]} is no longer kept here",
+                hint="large values are kept for the newest runs; ask another member",
+                field="run_id",
+            )
+        return {"run_id": run_id, "value": result["value"]}
 
     async def watch(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
         """Progress, the newest when there is news, then the result as the last item. Errors as `get`."""
@@ -339,9 +373,22 @@ class Runs:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
         with trio.CancelScope(shield=True):  # a shutdown waits for this one file
-            why = await self._write(partial(self._results.keep, node.story.result()))
+            why = await self._write(partial(self._keep_files, node.story))
             if why:
                 self._publish(node.story, "not stored", why)
+
+    def _keep_files(self, story: Story) -> str:
+        """Store what the run leaves; why its result could not be stored, empty when it was."""
+        why = self._results.keep(story.result())
+        if len(story.history):
+            self._keepsakes.keep("history", story.manifest.run_id, story.history.encode())
+        if story.ending is not None and story.ending.large_value:
+            self._keepsakes.keep("value", story.manifest.run_id, story.ending.large_value)
+        return why
+
+    def _live_history(self, run_id: str) -> History | None:
+        node = self._nodes.get(run_id)
+        return None if node is None else node.story.history
 
     async def _open_run_stream(self, peer: PeerId) -> Stream:
         return await self._relay.open_stream(peer, RUN_PROTOCOL)
