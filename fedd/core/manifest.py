@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
+from fedd.core.epochs import FIRST, Mark
 from fedd.core.identity import PrivateKey, open_sealed, seal
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ class Proposal:
     @classmethod
     def decode(cls, data: bytes) -> Proposal:
         """Raises ProtocolError for anything that is not a well-formed proposal."""
-        fields = _document(data, "proposal")
-        pace_s = _take(fields, "pace_s", float)
-        parameters = _take(fields, "parameters", dict)
+        fields = document(data, "proposal")
+        pace_s = take(fields, "pace_s", float)
+        parameters = take(fields, "parameters", dict)
         if not all(isinstance(value, bool | int | float | str) for value in parameters.values()):
             raise ProtocolError(
                 "a proposal's parameters are numbers, texts and truth values", field="parameters"
@@ -88,17 +89,17 @@ class Proposal:
         if not (math.isfinite(pace_s) and 0 <= pace_s <= MAX_PACE_S):
             raise ProtocolError(f"a proposal's pace is {pace_s} s", field="pace_s")
         texts = {
-            name: _take(fields, name, str)
+            name: take(fields, name, str)
             for name in ("federation", "initiator", "algorithm", "plugin", "distribution", "version", "input",
                          "topology", "contract")
         }  # fmt: skip
         return cls(
             **texts,
             parameters=parameters,
-            seed=_take(fields, "seed", int),
-            quorum=_take(fields, "quorum", int),
+            seed=take(fields, "seed", int),
+            quorum=take(fields, "quorum", int),
             pace_s=pace_s,
-            nonce=_take(fields, "nonce", bytes),
+            nonce=take(fields, "nonce", bytes),
         )
 
 
@@ -118,7 +119,10 @@ def check_acceptance(acceptance: bytes, proposal_digest: bytes, member: PeerId) 
 class Manifest:
     """A run that takes place: the proposal, who accepted, who declined and the graph they form.
 
-    `sealed` is the initiator's signed document, as it is handed on unchanged.
+    `sealed` is the signed document, as it is handed on unchanged. The initiator's begins epoch 1; those of
+    later epochs (`core.epoch_manifest`) have other members, and in `first` the initiator's: `round` counts
+    the exchanges of the epochs before, `newcomers` are the members that came with this one, `admissions`
+    admit all members that the initiator did not ask.
     """
 
     run_id: str
@@ -129,6 +133,21 @@ class Manifest:
     max_payload_bytes: int
     graph: Graph
     sealed: bytes
+    epoch: int = 1
+    round: int = 0
+    newcomers: tuple[PeerId, ...] = ()
+    admissions: tuple[bytes, ...] = ()
+    first: Manifest | None = None
+
+    @property
+    def mark(self) -> Mark:
+        """By which epochs are ordered."""
+        return FIRST if self.epoch == 1 else Mark(self.epoch, hashlib.sha256(self.sealed).digest())
+
+    @property
+    def initial(self) -> Manifest:
+        """The initiator's manifest."""
+        return self.first or self
 
 
 def issue(
@@ -170,8 +189,8 @@ def read_proposal(sealed: bytes) -> tuple[Proposal, str]:
 
 def _open_envelope(sealed: bytes) -> tuple[Proposal, bytes, dict[str, Any]]:
     signer, payload = open_sealed(sealed, _MANIFEST_DOMAIN, max_bytes=MAX_DOCUMENT_BYTES)
-    fields = _document(payload, "manifest")
-    proposal = Proposal.decode(_take(fields, "proposal", bytes))
+    fields = document(payload, "manifest")
+    proposal = Proposal.decode(take(fields, "proposal", bytes))
     if signer != proposal.initiator:
         raise ProtocolError(f"the manifest of {proposal.initiator}'s run is signed by {signer}")
     return proposal, payload, fields
@@ -193,8 +212,8 @@ def open_manifest(sealed: bytes) -> Manifest:
     for member, acceptance in acceptances:
         check_acceptance(acceptance, digest, member)
     members = tuple(member for member, _ in acceptances)
-    name = _take(fields, "topology", str)
-    max_payload_bytes = _take(fields, "max_payload_bytes", int)
+    name = take(fields, "topology", str)
+    max_payload_bytes = take(fields, "max_payload_bytes", int)
     if max_payload_bytes < 1:
         raise ProtocolError("a manifest that allows no payload", field="max_payload_bytes")
     if not 1 <= proposal.quorum <= len(members):
@@ -207,11 +226,7 @@ def open_manifest(sealed: bytes) -> Manifest:
         graph = build(name, members, proposal.seed)
     except FeddError as error:
         raise ProtocolError(f"the manifest's graph cannot be built: {error.detail}") from error
-    if graph.members != members or graph.adjacency_hash() != _take(fields, "adjacency", bytes):
-        raise ProtocolError(
-            "the manifest's graph is not the one derived here",
-            hint="do all members run the same version of fedd?",
-        )
+    check_graph(graph, members, take(fields, "adjacency", bytes))
     return Manifest(
         run_id=_run_id(payload),
         proposal=proposal,
@@ -222,6 +237,15 @@ def open_manifest(sealed: bytes) -> Manifest:
         graph=graph,
         sealed=bytes(sealed),
     )
+
+
+def check_graph(graph: Graph, members: tuple[PeerId, ...], adjacency: bytes) -> None:
+    """Raises ProtocolError unless this is the graph that the manifest's signer derived."""
+    if graph.members != members or graph.adjacency_hash() != adjacency:
+        raise ProtocolError(
+            "the manifest's graph is not the one derived here",
+            hint="do all members run the same version of fedd?",
+        )
 
 
 @dataclass(frozen=True)
@@ -244,11 +268,11 @@ def state_end(key: PrivateKey, run_id: str, round: int, reason: str) -> EndState
 def open_end(sealed: bytes, run_id: str) -> EndStatement:
     """Verify a statement about this run. Raises ProtocolError."""
     signer, payload = open_sealed(sealed, _END_DOMAIN)
-    fields = _document(payload, "end statement")
-    if _take(fields, "run", str) != run_id:
+    fields = document(payload, "end statement")
+    if take(fields, "run", str) != run_id:
         raise ProtocolError(f"{signer} speaks of the end of another run")
-    reason = printable(_take(fields, "reason", str))
-    return EndStatement(signer, _take(fields, "round", int), reason, bytes(sealed))
+    reason = printable(take(fields, "reason", str))
+    return EndStatement(signer, take(fields, "round", int), reason, bytes(sealed))
 
 
 def state_stop(key: PrivateKey, run_id: str) -> bytes:
@@ -259,7 +283,7 @@ def state_stop(key: PrivateKey, run_id: str) -> bytes:
 def open_stop(sealed: bytes) -> tuple[PeerId, str]:
     """(who stopped, run id). Raises ProtocolError."""
     signer, payload = open_sealed(sealed, _STOP_DOMAIN)
-    return signer, _take(_document(payload, "stop statement"), "run", str)
+    return signer, take(document(payload, "stop statement"), "run", str)
 
 
 def printable(text: str) -> str:
@@ -267,7 +291,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:MAX_REASON_CHARS])
 
 
-def _document(data: bytes, what: str) -> dict[str, Any]:
+def document(data: bytes, what: str) -> dict[str, Any]:
+    """The fields of a signed document. Raises ProtocolError."""
     try:
         fields = codec.decode(data, max_bytes=MAX_DOCUMENT_BYTES, canonical=True)
     except FeddError as error:
@@ -277,7 +302,8 @@ def _document(data: bytes, what: str) -> dict[str, Any]:
     return fields
 
 
-def _take(fields: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+def take(fields: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    """A field of that type. Raises ProtocolError."""
     value = fields.get(name)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ProtocolError(f"{name} is missing or no {kind.__name__}", field=name)
@@ -286,7 +312,7 @@ def _take(fields: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
 
 def _pairs(fields: Mapping[str, Any], name: str, kind: type[_T]) -> list[tuple[PeerId, _T]]:
     pairs: list[tuple[PeerId, _T]] = []
-    for pair in _take(fields, name, list):
+    for pair in take(fields, name, list):
         if not (
             isinstance(pair, list)
             and len(pair) == 2
