@@ -8,8 +8,9 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from fedd.api.types import Message, PeerId
 
-Audience: TypeAlias = Literal["local", "members"]
-"""Who may send a command: this device's operator and plugins alone, or any member of the federation too."""
+Audience: TypeAlias = Literal["local", "members", "run"]
+"""Who may send a command: this device's operator and plugins alone, any member too, or nobody:
+a command of the audience `run` is there to be read about, and travels inside the runs of an algorithm."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Command(Protocol):
     | name | default | meaning |
     |---|---|---|
     | `version` | `"1.0.0"` | members talk to each other when its first number is the same |
-    | `audience` | `"members"` | who may send it: `"members"`, or `"local"` for this device alone |
+    | `audience` | `"members"` | who may send it: `"members"`, `"local"` (this device), `"run"` (nobody) |
     | `max_payload_bytes` | 65536 | of the parameters and of the answer, each; at most 16 MiB |
     | `timeout_s` | 10 | how long a handler may take; at most 30 |
     """

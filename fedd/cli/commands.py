@@ -115,6 +115,9 @@ def show_command(out: Output, command: dict[str, Any]) -> None:
         )
     out.line()
     usual = " ".join(f"{item['name']}=..." for item in command["parameters"] if item.get("required"))
+    if command["audience"] == "run":
+        out.line("it travels inside the runs of its algorithm; nobody can send it")
+        return
     out.line(f"send it: fedctl send PEER {command['name']} {usual}".rstrip())
     if command["audience"] == "members":
         out.line(f"to all:  fedctl broadcast {command['name']} {usual}".rstrip())
@@ -137,4 +140,4 @@ def _text(value: Any) -> str:
 def _audience(command: dict[str, Any]) -> str:
     if not command["allowed"]:
         return "nobody (not in [policy] commands)"
-    return "this device" if command["audience"] == "local" else "members"
+    return {"local": "this device", "run": "nobody: in runs"}.get(command["audience"], "members")

@@ -182,6 +182,7 @@ class Commands:
         version, most = "", MAX_COMMAND_BYTES
         if self._registry.has_command(command):  # else the peer may have what this node has not
             info = self._registry.command(command)
+            _check_sendable(info)
             if info.audience == "local":
                 raise Denied(f"{command} is for each device alone", field="command")
             parameters = check_command_parameters(info, parameters)
@@ -260,6 +261,7 @@ class Commands:
                 f"{command} has the version {info.command_version} here, not {version:.40}",
                 hint="install the same version of its plugin on both",
             )
+        _check_sendable(info)
         if info.audience == "local" and sender != self.me:
             raise Denied(f"{command} is for that device alone", field="command")
         self._registry.policy.check_command(info.name, info.plugin, info.distribution)
@@ -359,6 +361,16 @@ class Commands:
 
     def _name(self, peer: PeerId) -> str:
         return self._presence.name_of(peer) or peer
+
+
+def _check_sendable(info: CommandInfo) -> None:
+    """Raise Denied for a message of a run: outside of it there is nobody whom it could mean something to."""
+    if info.audience == "run":
+        raise Denied(
+            f"{info.name} travels inside the runs of its algorithm, nobody can send it",
+            hint=f"fedctl commands {info.name} says what it is for",
+            field="command",
+        )
 
 
 _MAX_EVENT_FIELDS = 16

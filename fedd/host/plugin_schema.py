@@ -55,7 +55,7 @@ class AlgorithmInfo:
     """An algorithm that can be run here. `plugin` is its entry point's name.
 
     `contract` says what a death means for it, unless the run says otherwise; `joinable` whether members may
-    come later.
+    come later; `topology` is the graph of a run that names none (empty: fedd's default).
     """
 
     name: str
@@ -66,6 +66,7 @@ class AlgorithmInfo:
     parameters: tuple[Parameter, ...]
     contract: str = SURVIVORS
     joinable: bool = False
+    topology: str = ""
 
     def describe(self) -> dict[str, Any]:
         """As `fedctl algorithms --json` shows it."""
@@ -78,6 +79,7 @@ class AlgorithmInfo:
             "parameters": [parameter.describe() for parameter in self.parameters],
             "contract": self.contract,
             "joinable": self.joinable,
+            "topology": self.topology,
         }
 
 

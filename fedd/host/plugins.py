@@ -334,6 +334,7 @@ def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: 
         _parameters(raw),
         contract=str(raw.get("contract") or SURVIVORS),
         joinable=bool(raw.get("joinable")),
+        topology=str(raw.get("topology") or ""),
     )
 
 

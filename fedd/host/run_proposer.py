@@ -128,7 +128,7 @@ class Proposer:
             version=info.version,
             parameters=parameters,
             input=request.input or "",
-            topology=request.topology or "",
+            topology=request.topology or info.topology,
             contract=request.contract or info.contract,
             seed=seed,
             quorum=parse_quorum(request.quorum, len(members)),

@@ -90,6 +90,8 @@ class Commands:
             raise NotConnected(f"{receiver} is {self._members[receiver].state}")
         cls = self._find(command)
         terms = command_terms(cls)
+        if terms.audience == "run":
+            raise Denied(f"{command} travels inside the runs of its algorithm", field="command")
         if terms.audience == "local" and sender != receiver:
             raise Denied(f"{command} is for each device alone", field="command")
         payload = encoded(parameters, terms.max_payload_bytes)
@@ -102,8 +104,8 @@ class Commands:
 
     async def _spread(self, sender: PeerId, command: str, parameters: Mapping[str, Message]) -> Reached:
         cls = self._find(command)
-        if command_terms(cls).audience == "local":
-            raise Denied(f"{command} is for this device alone", field="command")
+        if command_terms(cls).audience != "members":
+            raise Denied(f"{command} is for this device alone, or for runs", field="command")
         check_size(parameters, 64 * 1024, "the broadcast")
         context = CallContext(sender, sender, lambda: self._members, _Port(self, sender, sender, command), [])
         await answer_call(lambda: cls, arrays.encode(dict(parameters)), context, only_check=True)

@@ -9,14 +9,18 @@ from fedd.core.epochs import CONTRACTS, SURVIVORS
 
 
 class Terms(NamedTuple):
-    """`contract` is one of CONTRACTS; `joinable` says whether members may come in a later epoch."""
+    """`contract` is one of CONTRACTS; `joinable` says whether members may come in a later epoch.
+
+    `topology` is the graph of runs that name none, empty for fedd's default.
+    """
 
     contract: str
     joinable: bool
+    topology: str = ""
 
 
 def terms(algorithm: type[Any]) -> Terms:
-    """The class variables `contract` ("survivors" when there is none) and `joinable` (False).
+    """The class variables `contract` ("survivors" when there is none), `joinable` (False), `topology` ("").
 
     Raises InvalidParameter, saying what the plugin's author has to change, for other values.
     """
@@ -28,4 +32,7 @@ def terms(algorithm: type[Any]) -> Terms:
         )
     if not isinstance(joinable, bool):
         raise InvalidParameter(f"{algorithm.__name__}.joinable is {joinable!r:.40}", hint="True or False")
-    return Terms(contract, joinable)
+    topology = getattr(algorithm, "topology", "")
+    if not isinstance(topology, str) or len(topology) > 64:
+        raise InvalidParameter(f"{algorithm.__name__}.topology is {topology!r:.40}", hint="a topology's name")
+    return Terms(contract, joinable, topology)
