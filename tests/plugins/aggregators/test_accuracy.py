@@ -69,6 +69,6 @@ def test_three_liars_of_ten_with_other_seeds(aggregator: Aggregator, least: floa
     assert reached >= least, f"{aggregator}: {reached:.3f}"
 
 
-def test_a_round_gives_the_same_bits_again() -> None:
+def test_an_experiment_can_be_repeated() -> None:
     experiment = Experiment("mlp", rounds=3)
     assert experiment.accuracy(FedAdam(), 1) == experiment.accuracy(FedAdam(), 1)

@@ -33,7 +33,7 @@ def result(aggregator: Aggregator, rows: Any) -> list[float]:
 
 
 def test_krum_of_the_six_points() -> None:
-    """With f = 1 the three nearest count: 16.16 + 101 + 101 for (2, 20), 16.16 + 36.36 + 197.96 for (2.4, 24)."""
+    """The three nearest count: 16.16 + 101 + 101 for (2, 20), 16.16 + 36.36 + 197.96 for (2.4, 24)."""
     assert result(Krum(byzantine=1), SIX) == [2, 20]
 
 
