@@ -1,0 +1,61 @@
+"""The same statements everywhere: FloodSet among members that exchange in lock-step.
+
+Everybody sends what it knows, then in every exchange what was new in the one before. After f + 1 exchanges
+all survivors know the same statements when at most f members died meanwhile: among f + 1 exchanges there is
+one in which nobody dies, and after it all know the same (N. Lynch, "Distributed Algorithms", 1996, 6.2).
+Nobody may stop earlier, though all went well: it would be at another exchange than those who saw a death
+(C. Dwork, Y. Moses, "Knowledge and common knowledge in a Byzantine environment", Inf. Comput. 88, 1990).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedd.api import InvalidMessage, Message, PeerId
+from fedd_learning.messages import RunMessage, read_all
+
+
+class Agreement:
+    """One member's part of one agreement among `members` (sorted) that bears `crashes` deaths."""
+
+    def __init__(
+        self, me: PeerId, members: Sequence[PeerId], crashes: int, statement: Sequence[RunMessage]
+    ) -> None:
+        self._members = list(members)
+        mine = self._members.index(me)
+        self._known: dict[int, Any] = {mine: [message.to_wire() for message in statement]}
+        self._news = dict(self._known)
+        self.exchanges = crashes + 1
+
+    def message(self) -> Message:
+        """For everybody, in the next exchange."""
+        return [[origin, statement] for origin, statement in sorted(self._news.items())]
+
+    def take(self, answers: Mapping[PeerId, Message]) -> None:
+        """What came in that exchange. What is no message of an agreement counts as silence."""
+        self._news = {}
+        for answer in answers.values():
+            for origin, statement in _pairs(answer, len(self._members)):
+                if origin not in self._known:
+                    self._known[origin] = self._news[origin] = statement
+
+    def statements(self) -> dict[PeerId, tuple[RunMessage, ...]]:
+        """After all exchanges: what each member said, the unreadable left out."""
+        found = {}
+        for origin, statement in sorted(self._known.items()):
+            try:
+                found[self._members[origin]] = read_all(statement)
+            except InvalidMessage:
+                continue
+        return found
+
+
+def _pairs(answer: Any, members: int) -> list[tuple[int, Any]]:
+    if not isinstance(answer, list):
+        return []
+    return [
+        (pair[0], pair[1])
+        for pair in answer
+        if isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and 0 <= pair[0] < members
+    ]

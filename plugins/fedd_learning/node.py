@@ -1,0 +1,361 @@
+"""One member's part of a run of learning: what the workflow decides is done here, over the run's context."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedd.api import (
+    Contribution,
+    InvalidMessage,
+    InvalidParameter,
+    Message,
+    NotConnected,
+    PeerId,
+    RunContext,
+    TrainResult,
+)
+from fedd_learning.agreement import Agreement
+from fedd_learning.history import NOT_CHOSEN, History
+from fedd_learning.layout import Layout, digest
+from fedd_learning.messages import (
+    MAX_TEXT_CHARS,
+    Metrics,
+    ModelInitialized,
+    ModelsAggregated,
+    ModelsReady,
+    ModelTrained,
+    RunMessage,
+    VoteTrainSet,
+)
+from fedd_learning.spread import CopySpread, MeanSpread, Spread, WholeSpread
+from fedd_learning.workflow import Event, Plan, State, Workflow
+
+if TYPE_CHECKING:
+    from fedd.api.types import Array
+    from fedd_learning import Learning
+
+MAX_STATE_FACTOR = 8
+"""An aggregator's state, in models: SCAFFOLD's and FedAdam's have one or two."""
+LABEL = "samples_of."
+"""A training's metric of this name and a label counts the samples of that label on this device."""
+KEPT_ROUNDS_BYTES = 4 * 1024 * 1024
+"""Up to this size of model and state every round is kept for a restart; of larger ones every tenth."""
+
+
+class Node:
+    """The model, what is known of it, and a method for each state of the workflow."""
+
+    def __init__(self, algorithm: Learning, ctx: RunContext) -> None:
+        self._algorithm = algorithm
+        self._ctx = ctx
+        self._learner = ctx.learner
+        self._aggregator = ctx.aggregator(algorithm.aggregator, options_of(algorithm.options))
+        self._model = self._learner.parameters()
+        self._shapes = Layout.of(self._model)
+        self._state: list[Array] = list(self._aggregator.start(self._model))
+        self._own: list[Array] = []
+        self._own_next: list[Array] = []
+        self._trained: list[Array] = []
+        self._offer: ModelTrained | None = None
+        self._torn: ModelsAggregated | None = None
+        self._loaded = True  # whether the learner has the model, not what it made of it
+        self._metrics: dict[str, float] = {}
+        self._left: dict[PeerId, str] = {}
+        self._history = History()
+        ctx.on_leave(self._left.__setitem__)
+        self._held = self._restore(ctx.restored)
+        self.workflow = Workflow(
+            ctx.me,
+            Plan(
+                algorithm.rounds,
+                algorithm.train_set,
+                algorithm.train_set_by,
+                algorithm.max_samples,
+                algorithm.crashes,
+            ),
+            ctx.seed,
+            ctx.quorum,
+            ctx.members,
+            getattr(ctx, "initiator", ""),
+        )
+
+    async def run(self) -> Message:
+        """To the end of the last round."""
+        self._check_graph()
+        self._check_learner()
+        await self._evaluate()
+        steps: Mapping[State, Callable[[], Awaitable[Event]]] = {
+            State.SYNC: self._sync,
+            State.CATCH_UP: self._catch_up,
+            State.TRAIN: self._train,
+            State.OFFER: self._offer_training,
+            State.SPREAD: self._spread,
+        }
+        while self.workflow.state is not State.FINISHED:
+            self.workflow.proceed(await steps[self.workflow.state]())
+        self._load()
+        return self._history.value(self._ctx.members, self._left, self.workflow, self._model)
+
+    # ---- the states --------------------------------------------------------------------------
+
+    async def _sync(self) -> Event:
+        flow = self.workflow
+        claim: RunMessage = self._held if self._torn is None else self._torn
+        statement = [claim, Metrics(self._held.round, dict(self._metrics))]
+        if flow.plan.train_set_by == "vote" and 0 < flow.plan.train_set < len(flow.members):
+            statement.append(self._ballot())
+        event = flow.conclude_sync(await self._agree(statement))
+        if event in (Event.READY, Event.DONE):
+            await self._close_round()
+        return event
+
+    async def _catch_up(self) -> Event:
+        flow, target = self.workflow, self.workflow.target
+        if target is None:
+            raise InvalidMessage("nobody said what its model looks like")
+        limit = MAX_STATE_FACTOR * self._shapes.nbytes + 4096
+        layout = self._shapes.plus(Layout.read(target.state_shapes, limit))
+        copy = CopySpread(
+            self._ctx.me,
+            flow.holders,
+            flow.behind,
+            flow.attempt,
+            layout,
+            [*self._model, *self._state],
+            target.round,
+            self._algorithm.chunk_bytes,
+        )
+        await self._exchange_all(copy)
+        if self._ctx.me in flow.behind and copy.complete:
+            arrays = copy.arrays()
+            model, state = arrays[: len(self._model)], arrays[len(self._model) :]
+            if digest(model, state) == target.digest:
+                self._model, self._state, self._held, self._torn = model, state, target, None
+                self._loaded = False
+                await self._evaluate()
+        return Event.COPIED
+
+    async def _train(self) -> Event:
+        flow, number = self.workflow, self.workflow.round
+        self._load()
+        self._trained, self._own_next = [], self._own
+        if not flow.trains:
+            self._offer = ModelTrained(number, 0, reason=NOT_CHOSEN)
+            return Event.TRAINED
+        self._ctx.report(stage=str(State.TRAIN))
+        extra = self._aggregator.before(self._model, self._state, self._own)
+        given = {"epochs": self._algorithm.epochs} if not self._algorithm.steps else {}
+        result = await self._learner.train(
+            **given,
+            steps=self._algorithm.steps,
+            step=self._algorithm.step or None,
+            correction=extra.correction,
+            proximal=extra.proximal,
+        )
+        self._loaded = False
+        self._offer = self._contribution(number, result)
+        return Event.TRAINED
+
+    async def _offer_training(self) -> Event:
+        flow = self.workflow
+        event = flow.conclude_offers(await self._agree([self._offer] if self._offer is not None else []))
+        if event is Event.NOTHING:
+            self._hold(self._model, self._state, [], flow.left_out)
+        return event
+
+    async def _spread(self) -> Event:
+        flow = self.workflow
+        flow.begin_spread()
+        mine = self._trained if self._ctx.me in flow.weights else None
+        extras = Layout.read(flow.extras, MAX_STATE_FACTOR * self._shapes.nbytes + 4096)
+        layout, chunk = self._shapes.plus(extras), self._algorithm.chunk_bytes
+        me, members, weights, number = self._ctx.me, flow.members, flow.weights, flow.round
+        spread: MeanSpread | WholeSpread
+        if self._aggregator.mean:
+            spread = MeanSpread(me, members, weights, layout, len(self._shapes.specs), mine, number, chunk)
+        else:
+            spread = WholeSpread(me, members, weights, layout, mine, number, chunk)
+        await self._exchange_all(spread)
+        if not spread.complete:
+            self._torn = ModelsAggregated(number, dict(spread.refused))
+            return Event.SPREAD
+        found = self._aggregator.aggregate(self._model, self._contributions(spread), self._state)
+        left_out = {**flow.left_out, **{peer: why[:MAX_TEXT_CHARS] for peer, why in found.left_out.items()}}
+        contributors = [peer for peer in weights if peer not in found.left_out]
+        self._hold(list(found.model), list(found.state), contributors, left_out)
+        self._loaded = False
+        await self._evaluate()
+        return Event.SPREAD
+
+    # ---- what they are made of -----------------------------------------------------------------
+
+    async def _agree(self, statement: Sequence[RunMessage]) -> dict[PeerId, tuple[RunMessage, ...]]:
+        flow = self.workflow
+        agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement)
+        for _ in range(agreement.exchanges):
+            agreement.take(await self._exchange(agreement.message()))
+        return agreement.statements()
+
+    async def _exchange_all(self, spread: Spread) -> None:
+        for number in range(spread.exchanges):
+            spread.take(number, await self._exchange(lambda peer, k=number: spread.message(k, peer)))  # type: ignore[misc]
+
+    async def _exchange(self, message: Message | Callable[[PeerId], Message]) -> dict[PeerId, Message]:
+        """One exchange with all. Of two members whose link is cut for good the higher one leaves."""
+        answers = await self._ctx.exchange(message, f"learning {self.workflow.state}")
+        near = self._ctx.neighbors
+        for peer in self.workflow.members:
+            if peer not in near and peer not in self._left and peer < self._ctx.me:
+                raise NotConnected(
+                    f"there is no link to {peer}, and in learning every member talks to every other",
+                    hint="see fedctl doctor; when both reach a relay, they reach each other",
+                )
+        return answers
+
+    async def _close_round(self) -> None:
+        """All hold the same model: note it, keep it, show it."""
+        record = self.workflow.record
+        if record is None:
+            raise InvalidMessage("a round was closed without a record")
+        if self._torn is not None or record.round != self._held.round:
+            self._torn = None
+            self._held = self._claim(record.round, record.digest, [], dict(record.left_out))
+        if self._ctx.me in record.contributors:
+            self._own = self._own_next
+        self._history.add(record)
+        size = sum(array.nbytes for array in (*self._model, *self._state, *self._own))
+        if size <= KEPT_ROUNDS_BYTES or record.round % 10 == 0:
+            await self._ctx.checkpoint(self._checkpoint())
+        shown: dict[str, Any] = {"learning_round": record.round, "trainers": len(record.contributors)}
+        shown.update(self._history.latest())
+        self._ctx.report(**shown)
+
+    async def _evaluate(self) -> None:
+        self._load()
+        self._metrics = await self._learner.evaluate()
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._learner.load(self._model)
+            self._loaded = True
+
+    def _hold(
+        self,
+        model: list[Array],
+        state: list[Array],
+        contributors: list[PeerId],
+        left_out: Mapping[PeerId, str],
+    ) -> None:
+        """This member has the model of the round under way."""
+        if Layout.of(model) != self._shapes:
+            raise InvalidParameter(f"{self._aggregator.name} returned a model of other shapes")
+        self._model, self._state, self._torn = model, state, None
+        self._held = self._claim(self.workflow.round + 1, digest(model, state), contributors, dict(left_out))
+
+    def _claim(
+        self, round: int, checksum: str, contributors: list[PeerId], left_out: dict[PeerId, str]
+    ) -> ModelInitialized:
+        state = Layout.of(self._state).text
+        if round == 0:
+            return ModelInitialized(0, checksum, self._shapes.text, state)
+        return ModelsReady(round, checksum, self._shapes.text, state, list(contributors), dict(left_out))
+
+    def _contribution(self, round: int, result: TrainResult) -> ModelTrained:
+        """What is offered of a training; keeps the arrays."""
+        trained = self._learner.parameters()
+        self._own_next, extras = self._aggregator.after(self._model, trained, result, self._state, self._own)
+        arrays = [*trained, *extras]
+        if not all(np.isfinite(array).all() for array in arrays):
+            return ModelTrained(round, 0, reason="its training diverged: the model is not finite")
+        self._trained = arrays
+        labels: dict[str, Message] = {
+            name.removeprefix(LABEL): int(count)
+            for name, count in result.metrics.items()
+            if name.startswith(LABEL)
+        }
+        return ModelTrained(round, result.num_samples, Layout.of(extras).text, labels)
+
+    def _contributions(self, spread: MeanSpread | WholeSpread) -> list[Contribution]:
+        weights, arrays = self.workflow.weights, len(self._model)
+        if isinstance(spread, MeanSpread):
+            mean = spread.arrays()
+            return [Contribution("", mean[:arrays], sum(weights.values()), mean[arrays:])]
+        return [
+            Contribution(peer, given[:arrays], weights[peer], given[arrays:])
+            for peer, given in spread.contributions().items()
+        ]
+
+    def _ballot(self) -> VoteTrainSet:
+        """P2PFL's: as many candidates as there will be trainers, at random, with random weights."""
+        flow = self.workflow
+        rng = self._ctx.rng(f"vote/{self._held.round}")
+        drawn = rng.permutation(len(flow.members))[: flow.plan.train_set]
+        weights = rng.integers(0, 1000, len(drawn))
+        votes: dict[str, Message] = {
+            flow.members[i]: int(w) // (place + 1)
+            for place, (i, w) in enumerate(zip(drawn, weights, strict=True))
+        }
+        return VoteTrainSet(self._held.round, votes)
+
+    # ---- before the first round ----------------------------------------------------------------
+
+    def _check_graph(self) -> None:
+        missing = len(self._ctx.members) - 1 - len(self._ctx.neighbors)
+        if missing:
+            raise InvalidParameter(
+                f"{self._ctx.me} has no edge to {missing} of the {len(self._ctx.members)} members",
+                hint="learning runs on the complete graph: --topology complete",
+                field="topology",
+            )
+
+    def _check_learner(self) -> None:
+        needed = self._aggregator.before(self._model, self._state, self._own)
+        abilities = ["correction"] if needed.correction is not None else []
+        abilities += ["proximal"] if needed.proximal else []
+        abilities += ["step"] if self._algorithm.step else []
+        self._learner.require(*abilities)
+
+    # ---- restarts ------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> Message:
+        return {
+            "held": self._held.to_wire(),
+            "model": list(self._model),
+            "state": list(self._state),
+            "own": list(self._own),
+            "history": self._history.kept(),
+        }
+
+    def _restore(self, kept: Any) -> ModelInitialized:
+        """Go on with what was kept, if it fits; what is held."""
+        first = self._claim(0, digest(self._model, self._state), [], {})
+        if kept is None:
+            return first
+        model = [np.array(array) for array in kept["model"]]
+        if Layout.of(model) != self._shapes:
+            return first  # the device's owner has configured another model since
+        self._model = model
+        self._state = [np.array(array) for array in kept["state"]]
+        self._own = [np.array(array) for array in kept["own"]]
+        self._history = History.restored(kept["history"])
+        self._loaded = False
+        claim = dict(kept["held"])
+        return self._claim(
+            claim["round"], claim["digest"], claim.get("contributors", []), claim.get("left_out", {})
+        )
+
+
+def options_of(text: str) -> dict[str, Message]:
+    """An aggregator's options from `f=1,beta=0.2`. Raises InvalidParameter on words without `=`."""
+    found: dict[str, Message] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise InvalidParameter(
+                f"{word!r:.80} is no option", hint="write options=name=value,name=value", field="options"
+            )
+        found[name.strip()] = value.strip()
+    return found
