@@ -32,6 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"fedd: {problem}\n")
         return EXIT_CONFIG
     if options.check:
+        problems = []
+        if any("learner" in each for each in config.inputs.values()):
+            from fedd.checks import check_learners  # here: asks the plugins, which takes a second
+
+            problems = check_learners(config)
+        for problem in problems:
+            sys.stderr.write(f"fedd: {problem}\n")
+        if problems:
+            return EXIT_CONFIG
         sys.stdout.write(f"{path}: good\n" if path else "no configuration file, the defaults are good\n")
         return 0
     # Here, because --check, --help and --version should not wait for trio and cryptography.

@@ -52,13 +52,21 @@ class BadConfig(InvalidParameter):
 class Config:
     """What the daemon was told, every value checked and present.
 
-    `limits` is {key: number}; `inputs` {name: {"value": ..}, {"file": absolute path} or {"command": (..)}};
+    `limits` is {key: number}; `inputs` {name: {"value": ..}, {"file": absolute path} or {"command": (..)}},
+    with a learner one of these or none beside {"learner": name, "options": {key: value}};
     `plugins` {name: table}; `policy_inputs` {input name: algorithm names}; `path` None without a file.
+    `lines` is where its keys stand.
     """
 
-    def __init__(self, path: str | None, values: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        values: Mapping[str, Mapping[str, Any]],
+        lines: Mapping[tuple[str, ...], int] | None = None,
+    ) -> None:
         node, policy = values["node"], values["policy"]
         self.path = path
+        self._lines = dict(lines or {})
         self.name: str = node["name"] or default_name()
         self.listen: tuple[str, ...] = node["listen"]
         self.announce: tuple[str, ...] = node["announce"]
@@ -72,9 +80,14 @@ class Config:
         self.policy_inputs: dict[str, tuple[str, ...]] = policy["inputs"]
         self.policy_initiators: tuple[str, ...] = policy["initiators"]
         self.policy_commands: tuple[str, ...] = policy["commands"]
+        self.policy_aggregators: tuple[str, ...] = policy["aggregators"]
         self.inputs: dict[str, dict[str, Any]] = dict(values["inputs"])
         self.plugins: dict[str, dict[str, Any]] = dict(values["plugins"])
         self._values = values
+
+    def problem(self, path: tuple[str, ...], detail: str, hint: str) -> Problem:
+        """Something wrong with the key at `path` that only the rooms above can know."""
+        return _problem(self.path or "defaults", self._lines, path, detail, hint)
 
     def changes(self, new: Config) -> tuple[list[str], list[str]]:
         """Keys whose values differ in `new`: those a reload applies, and those that need a restart."""
@@ -110,7 +123,8 @@ def load(path: str | None = None, overrides: Mapping[str, Any] | None = None) ->
     _override(values["node"], overrides or {}, problems)
     if problems:
         raise BadConfig(sorted(problems, key=lambda problem: (problem.line, problem.key)))
-    return Config(path, values)
+    inputs = {keys: line for keys, line in lines.items() if keys[0] == "inputs"}
+    return Config(path, values, inputs)
 
 
 def default_name() -> str:
@@ -217,11 +231,13 @@ class _Reader:
                 continue
             found: dict[str, Any] = {}
             before = len(self._problems)
+            if "learner" in given:
+                given, found["options"] = self._read_options(path, given)
             self._read_section(path, "inputs.NAME", given, found)
             if len(self._problems) > before:
                 continue
             sources = [source for source in INPUT_SOURCES if source in found]
-            if len(sources) != 1:
+            if len(sources) > 1 or not (sources or "learner" in found):
                 what = " and ".join(sources) if sources else "none"
                 self._report(
                     path, f"needs exactly one source, has {what}", "give one of value, file, command"
@@ -231,6 +247,21 @@ class _Reader:
                 found["file"] = os.path.join(directory, os.path.expanduser(found["file"]))
             inputs[name] = found
         return inputs
+
+    def _read_options(
+        self, path: tuple[str, ...], given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the keys that all inputs have, the learner's options); of these only the types are checked."""
+        known = {key.name for key in KEYS if key.section == "inputs.NAME"}
+        options = {name: value for name, value in given.items() if name not in known}
+        for name, value in options.items():
+            if not isinstance(value, bool | int | float | str):
+                self._report(
+                    (*path, name), f"is {value!r:.40}", "an option is a number, a text, true or false"
+                )
+            elif isinstance(value, float) and not math.isfinite(value):
+                self._report((*path, name), f"is {value}", "an option is a finite number")
+        return {name: value for name, value in given.items() if name in known}, options
 
     def _read_plugins(self, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         plugins: dict[str, dict[str, Any]] = {}
@@ -242,8 +273,14 @@ class _Reader:
         return plugins
 
     def _report(self, path: tuple[str, ...], detail: str, hint: str) -> None:
-        line = next((self._lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._lines), 0)
-        self._problems.append(Problem(self._file, ".".join(path), line, detail, hint))
+        self._problems.append(_problem(self._file, self._lines, path, detail, hint))
+
+
+def _problem(
+    file: str, lines: Mapping[tuple[str, ...], int], path: tuple[str, ...], detail: str, hint: str
+) -> Problem:
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+    return Problem(file, ".".join(path), line, detail, hint)
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:

@@ -144,6 +144,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "policy",
+        "aggregators",
+        "texts",
+        (),
+        "Aggregators and plugins whose aggregators may be used here beside the bundled ones, by name.",
+        live=True,
+    ),
+    Key(
+        "policy",
         "inputs",
         "table",
         {},
@@ -171,7 +179,15 @@ KEYS: tuple[Key, ...] = (
         "A program and its arguments; what it prints is read.",
         live=True,
     ),
-    Key("inputs.NAME", "learner", "planned", None, "A learner registered by a plugin."),
+    Key(
+        "inputs.NAME",
+        "learner",
+        "text",
+        None,
+        "A learner registered by a plugin, which gets what value, file or command gives; "
+        "all further keys are its options (`fedctl learners NAME`).",
+        live=True,
+    ),
     Key("inputs.NAME", "interval_s", "planned", None, "How often a command is run ahead of need."),
     Key("plugins.NAME", "*", "value", None, "Handed to the plugin of that name."),
 )

@@ -14,6 +14,7 @@ import trio
 
 from fedd import __version__
 from fedd.api.errors import FeddError
+from fedd.checks import learner_problems
 from fedd.config import BadConfig, Config
 from fedd.control.command_service import CommandService
 from fedd.control.listener import ControlSocket, open_control_socket, passed_sockets
@@ -161,7 +162,7 @@ class Daemon:
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
         self.registry = PluginRegistry(policy)
-        self.inputs = Inputs(config.inputs, state)
+        self.inputs = Inputs(config.inputs, state, self.registry)
         self.runs = Runs(
             self.swarm,
             self.presence,
@@ -320,6 +321,9 @@ class Daemon:
         for plugin in self.registry.plugins():
             if plugin.error:
                 self.events.publish("plugin", name=plugin.name, error=plugin.error)
+        for problem in learner_problems(self.config, self.inputs):
+            logger.error("an input cannot be used: %s", problem)
+            self.events.publish("input", input=problem.key.split(".")[1], error=problem.detail)
 
     def _allow_list(self, config: Config) -> FederationIdentity | None:
         """The federation of those whom the configuration names; this node is always among them."""
@@ -374,9 +378,8 @@ def release_free_memory() -> None:
 
 def policy_of(config: Config) -> Policy:
     """The `[policy]` section as the host knows it."""
-    return Policy(
-        config.policy_algorithms, config.policy_inputs, config.policy_initiators, config.policy_commands
-    )
+    names = (config.policy_algorithms, config.policy_inputs, config.policy_initiators)
+    return Policy(*names, config.policy_commands, config.policy_aggregators)
 
 
 def _peer_of(address: str) -> str:

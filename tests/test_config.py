@@ -26,6 +26,7 @@ edge_timeout_s = 12
 
 [policy]
 commands = ["beep"]
+aggregators = ["trimmed"]
 algorithms = ["vote"]
 initiators = ["boss"]
 inputs = {{ temp = ["consensus", "max"] }}
@@ -38,6 +39,15 @@ file = "rows.csv"
 
 [inputs.sensor]
 command = ["read-sensor", "-1"]
+
+[inputs.digits]
+learner = "numpy-mlp"
+file = "digits.npz"
+hidden = "64,32"
+step = 0.5
+
+[inputs.free]
+learner = "own"
 
 [plugins.vote]
 anything = {{ goes = [1, 2] }}
@@ -88,7 +98,14 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         "temp": {"value": 20.5},
         "table": {"file": str(tmp_path / "rows.csv")},
         "sensor": {"command": ("read-sensor", "-1")},
+        "digits": {
+            "learner": "numpy-mlp",
+            "file": str(tmp_path / "digits.npz"),
+            "options": {"hidden": "64,32", "step": 0.5},
+        },
+        "free": {"learner": "own", "options": {}},
     }
+    assert config.policy_aggregators == ("trimmed",)
     assert config.plugins == {"vote": {"anything": {"goes": [1, 2]}}}
 
 
@@ -147,6 +164,11 @@ def test_a_bad_command_line_is_blamed_itself() -> None:
         ("[inputs.x]\n", "inputs.x", 1, "exactly one source, has none", ""),
         ("[inputs.x]\nvalue = 1\nfile = 'y'", "inputs.x", 1, "has value and file", ""),
         ("[inputs.x]\nvalue = 1\ninterval_s = 2", "inputs.x.interval_s", 3, "not available", ""),
+        ("[inputs.x]\nlearner = 3", "inputs.x.learner", 2, "not a text", "registered by a plugin"),
+        ("[inputs.x]\nlearner = 'm'\nvalue = 1\nfile = 'y'", "inputs.x", 1, "has value and file", ""),
+        ("[inputs.x]\nlearner = 'm'\nsizes = [3, 4]", "inputs.x.sizes", 3, "is [3, 4]", "a number, a text"),
+        ("[inputs.x]\nlearner = 'm'\nstep = nan", "inputs.x.step", 3, "is nan", "finite"),
+        ("[inputs.x]\nlearner = 'm'\ncommand = 3", "inputs.x.command", 3, "not a list", ""),
         ("[inputs.x]\nvlaue = 1", "inputs.x.vlaue", 2, "unknown key", "did you mean value?"),
         ("plugins = 1", "plugins", 1, "is a table", ""),
         ("[plugins]\nvote = 1", "plugins.vote", 2, "is a table", ""),

@@ -1,4 +1,4 @@
-"""What can be done here: plugins, algorithms, inputs."""
+"""What can be done here: plugins and what they offer, inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
         out.document(plugins)
         return 0
     out.table(
-        ("NAME", "DISTRIBUTION", "VERSION", "ALGORITHMS AND COMMANDS"),
+        ("NAME", "DISTRIBUTION", "VERSION", "WHAT IT OFFERS"),
         [
             (
                 plugin["name"],
@@ -38,22 +38,21 @@ def do_plugins(client: Client, options: Namespace, out: Output) -> int:
 
 def do_algorithms(client: Client, options: Namespace, out: Output) -> int:
     """All algorithms, or one with its parameters."""
-    if options.name is not None:
-        algorithm = client.request("GET", path_of("algorithms", options.name))
-        if out.as_json:
-            out.document(algorithm)
-        else:
-            _show_algorithm(out, algorithm)
-        return 0
-    algorithms = client.request("GET", "/v1/algorithms")
-    if out.as_json:
-        out.document(algorithms)
-        return 0
-    out.table(
-        ("NAME", "PLUGIN", "WHAT IT DOES"),
-        [(item["name"], f"{item['plugin']} {item['version']}", item["doc"]) for item in algorithms],
+    return _list_or_show(
+        client, options, out, "algorithms", "start it: fedctl run {name} [key=value]... --input NAME"
     )
-    return 0
+
+
+def do_learners(client: Client, options: Namespace, out: Output) -> int:
+    """All learners, or one with its options."""
+    how = "configure it: [inputs.NAME] in fedd.toml with learner = '{name}', its options and its data"
+    return _list_or_show(client, options, out, "learners", how)
+
+
+def do_aggregators(client: Client, options: Namespace, out: Output) -> int:
+    """All aggregators, or one with its options."""
+    how = "use it: fedctl run learning aggregator={name} --input NAME"
+    return _list_or_show(client, options, out, "aggregators", how)
 
 
 def do_inputs(client: Client, options: Namespace, out: Output) -> int:
@@ -104,20 +103,46 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _show_algorithm(out: Output, algorithm: dict[str, Any]) -> None:
-    out.line(f"{algorithm['name']} ({algorithm['plugin']} {algorithm['version']})")
-    out.line(algorithm["doc"])
-    if algorithm["parameters"]:
+def _list_or_show(client: Client, options: Namespace, out: Output, kinds: str, how: str) -> int:
+    """All of a kind, or the one that is named and `how` to use it."""
+    if options.name is not None:
+        item = client.request("GET", path_of(kinds, options.name))
+        if out.as_json:
+            out.document(item)
+        else:
+            _show_one(out, item, how.format(name=item["name"]))
+        return 0
+    items = client.request("GET", f"/v1/{kinds}")
+    if out.as_json:
+        out.document(items)
+        return 0
+    out.table(
+        ("NAME", "PLUGIN", "WHAT IT DOES"),
+        [(item["name"], f"{item['plugin']} {item['version']}", _doc(item)) for item in items],
+    )
+    return 0
+
+
+def _doc(item: dict[str, Any]) -> str:
+    return str(item["doc"]) if item.get("allowed", True) else f"{item['doc']} (not in [policy])"
+
+
+def _show_one(out: Output, item: dict[str, Any], how: str) -> None:
+    out.line(f"{item['name']} ({item['plugin']} {item['version']})")
+    out.line(_doc(item))
+    if item.get("abilities"):
+        out.line(f"can do: {', '.join(item['abilities'])}")
+    if item["parameters"]:
         out.line()
         out.table(
             ("PARAMETER", "TYPE", "DEFAULT", "MEANING"),
             [
-                (item["name"], _type_text(item), json.dumps(item["default"]), item["help"] or "")
-                for item in algorithm["parameters"]
+                (each["name"], _type_text(each), json.dumps(each["default"]), each["help"] or "")
+                for each in item["parameters"]
             ],
         )
     out.line()
-    out.line(f"start it: fedctl run {algorithm['name']} [key=value]... --input NAME")
+    out.line(how)
 
 
 def _type_text(parameter: dict[str, Any]) -> str:
@@ -127,11 +152,20 @@ def _type_text(parameter: dict[str, Any]) -> str:
 def _offer(plugin: dict[str, Any]) -> str:
     if plugin.get("error"):
         return f"failed: {plugin['error']}"
-    names = ", ".join([*plugin["algorithms"], *plugin.get("commands", ())]) or "-"
+    kinds = ("algorithms", "commands", "learners", "aggregators")
+    names = ", ".join(name for kind in kinds for name in plugin.get(kind, ())) or "-"
     return names if plugin.get("allowed", True) else f"{names} (not in [policy])"
 
 
 def _input_row(item: dict[str, Any]) -> tuple[str, str, str]:
+    name, kind, what = _data_row(item)
+    if "learner" in item:
+        options = ", ".join(f"{key}={value}" for key, value in item["options"].items())
+        what = f"{item['learner']}{f' ({options})' if options else ''}, data: {what}"
+    return name, kind, f"{what} - {item['error']}" if "error" in item else what
+
+
+def _data_row(item: dict[str, Any]) -> tuple[str, str, str]:
     for kind in ("value", "path", "command"):
         if kind in item:
             shown = item[kind]

@@ -103,7 +103,8 @@ class EventLines:
         return f"{run} {rest.pop('algorithm', '')} {state}" + (f": {error}" if error else "")
 
     def _input(self, rest: dict[str, Any]) -> str:
-        return f"{rest.pop('input', '')} set"
+        error = rest.pop("error", "")
+        return f"{rest.pop('input', '')} {f'cannot be used: {error}' if error else 'set'}"
 
     def _federation(self, rest: dict[str, Any]) -> str:
         peer = rest.pop("peer_id", "")

@@ -230,6 +230,24 @@ COMMANDS: tuple[Command, ...] = (
         (_arg("name", help="one algorithm, with parameters, types and defaults", metavar="NAME", nargs="?"),),
     ),
     Command(
+        "learners",
+        "catalog",
+        "list the learners that an input can have, or one with its options",
+        """
+  fedctl learners
+  fedctl learners numpy-softmax""",
+        (_arg("name", help="one learner, with options, types and defaults", metavar="NAME", nargs="?"),),
+    ),
+    Command(
+        "aggregators",
+        "catalog",
+        "list the aggregators that a run can name, or one with its options",
+        """
+  fedctl aggregators
+  fedctl aggregators fedavg""",
+        (_arg("name", help="one aggregator, with options, types and defaults", metavar="NAME", nargs="?"),),
+    ),
+    Command(
         "commands",
         "commands",
         "list the commands of plugins, or one command with its parameters",

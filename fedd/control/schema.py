@@ -69,6 +69,8 @@ _RESULT = (
     "metrics{}}"
 )
 _PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
+_LEARNER = "{name, plugin, distribution, version, doc, abilities[], parameters[]}"
+_AGGREGATOR = "{name, plugin, distribution, version, doc, mean, allowed, parameters[]}"
 _COMMAND = (
     "{name, plugin, distribution, version, doc, protocol, audience, max_payload_bytes, timeout_s, allowed, "
     "parameters[{name, type, default, help, choices[]?, required?}]}"
@@ -99,7 +101,8 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/plugins",
         "Plugins found here, those that failed to load with `error`.",
-        "[{name, plugin, distribution, version, algorithms[], commands[], allowed, error?}]",
+        "[{name, plugin, distribution, version, algorithms[], commands[], learners[], aggregators[], "
+        "allowed, error?}]",
     ),
     Route(
         "algorithms",
@@ -116,6 +119,12 @@ ROUTES: tuple[Route, ...] = (
         "One algorithm.",
         "{name, plugin, distribution, version, doc, contract, joinable, parameters[]}",
         errors=("not_found",),
+    ),
+    Route("learners", "GET", "/v1/learners", "Learners that inputs can have.", f"[{_LEARNER}]"),
+    Route("learner", "GET", "/v1/learners/{name}", "One learner.", _LEARNER, errors=("not_found",)),
+    Route("aggregators", "GET", "/v1/aggregators", "Aggregators that runs can name.", f"[{_AGGREGATOR}]"),
+    Route(
+        "aggregator", "GET", "/v1/aggregators/{name}", "One aggregator.", _AGGREGATOR, errors=("not_found",)
     ),
     Route(
         "commands",
@@ -166,7 +175,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/inputs",
         "Inputs of this device.",
-        "[{name, kind, source, value?, path?, command?}]",
+        "[{name, kind, source, value?, path?, command?, learner?, options{}?, error?}]",
     ),
     Route(
         "set",

@@ -13,6 +13,7 @@ import trio
 from fedd import __version__
 from fedd.api.errors import InvalidParameter, NotConnected, NotFound, TimedOut
 from fedd.api.types import PeerId
+from fedd.control.catalog_service import CatalogService
 from fedd.control.federation_service import FederationService
 from fedd.control.schema import API_VERSION
 from fedd.control.server import Operation, Request
@@ -59,7 +60,6 @@ class Service:
         self._swarm = swarm
         self._presence = presence
         self._registry = registry
-        self._inputs = inputs
         self._runs = runs
         self._events = events
         self._identifier = identifier
@@ -81,6 +81,7 @@ class Service:
             events=events,
             find_peer=self.find_peer,
         )
+        self._catalog = CatalogService(registry, inputs, events)
         self._started_at = trio.current_time()
 
     def operations(self) -> dict[str, Operation]:
@@ -89,14 +90,11 @@ class Service:
             "version": self.version,
             "status": self.status,
             "members": self.members,
-            "plugins": self.plugins,
-            "algorithms": self.algorithms,
-            "algorithm": self.algorithm,
-            "inputs": self.inputs,
-            "set": self.set_input,
             "runs": self.runs,
             "show": self.show,
             "watch": self.watch,
+            "history": self.history,
+            "value": self.value,
             "events": self.events,
             "links": self.links,
             "limits": self.limits,
@@ -105,6 +103,7 @@ class Service:
             "ping": self.ping,
             "run": self.run,
             "stop": self.stop,
+            **self._catalog.operations(),
             **self._federation.operations(),
         }
 
@@ -275,34 +274,6 @@ class Service:
             field="peer",
         )
 
-    # -- what can be done here
-
-    async def plugins(self, request: Request) -> list[dict[str, Any]]:
-        """Plugins, those that failed included."""
-        await self._registry.ready()
-        return [{"plugin": plugin.name, **plugin.describe()} for plugin in self._registry.plugins()]
-
-    async def algorithms(self, request: Request) -> list[dict[str, Any]]:
-        """Algorithms with their parameters."""
-        await self._registry.ready()
-        return [algorithm.describe() for algorithm in self._registry.algorithms()]
-
-    async def algorithm(self, request: Request) -> dict[str, Any]:
-        """One algorithm."""
-        await self._registry.ready()
-        return self._registry.algorithm(request.path["name"]).describe()
-
-    async def inputs(self, request: Request) -> list[dict[str, Any]]:
-        """Inputs of this device."""
-        return self._inputs.list()
-
-    async def set_input(self, request: Request) -> dict[str, Any]:
-        """Make or replace a constant."""
-        name, value = request.path["name"], request.body["value"]
-        self._inputs.set(name, value)
-        self._events.publish("input", input=name)
-        return {"input": name, "value": value}
-
     # -- runs
 
     async def run(self, request: Request) -> dict[str, Any]:
@@ -331,6 +302,14 @@ class Service:
     async def show(self, request: Request) -> Mapping[str, Any]:
         """One run."""
         return self._runs.get(request.path["run"])
+
+    async def history(self, request: Request) -> Mapping[str, Any]:
+        """Every member's metrics, round by round."""
+        return await self._runs.history(request.path["run"])
+
+    async def value(self, request: Request) -> Mapping[str, Any]:
+        """A run's value in full."""
+        return self._runs.value(request.path["run"])
 
     async def watch(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
         """Progress of a run, then its result."""

@@ -1,29 +1,26 @@
-"""Named local inputs of this device: constants, files opened here and parsed by the worker, commands.
+"""Named local inputs of this device: constants, files that the worker parses, commands, learners.
 
 No value leaves the device through here; a run's worker gets it as a value or as an open descriptor.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import trio
-
-from fedd.api.errors import FeddError, InvalidParameter, NotFound, TimedOut
+from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound
 from fedd.core import codec
 from fedd.core.nearest import nearest
+from fedd.host.input_command import COMMAND_PATH, run_command
+from fedd.host.plugin_schema import LearnerInfo
 from fedd.net.bounds import Bound
 
 log = logging.getLogger("fedd.host")
@@ -37,17 +34,10 @@ MAX_VALUE_BYTES = 64 * 1024
 MAX_CONSTANTS = 1000
 """`set` is for an operator's constants; a thousand of them fill the state file with 64 MiB at most."""
 
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-"""What a command may print: the size of the largest table that the worker would parse in some seconds."""
-
 MAX_SCALAR_BYTES = 4096
 """A number or text that a command prints alone; a larger output is a table, a list or an object."""
 
-COMMAND_TIMEOUT_S = 30.0
-"""A sensor answers in seconds; meanwhile the whole run waits for this node."""
-
 _STATE_NAME = "inputs.json"
-_COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Store(Protocol):
@@ -67,7 +57,8 @@ class InputHandle:
     """An input as the worker gets it: a description for the start message and descriptors to inherit.
 
     The description is {"kind": "none"}, {"kind": "value", "name", "value"} or {"kind": "file" | "command",
-    "name", "format", "path": for messages, "fd"}. Close it when the worker has started.
+    "name", "format", "path": for messages, "fd"}; a learner's is {"kind": "learner", "name", "learner",
+    "plugin", "options", "data": one of the others}. Close it when the worker has started.
     """
 
     description: dict[str, Any]
@@ -93,14 +84,30 @@ def no_input() -> InputHandle:
     return InputHandle({"kind": "none"})
 
 
+class Learners(Protocol):
+    """The part of the plugin registry that is used here."""
+
+    def learner(self, name: str) -> LearnerInfo:
+        """Raises NotFound."""
+        ...
+
+    def check_options(self, learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises NotFound or InvalidParameter."""
+        ...
+
+
 class Inputs:
     """The inputs of `[inputs.NAME]` and the constants that were `set`, which win and survive restarts.
 
-    `configured` maps a name to {"value": v}, {"file": absolute path} or {"command": (program, ...)}.
+    `configured` maps a name to {"value": v}, {"file": absolute path} or {"command": (program, ...)}; one of
+    these or none stands beside {"learner": name, "options": {...}}. No constant wins over a learner.
     """
 
-    def __init__(self, configured: Mapping[str, Mapping[str, Any]], state: Store) -> None:
+    def __init__(
+        self, configured: Mapping[str, Mapping[str, Any]], state: Store, learners: Learners | None = None
+    ) -> None:
         self._configured = dict(configured)
+        self._learners = learners
         self._state = state
         self._constants = self._load()
         self._refused = 0
@@ -114,14 +121,21 @@ class Inputs:
         return [Bound("constants", len(self._constants), MAX_CONSTANTS, self._refused, "made by `set`")]
 
     def list(self) -> list[dict[str, Any]]:
-        """[{name, kind: value/file/command, source, value? / path? / command?}], sorted by name."""
+        """[{name, kind, source, value? / path? / command?, learner?, options?, error?}], sorted by name."""
         return [self._describe(name) for name in sorted({*self._configured, *self._constants})]
 
     def set(self, name: str, value: Any) -> None:
         """Make or replace a constant: a JSON value (number, string, nested lists, objects).
 
-        Raises InvalidParameter for a bad name, a value that cannot travel, or too many constants.
+        Raises InvalidParameter for a bad name, a value that cannot travel, or too many constants, Conflict
+        for the name of a learner.
         """
+        if "learner" in self._configured.get(name, {}):
+            raise Conflict(
+                f"the input {name!r} is a learner",
+                hint=f"change [inputs.{name}] of fedd.toml, or set another name",
+                field="input",
+            )
         if not INPUT_NAME.fullmatch(name):
             raise InvalidParameter(
                 f"{name!r} is no name for an input",
@@ -150,11 +164,13 @@ class Inputs:
     def check(self, name: str) -> None:
         """Raise what `open` would raise, as far as that is known without running anything."""
         source = self._source(name)
+        if "learner" in source:
+            self._learner(name, source)
         if "file" in source:
             os.close(_open_file(name, source["file"]))
         elif "command" in source:
             program = source["command"][0]
-            if shutil.which(program, path=_COMMAND_PATH) is None:
+            if shutil.which(program, path=COMMAND_PATH) is None:
                 raise NotFound(f"the input {name!r}: there is no program {program!r}", field="input")
 
     async def open(self, name: str) -> InputHandle:
@@ -163,6 +179,16 @@ class Inputs:
         Raises NotFound (naming the inputs there are), TimedOut, or InvalidParameter with what is wrong.
         """
         source = self._source(name)
+        if "learner" not in source:
+            return await self._open(name, source)
+        learner = self._learner(name, source)
+        data = await self._open(name, source)
+        return InputHandle({**learner, "data": data.description}, data.fds)
+
+    async def _open(self, name: str, source: Mapping[str, Any]) -> InputHandle:
+        """The input's data."""
+        if not {*source} & {"value", "file", "command"}:
+            return no_input()
         if "value" in source:
             return InputHandle({"kind": "value", "name": name, "value": source["value"]})
         if "file" in source:
@@ -171,7 +197,7 @@ class Inputs:
             fd = _open_file(name, path)
         else:
             command = tuple(source["command"])
-            output = await _run_command(name, command)
+            output = await run_command(name, command)
             description = {
                 "kind": "command",
                 "name": name,
@@ -181,7 +207,37 @@ class Inputs:
             fd = _memory_file(name, output)
         return InputHandle({**description, "fd": fd}, (fd,))
 
+    def problems(self) -> Iterator[tuple[str, FeddError]]:
+        """(name, error) of every learner that cannot be used; the error's field is `learner` or an option."""
+        for name, source in self._configured.items():
+            if "learner" in source:
+                try:
+                    self._learner(name, source)
+                except FeddError as error:
+                    yield name, error
+
+    def _learner(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+        """What the worker is told about it. Raises NotFound or InvalidParameter as the registry does."""
+        if self._learners is None:
+            raise NotFound("no learner is known here", field="learner")
+        try:
+            options = self._learners.check_options(source["learner"], source["options"])
+        except FeddError as error:
+            raise type(error)(
+                f"the input {name!r}: {error.detail}", hint=error.hint, field=error.field
+            ) from error
+        info = self._learners.learner(source["learner"])
+        return {
+            "kind": "learner",
+            "name": name,
+            "learner": info.name,
+            "plugin": info.plugin,
+            "options": options,
+        }
+
     def _source(self, name: str) -> Mapping[str, Any]:
+        if "learner" in self._configured.get(name, {}):
+            return self._configured[name]
         if name in self._constants:
             return {"value": self._constants[name]}
         if name in self._configured:
@@ -197,15 +253,29 @@ class Inputs:
         )
 
     def _describe(self, name: str) -> dict[str, Any]:
+        source = self._source(name)
+        if "learner" in source:
+            return self._describe_learner(name, source)
         if name in self._constants:
             return {"name": name, "kind": "value", "source": "set", "value": self._constants[name]}
-        source = self._configured[name]
+        return self._describe_data(name, source)
+
+    def _describe_learner(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+        data = self._describe_data(name, source)
+        shown = {**data, "kind": "learner", "learner": source["learner"], "options": dict(source["options"])}
+        try:
+            self._learner(name, source)
+        except FeddError as error:
+            shown["error"] = f"{error.detail} ({error.hint})" if error.hint else error.detail
+        return shown
+
+    def _describe_data(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
         shown = {"name": name, "kind": "", "source": "configuration"}
         if "file" in source:
             return {**shown, "kind": "file", "path": source["file"]}
         if "command" in source:
             return {**shown, "kind": "command", "command": list(source["command"])}
-        return {**shown, "kind": "value", "value": source["value"]}
+        return {**shown, "kind": "value", "value": source["value"]} if "value" in source else shown
 
     def _load(self) -> dict[str, Any]:
         stored = self._state.read(_STATE_NAME)
@@ -273,60 +343,3 @@ def _guess(output: bytes) -> str:
             return "csv"
         return "json"
     return "csv"
-
-
-async def _run_command(name: str, command: tuple[str, ...]) -> bytes:
-    shown = " ".join(command)
-    try:
-        process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": _COMMAND_PATH, "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise InvalidParameter(
-            f"the input {name!r}: {shown} cannot be run: {error.strerror}", field="input"
-        ) from error
-    output, complaint = bytearray(), bytearray()
-    with trio.move_on_after(COMMAND_TIMEOUT_S) as deadline:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_collect, process.stderr, complaint, 4096)
-                nursery.start_soon(_collect, process.stdout, output, MAX_OUTPUT_BYTES + 1)
-                await process.wait()
-        finally:
-            await _end(process)
-    if deadline.cancelled_caught:
-        raise TimedOut(
-            f"the input {name!r}: {shown} did not end within {COMMAND_TIMEOUT_S:g} s", field="input"
-        )
-    if process.returncode:
-        last = complaint.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise InvalidParameter(
-            f"the input {name!r}: {shown} ended with status {process.returncode}: {last[0][:200]}",
-            field="input",
-        )
-    if len(output) > MAX_OUTPUT_BYTES:
-        raise InvalidParameter(
-            f"the input {name!r}: {shown} printed more than {MAX_OUTPUT_BYTES} bytes", field="input"
-        )
-    return bytes(output)
-
-
-async def _end(process: trio.Process) -> None:
-    """The command leads a session of its own: whatever it left behind must go too."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with trio.CancelScope(shield=True):  # at once: it was killed
-        await process.wait()
-
-
-async def _collect(stream: trio.abc.ReceiveStream | None, into: bytearray, limit: int) -> None:
-    """Read to the end, keep the first `limit` bytes."""
-    if stream is not None:
-        async with stream:
-            async for chunk in stream:
-                into += chunk[: max(0, limit - len(into))]

@@ -1,4 +1,4 @@
-"""What the owner of this device lets others do with it: algorithms, commands, inputs, and who starts runs."""
+"""What the owner of this device lets others do with it: what plugins offer, inputs, and who starts runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ BUNDLED_DISTRIBUTION = "fedd"
 class Policy:
     """`[policy]` of fedd.toml.
 
-    `algorithms` and `commands` name those, or plugins, that are welcome beside the bundled ones; `inputs`
+    `algorithms`, `commands` and `aggregators` name those, or plugins, that are welcome beside the bundled
+    ones (a learner is welcome when an input of this device names it); `inputs`
     maps an input to the algorithms that may read it (an input not named is open to every allowed algorithm);
     `initiators` names peer ids or member names that may start runs here (empty: any member; the owner always
     may).
@@ -26,6 +27,7 @@ class Policy:
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     initiators: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    aggregators: tuple[str, ...] = ()
 
     def check_algorithm(self, algorithm: str, plugin: str, distribution: str) -> None:
         """Raises Denied when the owner did not allow this algorithm."""
@@ -49,6 +51,11 @@ class Policy:
                 hint=f"add it to commands in [policy] of fedd.toml: commands = [{command!r}]",
                 field="command",
             )
+
+    def allows_aggregator(self, aggregator: str, plugin: str, distribution: str) -> bool:
+        """Whether the owner allowed this aggregator, which whoever starts a run may name."""
+        listed = aggregator in self.aggregators or plugin in self.aggregators
+        return distribution == BUNDLED_DISTRIBUTION or listed
 
     def check_input(self, name: str, algorithm: str) -> None:
         """Raises Denied when the owner keeps this input for other algorithms."""

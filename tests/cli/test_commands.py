@@ -420,21 +420,55 @@ def test_algorithms(fedctl: Any) -> None:
     assert 'a|b    "a"' in text
 
 
+def test_learners_and_aggregators(fedctl: Any) -> None:
+    learner = {**ALGORITHM, "name": "net", "doc": "Learns.", "abilities": ["step", "gradient"]}
+    krum = {**ALGORITHM, "name": "krum", "doc": "Chooses one.", "parameters": [], "allowed": False}
+    fedctl.answer("GET", "/v1/learners", [learner])
+    fedctl.answer("GET", "/v1/learners/net", learner)
+    fedctl.answer("GET", "/v1/aggregators", [krum])
+    fedctl.answer("GET", "/v1/aggregators/krum", krum)
+    assert "Learns." in both(fedctl, "learners")[1]
+    document, text = both(fedctl, "learners", "net")
+    assert document == learner
+    assert "can do: step, gradient" in text
+    assert "[inputs.NAME] in fedd.toml with learner = 'net'" in text
+    assert "Chooses one. (not in [policy])" in both(fedctl, "aggregators")[1]
+    assert "fedctl run learning aggregator=krum" in both(fedctl, "aggregators", "krum")[1]
+
+
 def test_inputs(fedctl: Any) -> None:
     inputs = [
         {"name": "temp", "kind": "value", "source": "set", "value": 20.5},
         {"name": "rows", "kind": "file", "source": "configuration", "path": "/data/rows.csv"},
         {"name": "now", "kind": "command", "source": "configuration", "command": ["date", "+%s"]},
-        {"name": "odd", "kind": "learner", "source": "configuration"},
+        {"name": "odd", "kind": "", "source": "configuration"},
+        {
+            "name": "digits",
+            "kind": "learner",
+            "source": "configuration",
+            "path": "/d.npz",
+            "learner": "net",
+            "options": {"step": 0.5, "batch": 8},
+        },
+        {
+            "name": "own",
+            "kind": "learner",
+            "source": "configuration",
+            "learner": "nett",
+            "options": {},
+            "error": "no nett",
+        },
     ]
     fedctl.answer("GET", "/v1/inputs", inputs)
     document, text = both(fedctl, "inputs")
     assert document == inputs
-    assert [line.split(maxsplit=2)[2] for line in text.splitlines()[1:]] == [
+    lines = text.splitlines()[1:]
+    assert [line.split(maxsplit=2)[2] for line in lines if not line.startswith("odd")] == [
         "20.5",
         "/data/rows.csv",
         '["date", "+%s"]',
-        "-",
+        "net (step=0.5, batch=8), data: /d.npz",
+        "nett, data: - - no nett",
     ]
 
 

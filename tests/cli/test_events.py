@@ -60,6 +60,7 @@ def sentence(kind: str, **fields: Any) -> str:
             {"run_id": "0123abcdef", "algorithm": "mean", "state": "failed", "error": "no quorum"},
         ),
         ("temp set", "input", {"input": "temp"}),
+        ("net cannot be used: no", "input", {"input": "net", "error": "no"}),
         ("joined plant7", "federation", {"what": "joined", "name": "plant7"}),
         (f"pending {SHORT_B} b", "federation", {"what": "pending", "peer_id": B, "name": "b"}),
         (f"denied {SHORT_B}", "federation", {"what": "denied", "peer_id": B}),

@@ -88,6 +88,10 @@ class House:
             plugins=lambda: [plugin, broken],
             algorithms=lambda: [algorithm],
             algorithm=lambda name: algorithm,
+            learners=lambda: [SimpleNamespace(describe=lambda: {"name": "softmax"})],
+            learner=lambda name: SimpleNamespace(describe=lambda: {"name": name}),
+            aggregators=lambda: [SimpleNamespace(describe=lambda: {"name": "fedavg"})],
+            aggregator=lambda name: SimpleNamespace(describe=lambda: {"name": name}),
         )
         self.inputs = SimpleNamespace(
             bounds=bound("constants"), list=list, set=lambda *a: self.calls.append(("set", *a))
@@ -312,7 +316,11 @@ async def test_the_catalogue_waits_for_the_inspector(ask: Any, house: House) -> 
     assert await ask("plugins") == [{"plugin": "p", "name": "p"}, {"plugin": "q", "name": "q", "error": "no"}]
     assert await ask("algorithms") == [{"name": "consensus"}]
     assert await ask("algorithm", {"name": "consensus"}) == {"name": "consensus"}
-    assert house.calls == [("ready",)] * 3
+    assert await ask("learners") == [{"name": "softmax"}]
+    assert await ask("learner", {"name": "mlp"}) == {"name": "mlp"}
+    assert await ask("aggregators") == [{"name": "fedavg"}]
+    assert await ask("aggregator", {"name": "krum"}) == {"name": "krum"}
+    assert house.calls == [("ready",)] * 7
     assert await ask("inputs") == []
     assert await ask("set", {"name": "temp"}, value=[1]) == {"input": "temp", "value": [1]}
     assert house.calls[-1] == ("set", "temp", [1])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 import trio
 from host.worlds import Store
 
-from fedd.api.errors import FeddError, InvalidParameter, NotFound, TimedOut
+from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound, TimedOut
+from fedd.host import input_command
 from fedd.host import inputs as module
-from fedd.host.inputs import MAX_OUTPUT_BYTES, Inputs
+from fedd.host.input_command import MAX_OUTPUT_BYTES
+from fedd.host.inputs import Inputs
+from fedd.host.plugin_schema import LearnerInfo
 
 
 def inputs(store: Store | None = None, **configured: dict[str, Any]) -> Inputs:
@@ -152,14 +156,14 @@ async def test_a_command_is_run_to_its_end(program: str, kind: str, content: byt
 async def test_a_command_that_fails(
     monkeypatch: pytest.MonkeyPatch, program: str, error: type[FeddError], said: str
 ) -> None:
-    monkeypatch.setattr(module, "COMMAND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(input_command, "COMMAND_TIMEOUT_S", 1.0)
     made = inputs(probe={"command": (sys.executable, "-c", program)})
     with trio.fail_after(20), pytest.raises(error, match=said):
         await made.open("probe")
 
 
 async def test_a_command_that_says_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 10)
+    monkeypatch.setattr(input_command, "MAX_OUTPUT_BYTES", 10)
     made = inputs(probe={"command": (sys.executable, "-c", "print('x' * 1000)")})
     with pytest.raises(InvalidParameter, match="more than 10 bytes"):
         await made.open("probe")
@@ -172,3 +176,87 @@ async def test_a_program_that_does_not_exist() -> None:
         made.check("probe")
     with pytest.raises(InvalidParameter, match="cannot be run"):
         await made.open("probe")
+
+
+class Known:
+    """A registry with one learner."""
+
+    def learner(self, name: str) -> LearnerInfo:
+        if name != "net":
+            raise NotFound(f"there is no learner {name!r} here", hint="did you mean 'net'?", field="learner")
+        return LearnerInfo("net", "nets", "acme", "1", "", ())
+
+    def check_options(self, learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        self.learner(learner)
+        if {*given} - {"step"}:
+            raise InvalidParameter("net has no option 'stpe'", hint="did you mean 'step'?", field="stpe")
+        return dict(given)
+
+
+def learning(learners: Any = None, **source: Any) -> Inputs:
+    configured = {"digits": {"learner": "net", "options": {"step": 0.5}, **source}}
+    return Inputs(configured, Store(), learners or Known())
+
+
+async def test_a_learner_is_opened_with_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("1,2")
+    found = learning(file=str(path))
+    found.check("digits")
+    with await found.open("digits") as handle:
+        data = handle.description.pop("data")
+        assert handle.description == {
+            "kind": "learner", "name": "digits", "learner": "net", "plugin": "nets", "options": {"step": 0.5}
+        }  # fmt: skip
+        assert (data["kind"], data["format"]) == ("file", "csv")
+        assert handle.fds == (data["fd"],)
+        assert os.read(data["fd"], 9) == b"1,2"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(data["fd"])
+    assert found.list() == [
+        {"name": "digits", "kind": "learner", "source": "configuration", "path": str(path), "learner": "net",
+         "options": {"step": 0.5}}
+    ]  # fmt: skip
+    assert list(found.problems()) == []
+
+
+async def test_a_learner_may_have_a_value_or_no_data() -> None:
+    opened = await learning(value=[1, 2]).open("digits")
+    assert opened.description["data"] == {"kind": "value", "name": "digits", "value": [1, 2]}
+    opened = await learning().open("digits")
+    assert opened.description["data"] == {"kind": "none"}
+    assert learning().list()[0]["kind"] == "learner"
+
+
+async def test_a_learner_that_cannot_be_used_says_so_everywhere(tmp_path: Path) -> None:
+    for source, said, field in (
+        ({"learner": "nett"}, "no learner 'nett'", "learner"),
+        ({"options": {"stpe": 1}}, "no option 'stpe'", "stpe"),
+    ):
+        found = learning(value=1, **source)
+        with pytest.raises((NotFound, InvalidParameter), match=said) as caught:
+            found.check("digits")
+        assert caught.value.detail.startswith("the input 'digits': ")
+        with pytest.raises((NotFound, InvalidParameter), match=said):
+            await found.open("digits")
+        ((name, error),) = found.problems()
+        assert (name, error.field) == ("digits", field)
+        assert said in found.list()[0]["error"]
+        assert "did you mean" in found.list()[0]["error"]
+    with pytest.raises(InvalidParameter, match="cannot be opened"):
+        learning(file=str(tmp_path / "missing.csv")).check("digits")
+
+
+def test_no_constant_takes_the_place_of_a_learner() -> None:
+    store = Store()
+    Inputs({}, store).set("digits", 3)
+    found = Inputs({"digits": {"learner": "net", "options": {}, "value": [1]}}, store, Known())
+    assert found.list()[0]["kind"] == "learner"
+    with pytest.raises(Conflict, match="'digits' is a learner"):
+        found.set("digits", 4)
+
+
+def test_without_a_registry_there_are_no_learners() -> None:
+    found = Inputs({"digits": {"learner": "net", "options": {}}}, Store())
+    with pytest.raises(NotFound, match="no learner is known here"):
+        found.check("digits")

@@ -50,7 +50,7 @@ async def test_what_there_is() -> None:
     assert not shown["bad"]["allowed"]
     assert shown["core"] == {
         "name": "core", "distribution": "fedd", "version": "1", "algorithms": ["mean"], "commands": [],
-        "allowed": True,
+        "learners": [], "aggregators": [], "allowed": True,
     }  # fmt: skip
     assert shown["zeta"]["allowed"]
     described = made.algorithm("vote").describe()
@@ -65,6 +65,68 @@ async def test_no_stranger_takes_a_bundled_name() -> None:
     (thief, _) = made.plugins()
     assert "already offered by the plugin 'core'" in (thief.error or "")
     assert thief.algorithms == ()
+
+
+def offering(name: str, distribution: str = "acme", **kinds: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**plugin(name, distribution=distribution), **kinds}
+
+
+STEP = {
+    "name": "net",
+    "doc": "Learns.",
+    "parameters": [parameter("step", "float", 0.1)],
+    "abilities": ["step"],
+}
+MEAN = {"name": "mean-of-all", "doc": "", "parameters": [], "mean": True}
+
+
+async def test_learners_and_aggregators() -> None:
+    made = await registry(
+        offering("core", "fedd", learners=[STEP], aggregators=[MEAN]),
+        offering("more", learners=[{**STEP, "name": "deep"}]),
+        offering("odd", aggregators=[{**MEAN, "name": "odd-mean", "mean": False}]),
+        offering("thief", learners=[STEP], aggregators=[MEAN]),
+        policy=Policy(aggregators=("thief",)),
+    )
+    assert [info.name for info in made.learners()] == ["deep", "net"]
+    assert made.learner("net").describe() == {
+        "name": "net", "plugin": "core", "distribution": "fedd", "version": "1", "doc": "Learns.",
+        "abilities": ["step"],
+        "parameters": [{"name": "step", "type": "float", "default": 0.1, "help": "the step"}],
+    }  # fmt: skip
+    assert [(info.name, info.mean, info.allowed) for info in made.aggregators()] == [
+        ("mean-of-all", True, True), ("odd-mean", False, False)
+    ]  # fmt: skip
+    assert made.aggregator("odd-mean").describe()["allowed"] is False
+    shown = {each.name: each for each in made.plugins()}
+    assert shown["core"].describe()["learners"] == ["net"]
+    assert shown["core"].describe()["aggregators"] == ["mean-of-all"]
+    assert shown["more"].allowed  # the owner's own configuration is what names a learner
+    assert not shown["odd"].allowed
+    assert "its learner 'net' is already offered by the plugin 'core'" in (shown["thief"].error or "")
+    with pytest.raises(NotFound, match="no learner 'nett'") as caught:
+        made.learner("nett")
+    assert caught.value.hint.startswith("did you mean 'net'?")
+    with pytest.raises(NotFound, match="no aggregator"):
+        made.aggregator("krum")
+
+
+async def test_options_of_a_learner() -> None:
+    made = await registry(offering("core", "fedd", learners=[STEP]))
+    assert made.check_options("net", {}) == {}
+    assert made.check_options("net", {"step": 1}) == {"step": 1.0}
+    with pytest.raises(InvalidParameter, match="net has no option 'stpe'") as caught:
+        made.check_options("net", {"stpe": 1})
+    assert (caught.value.field, caught.value.hint) == ("stpe", "did you mean 'step'?")
+    with pytest.raises(InvalidParameter, match="not a number"):
+        made.check_options("net", {"step": "wide"})
+
+
+def test_a_strangers_aggregator_needs_the_owners_word() -> None:
+    assert not Policy().allows_aggregator("odd-mean", "odd", "acme")
+    assert Policy().allows_aggregator("odd-mean", "odd", "fedd")
+    assert Policy(aggregators=("odd",)).allows_aggregator("odd-mean", "odd", "acme")
+    assert Policy(aggregators=("odd-mean",)).allows_aggregator("odd-mean", "odd", "acme")
 
 
 async def test_an_unknown_algorithm_names_the_nearest() -> None:
