@@ -57,7 +57,7 @@ class Spectrum:
     """The eigenvalues of a graph's mixing matrix W beside the one at 1, as far as algorithms need them.
 
     `second` is the largest modulus: by it disagreement shrinks a round. `upper` and `lower` are the largest
-    and the smallest of a symmetric W, else (directed graphs) plus and minus the modulus over a period.
+    and the smallest of a symmetric W, else (`symmetric` false) plus and minus the modulus over a period.
     `period` is the number of rounds after which the arcs repeat.
     """
 
@@ -65,6 +65,7 @@ class Spectrum:
     upper: float
     lower: float
     period: int = 1
+    symmetric: bool = True
 
     @property
     def gap(self) -> float:
@@ -121,6 +122,10 @@ class RunGraph(Protocol):
 
     def diameter(self) -> int:
         """The longest shortest path over edges, in hops."""
+        ...
+
+    def is_strongly_connected(self) -> bool:
+        """Whether a message goes from every member to every other along the arcs, given enough rounds."""
         ...
 
 

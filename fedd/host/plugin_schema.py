@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fedd.api.errors import InvalidParameter
@@ -55,7 +55,8 @@ class AlgorithmInfo:
     """An algorithm that can be run here. `plugin` is its entry point's name.
 
     `contract` says what a death means for it, unless the run says otherwise; `joinable` whether members may
-    come later; `topology` is the graph of a run that names none (empty: fedd's default).
+    come later; `topology` is the graph of a run that names none (empty: fedd's default). `contracts` has
+    other contracts for values of parameters, each written `name=value`.
     """
 
     name: str
@@ -67,6 +68,15 @@ class AlgorithmInfo:
     contract: str = SURVIVORS
     joinable: bool = False
     topology: str = ""
+    contracts: Mapping[str, str] = field(default_factory=dict)
+
+    def contract_of(self, parameters: Mapping[str, object]) -> str:
+        """What a death means for a run with these parameters."""
+        for written, contract in self.contracts.items():
+            name, _, value = written.partition("=")
+            if str(parameters.get(name)) == value:
+                return contract
+        return self.contract
 
     def describe(self) -> dict[str, Any]:
         """As `fedctl algorithms --json` shows it."""

@@ -335,6 +335,7 @@ def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: 
         contract=str(raw.get("contract") or SURVIVORS),
         joinable=bool(raw.get("joinable")),
         topology=str(raw.get("topology") or ""),
+        contracts={str(written): str(contract) for written, contract in (raw.get("contracts") or {}).items()},
     )
 
 

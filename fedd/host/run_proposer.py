@@ -129,7 +129,7 @@ class Proposer:
             parameters=parameters,
             input=request.input or "",
             topology=request.topology or info.topology,
-            contract=request.contract or info.contract,
+            contract=request.contract or info.contract_of(parameters),
             seed=seed,
             quorum=parse_quorum(request.quorum, len(members)),
             pace_s=float(pace_s),

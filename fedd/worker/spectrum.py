@@ -51,4 +51,4 @@ def graph_spectrum(graph: Graph) -> Spectrum:
     moduli = np.abs(np.linalg.eigvals(product - np.full((count, count), 1.0 / count)))
     second = float(moduli.max())
     second = second if second > _ROUNDING else 0.0
-    return Spectrum(second ** (1.0 / graph.period), second, -second, graph.period)
+    return Spectrum(second ** (1.0 / graph.period), second, -second, graph.period, symmetric=False)

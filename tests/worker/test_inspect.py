@@ -52,6 +52,7 @@ def test_what_a_good_plugin_looks_like(tmp_path: Path) -> None:
                     "contract": "survivors",
                     "joinable": False,
                     "topology": "",
+                    "contracts": {},
                 }
             ],
             "commands": [],

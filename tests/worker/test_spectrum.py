@@ -97,6 +97,8 @@ def test_edges_of_ones_own() -> None:
         abs(0.4 + 0.4 * np.exp(2j * np.pi / 3) + 0.2 * np.exp(-2j * np.pi / 3))
     )
     assert (skew.upper, skew.lower) == (skew.second, -skew.second)
+    assert symmetric.symmetric
+    assert not skew.symmetric
 
 
 def test_predictions() -> None:

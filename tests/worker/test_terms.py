@@ -26,3 +26,18 @@ def test_what_a_class_says_is_taken() -> None:
 def test_anything_else_is_the_authors_mistake(variables: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter, match="Mine"):
         terms(algorithm(**variables))
+
+
+def test_a_parameter_may_have_a_contract_of_its_own() -> None:
+    cls = algorithm(contract="survivors", contracts={"method=fast": "restart"}, method="plain")
+    found = terms(cls)
+    assert found.contract_of(cls()) == "survivors"
+    fast = cls()
+    fast.method = "fast"
+    assert found.contract_of(fast) == "restart"
+
+
+@pytest.mark.parametrize("contracts", [{"method": "restart"}, {"method=fast": "never"}])
+def test_a_contract_of_a_parameter_names_its_value(contracts: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match=r"Mine\.contracts"):
+        terms(algorithm(contracts=contracts))
