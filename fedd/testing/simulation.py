@@ -21,7 +21,6 @@ from fedd.api.types import Message, PeerId
 from fedd.core.epochs import (
     CLOSING_TAG,
     FIRST,
-    SURVIVORS,
     End,
     Epochs,
     Mark,
@@ -31,17 +30,25 @@ from fedd.core.epochs import (
     epoch_graph,
 )
 from fedd.core.graph import Graph
+from fedd.core.mail import Item, Receipt
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.testing.learners import Input, data_of, lend
+from fedd.testing.mail import RUN_ID, DeviceMail
 from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
 from fedd.worker import arrays
-from fedd.worker.metrics import Metric
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
+from fedd.worker.metrics import Metric
+from fedd.worker.terms import terms
 
 if TYPE_CHECKING:
     from fedd.api.algorithm import Algorithm
     from fedd.testing.federation import Federation
     from fedd.worker.context import Outcome
+    from fedd.worker.port import MailSink
+
+
+LAST_LETTERS_S = 10.0
+"""How long a device that is done waits for neighbours that have not read its letters, as a daemon does."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,9 @@ class _Node:
         simulation, federation = self.simulation, self.simulation.federation
         self.epoch = epoch
         self.rounds = Rounds(epoch.graph.neighbors(self.peer_id), federation.max_payload_bytes)
+        self.mail = DeviceMail(
+            self.peer_id, epoch.graph.neighbors(self.peer_id), federation.max_payload_bytes, self
+        )
         self.completed = None
         self.untold = {}
         if epoch.mark.number == 1:
@@ -153,7 +163,7 @@ class _Node:
     async def _one_epoch(self) -> None:
         federation, epoch = self.simulation.federation, self.epoch
         start = RunStart(
-            run_id="test",
+            run_id=RUN_ID,
             me=self.peer_id,
             graph=epoch.graph,
             epoch=epoch.mark.number,
@@ -168,6 +178,8 @@ class _Node:
         await lend(self.given, self.context)
         outcome = await run_algorithm(self.simulation.algorithm, self.context)
         self.value = arrays.decode(arrays.encode(outcome.value), federation.max_payload_bytes)
+        with trio.move_on_after(LAST_LETTERS_S):
+            await self.mail.flush()
         await trio.lowlevel.checkpoint_if_cancelled()
         self.outcome = outcome
         if self.epochs.closes:
@@ -224,6 +236,42 @@ class _Node:
         """`fedd.worker.context.Port`."""
         self.state = state
 
+    def attach(self, sink: MailSink) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.attach(sink)
+
+    async def listen(self) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.listen()
+
+    async def post(self, peer: PeerId, item: Item) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.post(peer, item)
+
+    def answer(self, peer: PeerId, item: Item) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.answer(peer, item)
+
+    def read(self, peer: PeerId, letters: int, size: int) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.read(peer, letters, size)
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.wait(ready)
+
+    async def sign(self, data: bytes) -> bytes:
+        """`fedd.worker.context.Port`."""
+        return await self.mail.sign(data)
+
+    def verify(self, peer: PeerId, signed: bytes, signature: bytes) -> bool:
+        """`fedd.worker.context.Port`."""
+        return self.mail.verify(peer, signed, signature)
+
+    def carry_mail(self, peer: PeerId, number: int, receipt: Receipt, item: Item | None) -> None:
+        """`fedd.testing.mail.Carrier`."""
+        self.simulation.send_mail(self, peer, number, receipt, item)
+
     def perform(self, actions: Sequence[Action]) -> None:
         """Do what the rounds say."""
         for action in actions:
@@ -278,6 +326,8 @@ class _Node:
         self._release(peer, reason)
 
     def _release(self, peer: PeerId, reason: str) -> None:
+        if not self.epochs.frozen:
+            self.mail.depart(peer, reason, "finished" if reason == "finished" else "gone")
         if peer in self.rounds.neighbors:
             self.perform(self.rounds.release(peer, reason))
         elif reason != "finished":
@@ -354,8 +404,9 @@ class Simulation:
         self.federation = federation
         self.algorithm = algorithm
         self.inputs = inputs
-        self.contract = str(federation.contract or getattr(algorithm, "contract", SURVIVORS))
-        self.joinable = bool(getattr(algorithm, "joinable", False))
+        own = terms(type(algorithm))
+        self.contract = federation.contract or own.contract_of(algorithm)
+        self.joinable = own.joinable
         late = {federation.peer_ids[join.node] for join in federation.joins}
         first = tuple(peer for peer in federation.peer_ids if peer not in late)
         majority = len(first) // 2 + 1
@@ -368,6 +419,7 @@ class Simulation:
         self._events: list[tuple[float, tuple[int, ...], int, Callable[[], None]]] = []
         self._scheduled = 0
         self._wake = trio.Event()
+        self._mail_sent: dict[tuple[int, int], int] = {}
         self._last_delivery: dict[tuple[PeerId, PeerId], float] = {}
 
     async def run(self) -> None:
@@ -417,6 +469,32 @@ class Simulation:
         receiver.hear(epoch)  # as a stream begins with the newest epoch that its sender knows
         if receiver.epoch is epoch and receiver.in_run:
             receiver.perform(receiver.rounds.receive(sender, send.round, send.tag, send.payload))
+
+    def send_mail(
+        self, sender: _Node, peer: PeerId, number: int, receipt: Receipt, item: Item | None
+    ) -> None:
+        """Deliver an item or a receipt as `send` does."""
+        receiver = self.nodes[peer]
+        link = (sender.index, receiver.index)
+        sequence = self._mail_sent[link] = self._mail_sent.get(link, 0) + 1
+        at = self._arrival(sender, receiver, f"mail/{sequence}")
+        happens = partial(self._receive_mail, receiver, sender.peer_id, sender.epoch, number, receipt, item)
+        self.schedule(at, (0, -1, sequence, *link), happens)  # before the last word of the same moment
+
+    def _receive_mail(
+        self,
+        receiver: _Node,
+        sender: PeerId,
+        epoch: _Epoch,
+        number: int,
+        receipt: Receipt,
+        item: Item | None,
+    ) -> None:
+        if receiver.killed or receiver.ended:
+            return
+        receiver.hear(epoch)
+        if receiver.epoch is epoch and receiver.in_run:
+            receiver.mail.arrive(sender, number, receipt, item)
 
     def announce(
         self, proposer: _Node, number: int, members: tuple[PeerId, ...], newcomers: tuple[PeerId, ...]
@@ -533,11 +611,11 @@ class Simulation:
         low, high = self.federation.latencies
         return random.Random(f"{self.federation.seed}/{draw}").uniform(low, high)
 
-    def _arrival(self, sender: _Node, receiver: _Node, round: int) -> float:
+    def _arrival(self, sender: _Node, receiver: _Node, what: int | str) -> float:
         low, high = self.federation.latencies
         delay = low
         if high > low or self.federation.loss:
-            draw = random.Random(f"{self.federation.seed}/link/{sender.index}/{receiver.index}/{round}")
+            draw = random.Random(f"{self.federation.seed}/link/{sender.index}/{receiver.index}/{what}")
             delay = draw.uniform(low, high)
             while draw.random() < self.federation.loss:
                 delay += self.federation.retransmit_s

@@ -12,14 +12,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fedd.api.algorithm import Algorithm, Letter, Merged, Spectrum
-from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost, Unhealthy
+from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
 from fedd.core.mixing import neighbor_weights
+from fedd.core.run_signature import MAX_SIGNED_BYTES, signed_bytes
 from fedd.worker import arrays, collectives
 from fedd.worker.books import LEDGER_TAG, Books
 from fedd.worker.failures import plugin_failure
 from fedd.worker.ledger import LedgerCore, start_value
+from fedd.worker.mail import Mailroom
 from fedd.worker.metrics import MAX_METRIC_BYTES, MAX_METRICS, Metric, checked
 from fedd.worker.parameters import build_aggregator
 from fedd.worker.plugins import find_aggregator
@@ -66,6 +68,10 @@ class Context:
         self._weights: Mapping[PeerId, float] | None = None
         self._gone: dict[PeerId, str] = {}
         self._finished: set[PeerId] = set()
+        self._late: set[PeerId] = set()
+        """Out of the run by a word that came between exchanges: the rounds learn it in the next one."""
+        self._mail = Mailroom(port, self._neighbors, self._on_departed)
+        port.attach(self._mail)
         self._leave_callbacks: list[Callable[[PeerId, str], None]] = []
         self._metrics: dict[str, Metric] = {}
         self._contributors: tuple[PeerId, ...] | None = None
@@ -248,32 +254,60 @@ class Context:
 
     async def send(self, peer: PeerId, message: Message, tag: str = "") -> None:
         """Send to one neighbour, outside the exchanges."""
-        raise Unhealthy("messages outside the exchanges are not carried yet")
+        self._check_correspondent(peer)
+        await self._mail.send(peer, _plain_tag(tag), self._encoded(message))
 
     async def broadcast(self, message: Message, tag: str = "") -> None:
         """`send` to every neighbour that is in the run."""
+        payload = self._encoded(message)
         for peer in self.out_neighbors:
-            await self.send(peer, message, tag)
+            await self._mail.send(peer, _plain_tag(tag), payload)
 
     async def receive(self, tag: str = "", *, newest: bool = False) -> Letter:
         """The next message with this tag, whoever sent it."""
-        raise Unhealthy("messages outside the exchanges are not carried yet")
+        sender, payload = await self._mail.receive(_plain_tag(tag), newest=newest)
+        return Letter(sender, self.decode(sender, payload))
 
     async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message:
         """Send a question to a neighbour and return the answer of its `on_ask` handler."""
-        raise Unhealthy("messages outside the exchanges are not carried yet")
+        self._check_correspondent(peer)
+        payload = await self._mail.ask(peer, _plain_tag(tag), self._encoded(message))
+        answer: Message = self.decode(peer, payload)
+        return answer
 
     def on_ask(self, tag: str, handler: Callable[[PeerId, Message], Message]) -> None:
         """Answer questions with this tag by `handler(peer, message)`."""
-        raise Unhealthy("messages outside the exchanges are not carried yet")
+        self._mail.on_ask(
+            _plain_tag(tag), lambda peer, payload: self._encoded(handler(peer, self.decode(peer, payload)))
+        )
+
+    def _check_correspondent(self, peer: PeerId) -> None:
+        if peer not in self._start.graph.neighbors(self.me):
+            raise InvalidParameter(
+                f"{peer!r:.80} is no neighbour of this node",
+                hint="messages go to neighbours; topology complete makes everybody one",
+                field="peer",
+            )
+
+    def _encoded(self, message: Message) -> bytes:
+        payload = arrays.encode(message)
+        self._check_size(payload)
+        return payload
 
     async def sign(self, data: bytes) -> bytes:
         """This node's signature over the federation, the run and `data`."""
-        raise Unhealthy("signatures are not made yet")
+        if len(data) > MAX_SIGNED_BYTES:
+            raise InvalidMessage(
+                f"{len(data)} bytes to sign, more than {MAX_SIGNED_BYTES}", hint="sign a digest of them"
+            )
+        return await self._port.sign(bytes(data))
 
     def verify(self, peer: PeerId, data: bytes, signature: bytes) -> bool:
         """Whether `signature` is what `sign(data)` gave on that member, in this run."""
-        raise Unhealthy("signatures are not checked yet")
+        if peer not in self.members or len(data) > MAX_SIGNED_BYTES:
+            return False
+        signed = signed_bytes(self._start.federation, self._start.run_id, bytes(data))
+        return self._port.verify(peer, signed, bytes(signature))
 
     # ---- the rest -------------------------------------------------------------------------
 
@@ -335,27 +369,49 @@ class Context:
         """One exchange of encoded messages; afterwards `present` holds who is left."""
         for payload in payloads.values():
             self._check_size(payload)
+        if not self._mail.settled:
+            self._mail.settle()
+        if self._late:
+            payloads = {**payloads, **dict.fromkeys(self._late, b"")}
         completed = await self._port.exchange(tag, payloads)
         self._round += 1
         if self._start.graph.period > 1:
             self._weights = None
         if completed.gone or completed.cut or completed.finished:
-            self._gone.update(completed.gone)
-            self._finished.update(completed.finished)
-            left = set(completed.gone).union(completed.cut, completed.finished)
-            self._neighbors = tuple(peer for peer in self._neighbors if peer not in left)
-            self._weights = None
-            for peer in sorted(completed.gone):
-                for callback in self._leave_callbacks:
-                    callback(peer, completed.gone[peer])
-            if len(self._component()) < self.quorum:
-                raise self._quorum_lost()
+            self._late.difference_update(completed.gone, completed.cut, completed.finished)
+            self._part_from(completed)
         for peer, other in completed.other_tags.items():
             raise InvalidMessage(
                 f"{peer} is at an exchange tagged {other!r}, this node at {tag!r}",
                 hint="all members must make the same exchanges in the same order",
             )
         return completed.messages
+
+    def _part_from(self, completed: Round) -> None:
+        """Some members take no part any more, or are no neighbours."""
+        gone = {peer: why for peer, why in completed.gone.items() if peer not in self._gone}
+        left = {*completed.gone, *completed.cut, *completed.finished}
+        self._gone.update(gone)
+        self._finished.update(completed.finished)
+        self._neighbors = tuple(peer for peer in self._neighbors if peer not in left)
+        self._weights = None
+        for peer in sorted(gone):
+            for callback in self._leave_callbacks:
+                callback(peer, gone[peer])
+        if len(self._component()) < self.quorum:
+            raise self._quorum_lost()
+
+    def _on_departed(self, peer: PeerId, reason: str, how: str) -> None:
+        """The same, told between two exchanges to an algorithm that waits for messages."""
+        if peer in self._neighbors:
+            self._late.add(peer)
+        match how:
+            case "gone":
+                self._part_from(Round({}, gone={peer: reason}))
+            case "finished":
+                self._part_from(Round({}, finished=(peer,)))
+            case _:
+                self._part_from(Round({}, cut=(peer,)))
 
     def decode(self, peer: PeerId, payload: Payload) -> Any:
         """The message in a neighbour's payload."""

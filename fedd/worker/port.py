@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
+from fedd.core.mail import Item
 from fedd.worker.metrics import Metric
 
 Payload: TypeAlias = bytes | memoryview
@@ -31,6 +32,7 @@ class RunStart:
     round: int = 0
     restored: Payload | None = None
     newcomers: tuple[PeerId, ...] = ()
+    federation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,60 @@ class Round:
     other_tags: Mapping[PeerId, str] = field(default_factory=dict)
 
 
-class Port(Protocol):
-    """What carries a run's exchanges."""
+class MailSink(Protocol):
+    """Where a port puts what comes outside the exchanges. Nothing here waits."""
+
+    def on_mail(self, peer: PeerId, item: Item) -> None:
+        """A neighbour's item has arrived: each comes once, those of one neighbour in order."""
+        ...
+
+    def on_room(self, peer: PeerId, count: int) -> None:
+        """`count` more items may be posted to this neighbour."""
+        ...
+
+    def on_left(self, peer: PeerId, reason: str, how: str) -> None:
+        """A member is out of the run (`how` is gone), a neighbour has finished, or its edge was cut."""
+        ...
+
+
+class MailPort(Protocol):
+    """What carries a run's messages outside the exchanges."""
+
+    async def listen(self) -> None:
+        """Tell the sink of everybody who has left or leaves from now on."""
+        ...
+
+    async def post(self, peer: PeerId, item: Item) -> None:
+        """Send a letter or a question; the sink has room for it. Returns when it is queued."""
+        ...
+
+    def answer(self, peer: PeerId, item: Item) -> None:
+        """Send an answer, soon."""
+        ...
+
+    def read(self, peer: PeerId, letters: int, size: int) -> None:
+        """The algorithm has taken so many letters of this neighbour, `size` bytes together."""
+        ...
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        """Return when `ready()`, which what the sink gets makes true. Errors as `Port.exchange`."""
+        ...
+
+
+class Port(MailPort, Protocol):
+    """What carries a run's exchanges and messages."""
+
+    def attach(self, sink: MailSink) -> None:
+        """Hand what comes outside the exchanges to this sink from now on, first what has come already."""
+        ...
+
+    async def sign(self, data: bytes) -> bytes:
+        """This node's signature over `fedd.core.run_signature.signed_bytes` of this. Errors as `exchange`."""
+        ...
+
+    def verify(self, peer: PeerId, signed: bytes, signature: bytes) -> bool:
+        """Whether this is that member's signature over exactly these bytes."""
+        ...
 
     async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
         """Send one payload to each neighbour, return the completed exchange.

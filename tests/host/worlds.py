@@ -139,6 +139,9 @@ class PlayedWorker:
             other_tags=header.get("tags", {}),
         )
 
+    def attach(self, sink: Any) -> None:
+        """What comes outside the rounds is not for these workers; `MailWorker` reads it."""
+
     def report(self, metrics: Mapping[str, Any]) -> None:
         self.emit({"kind": "report", "metrics": dict(metrics)})
 

@@ -52,6 +52,9 @@ class Script:
     def report(self, metrics: Mapping[str, float | int | str | bool]) -> None:
         self.reported.append(metrics)
 
+    def attach(self, sink: object) -> None:
+        pass
+
 
 def context(script: Script, members: int = 4, quorum: int = 1, max_payload_bytes: int = 1000) -> Context:
     graph = build("complete", [f"p{index}" for index in range(members)], 0)
