@@ -63,6 +63,10 @@ class GradientLearner(ABC):
         """Which arrays of the model the penalty is for: all by default."""
         return [True] * len(self._model)
 
+    def _label_counts(self) -> dict[str, float]:
+        """How many training samples each class has, as `samples_of.CLASS`; empty without classes."""
+        return {}
+
     def prepare(self, data: Message, rng: np.random.Generator) -> None:
         """Take the samples. Raises InvalidMessage when they are none; see `read_samples` for their forms."""
         train, test = read_samples(data, self.target, self.dtype)
@@ -110,7 +114,7 @@ class GradientLearner(ABC):
                 weights -= (length * slope).astype(self.dtype, copy=False)
             if made >= steps - last:
                 total += loss
-        return TrainResult(len(self._train), steps, length, {"loss": total / last})
+        return TrainResult(len(self._train), steps, length, {"loss": total / last, **self._label_counts()})
 
     def gradient(self, *, batch: int = 0) -> Arrays:
         """The gradient of the objective, exact or on `batch` samples drawn without replacement."""

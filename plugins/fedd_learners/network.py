@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 1 << 16
 """Of a hidden layer: what is larger is no small network."""
+MAX_COUNTED = 24
+"""Classes whose samples a training counts in its metrics: of those there may be 32."""
 
 
 @dataclass
@@ -94,6 +96,12 @@ class _Network(GradientLearner):
             if index:
                 back = (back @ self._model[2 * index].T) * self._slope(entering[index])
         return loss, gradient
+
+    def _label_counts(self) -> dict[str, float]:
+        labels, counts = np.unique(self._train.y.astype(np.intp), return_counts=True)
+        if len(labels) > MAX_COUNTED:
+            return {}
+        return {f"samples_of.{label}": float(n) for label, n in zip(labels, counts, strict=True)}
 
     def _measure(self, samples: Samples) -> dict[str, float]:
         scores = self._forward(samples.x)[1]
