@@ -15,8 +15,13 @@ from fedd.cli.show import escape, number, short
 
 BARS = " ▁▂▃▄▅▆▇█"
 
-# As many residuals as fit beside their label on a narrow terminal.
+# As many values as fit beside their label on a narrow terminal.
 HISTORY = 48
+
+# Metrics with a line of their own; a terminal has 24 lines, and `fedctl export` draws all.
+MAX_CURVES = 6
+
+_LABEL_CHARS = 10
 
 
 def follow(
@@ -53,32 +58,45 @@ class Picture:
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
         self._latest: Mapping[str, Any] = {}
-        self._residuals: deque[float] = deque(maxlen=HISTORY)
+        self._curves: dict[str, deque[float]] = {}
 
     def add(self, progress: Mapping[str, Any]) -> None:
         """Take in a `progress` item."""
         new_round = progress.get("round") != self._latest.get("round")
         self._latest = progress
-        residual = progress.get("residual")
-        if new_round and isinstance(residual, int | float):
-            self._residuals.append(float(residual))
+        if not new_round:
+            return
+        for name, value in _metrics(progress).items():
+            middle = _middle(value)
+            if middle is not None and (name in self._curves or len(self._curves) < MAX_CURVES):
+                self._curves.setdefault(name, deque(maxlen=HISTORY)).append(middle)
+
+    def _each(self, values: Mapping[str, Any]) -> str:
+        """A metric of every member, by name."""
+        return "  ".join(
+            f"{self._names.get(peer) or short(peer)} {number(value)}" for peer, value in values.items()
+        )
 
     def draw(self) -> Group:
-        """Up to four lines."""
+        """Round, curves, members, and the metrics without a curve."""
         latest = self._latest
         if not latest:
             return Group(Text("waiting for the first round", style="dim"))
         epoch = latest.get("epoch") or 1
         again = f"  epoch {epoch}" if epoch > 1 else ""
         lines = [Text.assemble(("round     ", "dim"), str(latest.get("round", 0)), again)]
-        if self._residuals:
-            lines.append(
-                Text.assemble(
-                    ("residual  ", "dim"),
-                    f"{self._residuals[-1]:<9.2e} ",
-                    (sparkline(self._residuals), "cyan"),
+        metrics = _metrics(latest)
+        for name, values in self._curves.items():
+            if len(values) > 1 or name == "residual":
+                value = metrics.pop(name, values[-1])
+                label = escape(name).ljust(_LABEL_CHARS)
+                lines.append(
+                    Text.assemble(
+                        (label, "dim"), f"{_short(value, values[-1])} ", (sparkline(values), "cyan")
+                    )
                 )
-            )
+                if isinstance(value, Mapping):
+                    lines.append(Text(" " * _LABEL_CHARS + escape(self._each(value))))
         members = latest.get("members") or 0
         count = members if isinstance(members, int) else len(members)
         who = Text.assemble(("members   ", "dim"), (f"{count} in", "green"))
@@ -89,11 +107,37 @@ class Picture:
             name = self._names.get(joined["peer_id"]) or short(joined["peer_id"])
             who.append(escape(f"  joined: {name} in round {joined['round']}"), "green")
         lines.append(who)
-        metrics = {k: v for k, v in (latest.get("metrics") or {}).items() if k != "residual"}
         if metrics:
-            shown = "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
+            shown = "  ".join(
+                f"{name} {self._each(value) if isinstance(value, Mapping) else number(value)}"
+                for name, value in metrics.items()
+            )
             lines.append(Text.assemble(("metrics   ", "dim"), escape(shown)))
         return Group(*lines)
+
+
+def _metrics(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown, the residual first."""
+    metrics = {name: value for name, value in (progress.get("metrics") or {}).items() if name != "residual"}
+    residual = progress.get("residual")
+    return {"residual": residual, **metrics} if isinstance(residual, int | float) else metrics
+
+
+def _middle(value: Any) -> float | None:
+    """A number, the mean of a map of numbers, None for what has no curve."""
+    if isinstance(value, Mapping):
+        numbers = [float(one) for one in value.values() if isinstance(one, int | float)]
+        return sum(numbers) / len(numbers) if numbers else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _short(value: Any, middle: float) -> str:
+    """The newest value beside its curve, in nine columns; of a map the mean."""
+    if isinstance(value, Mapping) or 1e-3 < abs(middle) < 1e5:
+        return f"{middle:<9.4g}"
+    return f"{middle:<9.2e}"
 
 
 def sparkline(values: Iterable[float]) -> str:

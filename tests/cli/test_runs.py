@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fedd.api.errors import NotFound, Unhealthy
-from fedd.cli.live import BARS, Picture, follow, sparkline
+from fedd.cli.live import BARS, MAX_CURVES, Picture, follow, sparkline
 
 RUN = "3f9a" * 16
 WATCH = f"/v1/runs/{RUN}/watch"
@@ -227,6 +227,29 @@ def test_the_picture_shows_round_residual_members_and_metrics() -> None:
     assert "out: carol in round 12 (dead\\x1b[2J)" in text
     assert "loss 0.25" in text
     assert "7.5" not in text
+
+
+def test_each_metric_has_a_curve_and_members_of_one_are_named() -> None:
+    picture = Picture({C: "carol"})
+    for number in range(20):
+        accuracy = {C: number / 20, "12D3KooWunknown": 0.5}
+        metrics = {"loss": 2.0**-number, "accuracy": accuracy, "ok": True, "phase": "train", "empty": {}}
+        picture.add({**PROGRESS, "round": number, "residual": None, "metrics": metrics})
+    text = text_of(picture)
+    assert "loss      1.91e-06  ██" in text
+    assert "accuracy  0.725     ▁" in text
+    assert "carol 0.95  12D3KooWunknown 0.5" in text
+    assert "phase train" in text
+    assert "residual" not in text
+
+
+def test_a_run_with_many_metrics_has_few_curves() -> None:
+    picture = Picture({})
+    for number in range(3):
+        metrics = {f"m{index}": 1.0 + number for index in range(40)}
+        picture.add({**PROGRESS, "round": number, "residual": None, "metrics": metrics})
+    assert text_of(picture).count("▁") == MAX_CURVES
+    assert "m39 3" in text_of(picture).replace("\n", " ")
 
 
 def test_following_returns_the_result() -> None:
