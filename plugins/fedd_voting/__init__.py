@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from fedd.api import Algorithm, InvalidParameter, Message, RunContext, TimedOut, hookimpl
+from fedd.api import Algorithm, InvalidParameter, Message, RunContext, TimedOut, Unhealthy, hookimpl
 from fedd_voting.ballots import Question, Rule, candidates, options_of
 from fedd_voting.box import BallotBox
 from fedd_voting.flooding import flood
@@ -90,7 +90,11 @@ class Vote:
         else:
             return []
         data = question.encode(ballot)
-        return [[ctx.me, data, await ctx.sign(box.signed_data(data))]]
+        signed = box.signed_data(data)
+        signature = await ctx.sign(signed)
+        if not ctx.verify(ctx.me, signed, signature):  # the others would leave it out without a word
+            raise Unhealthy("this node's signature under its ballot is not valid")
+        return [[ctx.me, data, signature]]
 
 
 def _message(won: str | list[str] | None) -> Message:

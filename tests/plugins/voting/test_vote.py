@@ -11,6 +11,7 @@ import pytest
 
 from fedd.api import Message
 from fedd.testing import Federation, Kill, NodeResult
+from fedd.worker.context import Context
 from fedd_voting import Vote, fedd_register_algorithms
 
 complete = partial(Federation, topology="complete")
@@ -139,3 +140,11 @@ def test_parameters_that_make_no_sense_are_refused(make: Callable[[], object], b
 
 def test_the_plugin_registers_the_vote() -> None:
     assert fedd_register_algorithms() == [Vote]
+
+
+def test_a_signature_that_the_others_would_refuse_is_no_silent_abstention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Context, "verify", lambda self, peer, data, signature: False)
+    results = complete(2).run(Vote(), ["yes", "no"])
+    assert all("signature under its ballot is not valid" in str(result.error) for result in results)
