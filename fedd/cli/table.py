@@ -29,8 +29,9 @@ def _arg(*flags: str, help: str, **options: Any) -> Argument:
 
 
 _TOPOLOGIES = (
-    "complete, ring, star, line, grid, torus, hypercube, exponential, random-regular:K, erdos-renyi:P or "
-    "watts-strogatz:K:P (default: by size)"
+    "complete, ring, star, line, grid, torus, hypercube, exponential, random-regular:K, erdos-renyi:P, "
+    "watts-strogatz:K:P, directed-ring, directed-exponential, one-peer-exponential or edges:FILE; @lazy or "
+    "@uniform after it for other weights (default: by size)"
 )
 _RUN = _arg("run", help="a run's id, or the beginning of it", metavar="RUN")
 _NEWCOMER = _arg("peer", help="an unambiguous prefix of a peer id", metavar="PEER")
@@ -331,6 +332,30 @@ COMMANDS: tuple[Command, ...] = (
         "Ctrl-C leaves the run running: `fedctl watch` follows it, `fedctl stop` ends it.",
     ),
     Command(
+        "topology",
+        "topology",
+        "show how fast averaging goes on a topology, and draw it",
+        """
+  fedctl topology ring --nodes 32
+  fedctl topology random-regular:4 --nodes 50 --seed 7 -o graph.svg
+  fedctl topology one-peer-exponential --nodes 16 --json
+  fedctl topology edges:plant.csv""",
+        (
+            _arg("topology", help=_TOPOLOGIES.removesuffix(" (default: by size)"), metavar="NAME"),
+            _arg("--nodes", help="how many; edges:FILE names them", type=int, metavar="N"),
+            _arg("--seed", help="of a random graph (default: 0)", type=int, default=0, metavar="N"),
+            _arg(
+                "--tolerance",
+                help="how small the disagreement shall be, relative to the first (default: 1e-6)",
+                type=float,
+                default=1e-6,
+                metavar="T",
+            ),
+            _arg("-o", "--output", help="draw the graph into this .svg", metavar="FILE"),
+        ),
+        "Asks no daemon. See docs/reference/topologies.md for the names and for what a FILE of edges holds.",
+    ),
+    Command(
         "runs",
         "runs",
         "list the runs that this node takes or took part in",
@@ -354,6 +379,26 @@ COMMANDS: tuple[Command, ...] = (
   fedctl watch 3f9a
   fedctl watch 3f9a --json      # one document a line""",
         (_RUN,),
+    ),
+    Command(
+        "export",
+        "export",
+        "write a run's answer and every member's metrics, round by round, to a file",
+        """
+  fedctl export 3f9a -o run.svg         # curves to look at
+  fedctl export 3f9a -o run.csv         # one line a member and round
+  fedctl export 3f9a -o run.npz         # the same, and the value in full""",
+        (
+            _RUN,
+            _arg(
+                "-o",
+                "--output",
+                help="the file; its ending says which kind: .npz, .csv or .svg",
+                metavar="FILE",
+                required=True,
+            ),
+        ),
+        "From any member that knows the run, also while it goes on (then without its value).",
     ),
     Command(
         "stop",
@@ -399,8 +444,12 @@ COMMANDS: tuple[Command, ...] = (
         "real daemons on this machine solve a real problem together, and one of them dies",
         """
   fedctl demo
+  fedctl demo --learning
   fedctl demo --nodes 8 --json""",
-        (_arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),),
+        (
+            _arg("--nodes", help="how many daemons (default: 5)", type=int, metavar="N", default=5),
+            _arg("--learning", help="let them learn to read digits together", action="store_true"),
+        ),
         "Needs no daemon, no network and no download; everything is torn down at the end.",
     ),
     Command(

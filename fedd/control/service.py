@@ -20,7 +20,7 @@ from fedd.control.server import Operation, Request
 from fedd.core.identity import parse_peer_id
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
-from fedd.host.run_proposer import RunRequest
+from fedd.host.run_proposer import EDGES, RunRequest, name_edges
 from fedd.host.runs import Runs
 from fedd.net.admission import Admission
 from fedd.net.bounds import Bound, swarm_bounds
@@ -281,12 +281,16 @@ class Service:
         body = request.body
         await self._registry.ready()
         members = None if body["members"] is None else [self.find_peer(text) for text in body["members"]]
+        topology = body["topology"]
+        if topology is not None and topology.startswith(EDGES):
+            topology, named = name_edges(topology, self.find_peer)
+            members = named if members is None else members
         return await self._runs.start(
             RunRequest(
                 algorithm=body["algorithm"],
                 parameters=body["parameters"],
                 input=body["input"],
-                topology=body["topology"],
+                topology=topology,
                 members=members,
                 quorum=body["quorum"],
                 contract=body["contract"],

@@ -16,6 +16,9 @@ from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
 from fedd.core.graph import Arc, Graph
 
+EXPLICIT = "edges:"
+"""How a topology begins whose edges are written out."""
+
 MAX_TEXT_CHARS = 64 * 1024
 """About 550 rows of peer ids. It travels twice in a manifest, which may have 256 KiB."""
 
@@ -105,6 +108,12 @@ def rename_edges(text: str, find: Callable[[str], PeerId]) -> str:
             row = _row(line, words)
             lines[line - 1] = ",".join([find(row.node), find(row.neighbor), *words[2:]])
     return "\n".join(lines)
+
+
+def edge_nodes(text: str) -> list[str]:
+    """Everybody who is named, sorted. Raises InvalidParameter for a malformed row."""
+    _, rows = parse_edges(text)
+    return sorted({name for row in rows for name in (row.node, row.neighbor)})
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -13,16 +13,13 @@ from math import isqrt
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
-from fedd.core.explicit_edges import explicit_graph
+from fedd.core.explicit_edges import EXPLICIT, explicit_graph
 from fedd.core.graph import Graph
 from fedd.core.mixing import metropolis_weights as metropolis_weights
 from fedd.core.random_graphs import erdos_renyi, random_regular, watts_strogatz
 
 _MAX_MEMBERS = 4096
 """Four times the largest federation that membership was simulated with."""
-
-EXPLICIT = "edges:"
-"""How a topology begins whose edges are written out."""
 
 _COMPLETE_UP_TO = 5
 """The default graph is complete up to here: four links a node cost nothing."""

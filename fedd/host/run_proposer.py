@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,21 @@ class RunRequest:
     contract: str | None = None
     seed: int | None = None
     pace_s: float | None = None
+
+
+EDGES = "edges:"
+"""How a topology begins whose edges are written out (`fedd.core.explicit_edges`)."""
+
+
+def name_edges(topology: str, find: Callable[[str], PeerId]) -> tuple[str, list[PeerId]]:
+    """A topology of written edges with `find(name)` for every name, and who is in it, sorted.
+
+    Raises InvalidParameter for a malformed row, and what `find` raises.
+    """
+    from fedd.core.explicit_edges import edge_nodes, rename_edges  # here: few runs need it
+
+    written = rename_edges(topology.removeprefix(EDGES), find)
+    return EDGES + written, edge_nodes(written)
 
 
 @dataclass

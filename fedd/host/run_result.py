@@ -57,6 +57,8 @@ class Story:
     started_unix_s: float = 0.0
     """For people to read; decides nothing."""
     dropped: dict[PeerId, tuple[int, str]] = field(default_factory=dict)
+    joined: dict[PeerId, tuple[int, int]] = field(default_factory=dict)
+    """Who came, or came back, with a later epoch: its number, and the round in which it began."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     history: History = field(default_factory=History)
     rounds: int = 0
@@ -104,6 +106,8 @@ class Story:
             "residual": plain(self.residual),
             "members": self.present(),
             "dropped": self._dropped(),
+            "joined": self._joined(),
+            "epoch": self.manifest.epoch,
             "metrics": plain(self.metrics),
         }
 
@@ -130,10 +134,10 @@ class Story:
             "value": ending.value,
             "contributors": list(ending.contributors),
             "dropped": self._dropped(),
-            "joined": [],
+            "joined": self._joined(),
             "rounds": self.rounds,
             "residual": plain(self.residual),
-            "epoch": 1,
+            "epoch": self.manifest.epoch,
             "degraded": ending.state == "finished" and len(ending.contributors) < proposal.quorum,
             "agreed": ending.state == "finished" and ending.agreed,
             "bytes_in": self.bytes_in,
@@ -146,7 +150,7 @@ class Story:
             "declined": [{"peer_id": peer, "reason": reason} for peer, reason in self.manifest.declined],
             "parameters": dict(proposal.parameters),
             "input": proposal.input or None,
-            "topology": self.manifest.topology,
+            "topology": _shown_topology(self.manifest),
             "contract": proposal.contract,
             "seed": proposal.seed,
             "quorum": proposal.quorum,
@@ -155,6 +159,22 @@ class Story:
             shown["error_code"] = ending.code
             shown["error"] = f"{ending.detail}; {ending.hint}" if ending.hint else ending.detail
         return shown
+
+    def enter(self, manifest: Manifest) -> None:
+        """The run goes on in this epoch."""
+        for peer in self.manifest.members:
+            if peer not in manifest.members:
+                self.dropped.setdefault(peer, (manifest.round, "it is not in the next epoch"))
+        for peer in manifest.newcomers:
+            self.dropped.pop(peer, None)
+            self.joined[peer] = (manifest.epoch, manifest.round)
+        self.manifest = manifest
+
+    def _joined(self) -> list[dict[str, Any]]:
+        return [
+            {"peer_id": peer, "epoch": epoch, "round": number}
+            for peer, (epoch, number) in sorted(self.joined.items())
+        ]
 
     def _dropped(self) -> list[dict[str, Any]]:
         return [
@@ -208,3 +228,9 @@ def plain(value: Any) -> Any:
 def failure(error: FeddError) -> Ending:
     """An ending by this error."""
     return Ending("failed", error.code, error.detail, error.hint)
+
+
+def _shown_topology(manifest: Manifest) -> str:
+    """Its name fit for a line: edges that are written out are counted instead."""
+    name = manifest.topology
+    return f"edges:{len(manifest.graph.edges)}" if name.startswith("edges:") else name

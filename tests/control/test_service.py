@@ -335,6 +335,9 @@ async def test_runs(ask: Any, house: House) -> None:
     assert (request.algorithm, request.members, request.parameters) == ("consensus", [B, D], {"a": "1"})
     await ask("run", **body, members=None)
     assert house.calls[-1][1].members is None
+    await ask("run", **{**body, "topology": "edges:b,c,0.5\nc,b,0.5"}, members=None)
+    assert house.calls[-1][1].topology == f"edges:{B},{D},0.5\n{D},{B},0.5"
+    assert house.calls[-1][1].members == [B, D]
     assert await ask("runs") == [{"run_id": "r"}]
     assert await ask("show", {"run": "r"}) == {"run_id": "rrr"}
     assert await ask("watch", {"run": "r"}) == "watching rrr"
