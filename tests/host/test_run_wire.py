@@ -5,15 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import ProtocolError
+from fedd.core.mail import Item, MailKind, Receipt
 from fedd.host.run_wire import (
     JOIN_UP_TO_BYTES,
     FrameDecoder,
     Kind,
     PreambleDecoder,
     RunFrame,
+    encode_confirm,
     encode_frame,
+    encode_mail,
     encode_preamble,
     encode_round,
+    read_confirm,
+    read_mail,
 )
 
 FRAMES = st.lists(
@@ -94,3 +99,23 @@ def test_arbitrary_bytes_raise_only_the_protocol_error(data: bytes) -> None:
             decoder.receive_data(bytes([byte]))
     except ProtocolError:
         pass
+
+
+@pytest.mark.parametrize("size", [0, 5, JOIN_UP_TO_BYTES + 1])
+def test_mail_carries_its_number_its_receipt_and_its_item(size: int) -> None:
+    item = Item(MailKind.QUESTION, 2**32 - 1, "täg", bytes(size))
+    receipt = Receipt(2**40, 3, 2**33, True)
+    buffers = encode_mail(7, item, receipt)
+    assert len(buffers) == (2 if size > JOIN_UP_TO_BYTES else 1)
+    (frame,) = FrameDecoder(size).receive_data(b"".join(buffers))
+    assert read_mail(frame) == (7, receipt, item)
+    (frame,) = FrameDecoder(0).receive_data(encode_confirm(receipt))
+    assert read_confirm(frame) == receipt
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(30), bytes(33) + b"\x09" + bytes(4)])
+def test_malformed_mail_is_refused(payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        read_mail(RunFrame(Kind.MAIL, 0, "", payload))
+    with pytest.raises(ProtocolError):
+        read_confirm(RunFrame(Kind.CONFIRM, 0, "", payload[:20]))

@@ -16,6 +16,7 @@ from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certifica
 from fedd.core.codec import encode
 from fedd.core.graph import Graph
 from fedd.core.identity import PrivateKey
+from fedd.core.mail import Item, MailKind
 from fedd.core.pipe import Frame
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
@@ -30,6 +31,7 @@ from fedd.net.presence import Presence
 from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
+from fedd.worker.signing import is_signed_by
 
 ROOT = PrivateKey.from_seed(b"R" * 32)
 
@@ -80,8 +82,10 @@ class PlayedWorker:
         self.last_line = ""
         self.stops: list[str] = []
         self.rounds: list[dict[str, Any]] = []
+        self.aside = 0
+        self.signatures: list[bytes] = []
         self._script = script
-        self._send, self._inbox = trio.open_memory_channel[Frame](8)
+        self._send, self._inbox = trio.open_memory_channel[Frame](1000)
         self._on_frame: Callable[[Frame], None] | None = None
         self._scope = trio.CancelScope()
 
@@ -122,15 +126,14 @@ class PlayedWorker:
         return await self._inbox.receive()
 
     async def exchange(self, tag: str, payloads: Mapping[str, bytes | memoryview]) -> Round:
-        """The worker's port, as `fedd.worker.context.Port` wants it."""
+        """The worker's port, as `fedd.worker.port.Port` wants it."""
         self.emit(
             {"kind": "exchange", "round": len(self.rounds), "tag": tag, "to": list(payloads), "same": False},
             [bytes(payload) for payload in payloads.values()],
         )
-        frame = await self.hear()
+        while (frame := await self._heard()).header["kind"] != "round":
+            pass
         header = frame.header
-        if header["kind"] == "stop":
-            raise FeddError(header["reason"])
         return Round(
             dict(zip(header["from"], frame.body, strict=True)),
             dict(header["gone"]),
@@ -139,8 +142,54 @@ class PlayedWorker:
             other_tags=header.get("tags", {}),
         )
 
+    async def _heard(self) -> Frame:
+        """The next frame; what comes outside the rounds has gone to the sink."""
+        frame = await self.hear()
+        header = frame.header
+        match header["kind"]:
+            case "stop":
+                raise FeddError(header["reason"])
+            case "mail":
+                item = Item(MailKind(header["what"]), header["ref"], header["tag"], frame.body[0])
+                self.sink.on_mail(header["from"], item)
+            case "room":
+                self.sink.on_room(header["to"], header["count"])
+            case "left":
+                self.sink.on_left(header["peer"], header["reason"], header["how"])
+            case "signature":
+                self.signatures.append(bytes(frame.body[0]))
+        self.aside += header["kind"] in ("mail", "room", "left", "signature")
+        return frame
+
     def attach(self, sink: Any) -> None:
-        """What comes outside the rounds is not for these workers; `MailWorker` reads it."""
+        self.sink = sink
+
+    async def listen(self) -> None:
+        self.emit({"kind": "listen"})
+
+    async def post(self, peer: str, item: Item) -> None:
+        self.answer(peer, item)
+
+    def answer(self, peer: str, item: Item) -> None:
+        header = {"kind": "mail", "to": peer, "what": int(item.kind), "ref": item.ref, "tag": item.tag}
+        self.emit(header, [bytes(item.payload)])
+
+    def read(self, peer: str, letters: int, size: int) -> None:
+        self.emit({"kind": "read", "from": peer, "letters": letters, "bytes": size})
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            self.emit({"kind": "wait", "seen": self.aside})
+            await self._heard()
+
+    async def sign(self, data: bytes) -> bytes:
+        self.emit({"kind": "sign"}, [data])
+        while not self.signatures:
+            await self._heard()
+        return self.signatures.pop(0)
+
+    def verify(self, peer: str, signed: bytes, signature: bytes) -> bool:
+        return is_signed_by(peer, signed, signature)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         self.emit({"kind": "report", "metrics": dict(metrics)})
@@ -150,7 +199,7 @@ def context(worker: PlayedWorker, start: dict[str, Any]) -> Context:
     members = tuple(start["members"])
     graph = Graph(members, frozenset((members[a], members[b]) for a, b in start["edges"]))
     begin = RunStart(start["run_id"], start["me"], graph, start["epoch"], start["seed"], start["quorum"],
-                     start["max_payload_bytes"])  # fmt: skip
+                     start["max_payload_bytes"], federation=start.get("federation", ""))  # fmt: skip
     return Context(begin, worker, start["input"].get("value"))
 
 
