@@ -59,9 +59,9 @@ class GradientLearner(ABC):
     def _measure(self, samples: Samples) -> dict[str, float]:
         """`loss` and what else tells how good the present model is on these samples."""
 
+    @abstractmethod
     def _penalised(self) -> list[bool]:
-        """Which arrays of the model the penalty is for: all by default."""
-        return [True] * len(self._model)
+        """Which arrays of the model the penalty is for."""
 
     def _label_counts(self) -> dict[str, float]:
         """How many training samples each class has, as `samples_of.CLASS`; empty without classes."""

@@ -152,11 +152,15 @@ class Mlp(_Network):
         return weights
 
     def _activate(self, values: NDArray[Any]) -> NDArray[Any]:
-        activated: NDArray[Any] = np.tanh(values) if self.activation == "tanh" else np.maximum(values, 0)
+        if self.activation == "relu":
+            return super()._activate(values)
+        activated: NDArray[Any] = np.tanh(values)
         return activated
 
     def _slope(self, activated: NDArray[Any]) -> NDArray[Any]:
-        slope: NDArray[Any] = 1 - activated * activated if self.activation == "tanh" else activated > 0
+        if self.activation == "relu":
+            return super()._slope(activated)
+        slope: NDArray[Any] = 1 - activated * activated
         return slope
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -230,11 +231,8 @@ def _named(where: str) -> Callable[[], Any]:
         )
     try:
         if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
-            if spec is None or spec.loader is None:
-                raise InvalidParameter(f"{module} is no Python file", field="module")
-            loaded = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded)
+            loaded = ModuleType(Path(module).stem)
+            SourceFileLoader(loaded.__name__, module).exec_module(loaded)
         else:
             loaded = importlib.import_module(module)
         found: Callable[[], Any] = getattr(loaded, name)
