@@ -11,10 +11,13 @@ MAX_UVARINT_BYTES = 9
 """Nine groups of seven bits: the 63 bits that the specification allows."""
 
 _MAX_UVARINT = (1 << 63) - 1
+_ONE_BYTE = tuple(bytes((number,)) for number in range(0x80))
 
 
 def encode_uvarint(number: int) -> bytes:
     """Return `number` (0 to 2**63 - 1) as one to nine bytes; ValueError outside that range."""
+    if 0 <= number <= 0x7F:  # nearly all are
+        return _ONE_BYTE[number]
     if not 0 <= number <= _MAX_UVARINT:
         raise ValueError(f"a varint holds 0 to 2**63 - 1, not {number}")
     encoded = bytearray()
@@ -31,6 +34,8 @@ def decode_uvarint(data: bytes | bytearray | memoryview, offset: int = 0) -> tup
     ProtocolError when the data ends inside it, when it is longer than nine bytes, or when it is
     not in its shortest form.
     """
+    if offset < len(data) and (first := data[offset]) < 0x80:
+        return first, offset + 1
     value = 0
     for index in range(MAX_UVARINT_BYTES):
         position = offset + index
