@@ -122,6 +122,7 @@ def open_any(sealed: bytes, known: Manifest | None = None) -> Manifest:
         round=round,
         newcomers=newcomers,
         admissions=admissions,
+        admitted=tuple(sorted(entitled.difference(initial.members))),
         first=initial,
     )
 

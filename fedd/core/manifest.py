@@ -122,7 +122,7 @@ class Manifest:
     `sealed` is the signed document, as it is handed on unchanged. The initiator's begins epoch 1; those of
     later epochs (`core.epoch_manifest`) have other members, and in `first` the initiator's: `round` counts
     the exchanges of the epochs before, `newcomers` are the members that came with this one, `admissions`
-    admit all members that the initiator did not ask.
+    admit all members that the initiator did not ask: those `admitted`.
     """
 
     run_id: str
@@ -137,6 +137,7 @@ class Manifest:
     round: int = 0
     newcomers: tuple[PeerId, ...] = ()
     admissions: tuple[bytes, ...] = ()
+    admitted: tuple[PeerId, ...] = ()
     first: Manifest | None = None
 
     @property

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.epoch_manifest import open_any, read_any
+from fedd.core.epochs import News
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import Manifest, Proposal, open_manifest, open_stop, read_proposal, state_end
+from fedd.core.manifest import Manifest, Proposal, open_stop, state_end
 from fedd.host.run_control import read_message, write_message
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
@@ -32,7 +33,10 @@ _MAX_RETIRED = 256
 
 
 class RunDesk:
-    """Serves the two protocols. `nodes` are the runs in progress by id, `adopt` begins one."""
+    """Serves the two protocols.
+
+    `nodes` are the runs in progress by id, `adopt` begins one, `tell` tells members of an epoch.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class RunDesk:
         nodes: Mapping[str, RunNode],
         adopt: Callable[[Manifest], RunNode],
         histories: RunHistories,
+        tell: Callable[[Manifest, Collection[PeerId]], None],
     ) -> None:
         self._key = key
         self._presence = presence
@@ -51,11 +56,13 @@ class RunDesk:
         self._nodes = nodes
         self._adopt = adopt
         self._histories = histories
-        self._retired: dict[bytes, bytes] = {}
+        self._tell = tell
+        self._retired: dict[str, tuple[bytes, str | None]] = {}
+        """By run id: the frame that says how this node's part ended, and in which epoch if it finished."""
 
     def retire(self, node: RunNode) -> None:
         """Remember how this node's part ended, for a neighbour that comes back later."""
-        self._retired[hashlib.sha256(node.manifest.sealed).digest()] = node.end_frame()
+        self._retired[node.manifest.run_id] = (node.end_frame(), node.finished_digest)
         while len(self._retired) > _MAX_RETIRED:
             del self._retired[next(iter(self._retired))]
 
@@ -83,10 +90,8 @@ class RunDesk:
         if kind == "propose":
             return await self._answer_proposal(peer, Proposal.decode(document))
         if kind == "manifest":
-            proposal, run_id = read_proposal(document)
-            if run_id not in self._nodes:
-                self._take_part(proposal, document)
-        elif kind == "withdraw":
+            return self._answer_manifest(peer, document)
+        if kind == "withdraw":
             self._gate.withdraw(document, peer)
         else:
             _, run_id = open_stop(document)
@@ -94,10 +99,36 @@ class RunDesk:
                 self._nodes[run_id].on_stop(document)
         return {"kind": "ok"}
 
+    def _answer_manifest(self, peer: PeerId, sealed: bytes) -> dict[str, Any]:
+        proposal, run_id = read_any(sealed)
+        node = self._nodes.get(run_id)
+        digest = node.finished_digest if node is not None else self._retired.get(run_id, (b"", None))[1]
+        if digest is not None:
+            return {"kind": "ended", "digest": digest}
+        if node is None:
+            self._take_part(proposal, sealed)
+        else:
+            self._hear(peer, node, sealed)
+        return {"kind": "ok"}
+
     def _take_part(self, proposal: Proposal, sealed: bytes) -> RunNode:
         """Begin a run that this node accepted: only then are all its members' signatures verified."""
         self._gate.check_expected(proposal.digest)
-        return self._adopt(open_manifest(sealed))
+        return self._adopt(open_any(sealed))
+
+    def _hear(self, peer: PeerId, node: RunNode, sealed: bytes) -> bool:
+        """A member speaks of an epoch; whether this node is in the same one now. Raises ProtocolError."""
+        if sealed == node.manifest.sealed:
+            return True
+        manifest = open_any(sealed, node.manifest)
+        if node.story.ending is not None:
+            return False
+        news = node.epochs.hear(manifest)
+        if news is News.STALE:
+            self._tell(node.manifest, [peer])
+        elif news is News.EXCLUDED:
+            node.exclude(peer)
+        return news in (News.KNOWN, News.ENTER)
 
     async def _answer_proposal(self, peer: PeerId, proposal: Proposal) -> dict[str, Any]:
         federation = self._presence.federation
@@ -120,18 +151,22 @@ class RunDesk:
                 if not data:
                     raise ProtocolError(f"{stream.peer_id} ended a run stream before its manifest")
         sealed, early = preamble
-        farewell = self._retired.get(hashlib.sha256(sealed).digest())
-        if farewell is None:
-            node = next((node for node in self._nodes.values() if node.manifest.sealed == sealed), None)
-            proposal, run_id = read_proposal(sealed)
+        proposal, run_id = read_any(sealed)
+        node = self._nodes.get(run_id)
+        farewell = self._retired.get(run_id, (b"", None))[0] if node is None else b""
+        if not farewell:
             try:
                 node = node or self._take_part(proposal, sealed)
             except (Denied, Conflict) as error:
                 statement = state_end(self._key, run_id, 0, f"left: {error.detail}")
                 farewell = encode_frame(Kind.END, 0, statement.sealed)
             else:
-                await node.take_stream(stream, early)
-                return
+                if self._hear(stream.peer_id, node, sealed):
+                    await node.take_stream(stream, early)
+                    return
+                if node.story.ending is None:
+                    return  # it is told of the present epoch, or this node has left for it
+                farewell = node.end_frame()
         await stream.send_all(farewell)
         with trio.move_on_after(_PREAMBLE_TIMEOUT_S):
             while await stream.receive_some():

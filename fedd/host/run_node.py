@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from fedd.api.errors import FeddError, PluginFailed, ProtocolError
+from fedd.api.errors import FeddError, NotConnected, PluginFailed, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.epochs import CLOSING_TAG, RESTART, End
 from fedd.core.history import Row
 from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, printable, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.core.run_signature import signed_bytes
+from fedd.host.run_epochs import RunEpochs, Side
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_mail import RunMail
 from fedd.host.run_result import Ending, Story, failure, is_cut, read_value
@@ -55,31 +57,53 @@ Each may hold one message of the largest size."""
 class RunNode:
     """This node's part in one run, from its manifest to the last confirmation."""
 
-    def __init__(self, manifest: Manifest, around: Surroundings) -> None:
-        self.manifest = manifest
+    def __init__(
+        self,
+        manifest: Manifest,
+        around: Surroundings,
+        joinable: bool = False,
+        state: Payload | None = None,
+    ) -> None:
+        """`state` is a checkpoint of an earlier life of this daemon, `joinable` the algorithm's own word."""
         self.me = around.key.peer_id
         self._around = around
         self._clock = around.clock
+        self._state = state
         self.story = Story(manifest, self.me, started_at=around.clock())
-        near = manifest.graph.neighbors(self.me)
-        self._rounds = Rounds(near, manifest.max_payload_bytes)
+        self.epochs = RunEpochs(self, manifest, around, joinable)
         self.open_stream = around.open_stream
-        self.links = {peer: RunLink(peer, self, around.clock) for peer in near}
+        self._stop_statement: bytes | None = None
+        self._bytes_before = 0
+        """What went out in earlier epochs."""
+        self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
+        self._begin(manifest)
+        self.ended = trio.Event()
+        """Set once the story has an ending; the neighbours may not know it yet."""
+        self._worker_gone = False
+        self._over = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def _begin(self, manifest: Manifest) -> None:
+        """Everything that an epoch has of its own."""
+        self.manifest = manifest
+        near = manifest.graph.neighbors(self.me)
+        self._side = Side(self, manifest)
+        self._rounds = Rounds(near, manifest.max_payload_bytes)
+        self.links = {peer: RunLink(peer, self._side, self._clock) for peer in near}
         self._out: dict[PeerId, str] = {}
         """Who takes part no longer and why; what came after our own end is not in the story."""
         self._cut: dict[PeerId, str] = {}
         self._finished: set[PeerId] = set()
         self._statements: dict[PeerId, EndStatement] = {}
-        self._stop_statement: bytes | None = None
         self._news: list[tuple[PeerId, str]] = []
-        self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
         self._mail = RunMail(
             near, manifest.max_payload_bytes, self._push, self._worker.deliver_aside, self._on_mail_emptied
         )
-        self.ended = trio.Event()
-        """Set once the story has an ending; the neighbours may not know it yet."""
-        self._worker_gone = False
-        self._over = trio.Event()
+
+    @property
+    def round(self) -> int:
+        """Exchanges completed, in all epochs."""
+        return self.manifest.round + self._rounds.round
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -89,17 +113,43 @@ class RunNode:
         `get_worker()` gives the worker and what its start message says about algorithm and input; the
         FeddError it may raise is this node's reason to leave.
         """
-        for peer in self.manifest.members:
-            state = self._around.state_of(peer)
-            if peer != self.me and state is not None:
-                self.on_member(peer, state)
+        self._look_at_members()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._worker.run, get_worker, start_header(self.manifest, self.me))
+            self._nursery = nursery
+            nursery.start_soon(self._worker.run, get_worker, self._start_header(), self._state)
+            self._state = None
             nursery.start_soon(self._watch)
+            nursery.start_soon(self.epochs.run)
             for link in self.links.values():
                 nursery.start_soon(link.run)
             await self._over.wait()
             nursery.cancel_scope.cancel()
+
+    def _start_header(self) -> dict[str, Any]:
+        return start_header(self.manifest, self.me, self.epochs.machine.closes)
+
+    def _look_at_members(self) -> None:
+        for peer in self.manifest.members:
+            state = self._around.state_of(peer)
+            # of those who have just come, membership may not have heard yet
+            if peer != self.me and state is not None and peer not in self.manifest.newcomers:
+                self.on_member(peer, state)
+
+    def enter(self, manifest: Manifest) -> None:
+        """Go on in this epoch: with its members, its graph, new rounds; the worker begins anew."""
+        before = self.links
+        self._bytes_before += sum(link.bytes_out for link in before.values())
+        self.story.enter(manifest)
+        self._begin(manifest)
+        for link in before.values():
+            link.settle()
+        self._around.on_epoch(self, before)
+        if self._nursery is not None:
+            for link in self.links.values():
+                self._nursery.start_soon(link.run)
+        self._worker.begin_epoch(self._start_header())
+        self._look_at_members()
+        self._around.on_change(self.story)
 
     async def _watch(self) -> None:
         limits = self._around.limits
@@ -162,7 +212,7 @@ class RunNode:
         """The algorithm here reported."""
         self.story.note_metrics(metrics)
         for number, reported in rows:
-            self.story.history.add(number, reported)
+            self.story.history.add(self.manifest.round + number, reported)
         self._around.on_change(self.story)
 
     def on_mail(self, header: Mapping[str, Any], body: Sequence[Payload]) -> None:
@@ -183,16 +233,36 @@ class RunNode:
         if not isinstance(contributors, list):
             raise ProtocolError("its worker sent a malformed result")
         value = read_value(payload, self.manifest.max_payload_bytes)
-        self._end(
-            Ending(
-                "finished",
-                value=value,
-                large_value=bytes(payload) if is_cut(value) else b"",
-                contributors=tuple(peer for peer in self.manifest.members if peer in contributors),
-                residual=float(residual) if isinstance(residual, int | float) else None,
-                agreed=bool(header.get("agreed", True)),
-            )
+        ending = Ending(
+            "finished",
+            value=value,
+            large_value=bytes(payload) if is_cut(value) else b"",
+            contributors=tuple(peer for peer in self.manifest.members if peer in contributors),
+            residual=float(residual) if isinstance(residual, int | float) else None,
+            agreed=bool(header.get("agreed", True)),
         )
+        if self.epochs.machine.closes:
+            self.epochs.keep(ending)
+            self._close()
+        else:
+            self._end(ending)
+
+    def _close(self) -> None:
+        """The algorithm has returned here: make sure that everybody's has, then end."""
+        if self._rounds.in_progress or any(self._mail.holds_back(peer) for peer in self.links):
+            return
+        if self.epochs.close_one():
+            self._act(self._rounds.begin(CLOSING_TAG, dict.fromkeys(self._rounds.neighbors, b"")))
+        elif self.epochs.kept is not None:
+            self._end(self.epochs.kept)
+
+    def on_checkpoint(self, state: Payload) -> None:
+        """The algorithm here wants this kept."""
+        self._around.keep(self, state)
+
+    def checkpoint_kept(self) -> None:
+        """It is on disk, or cannot be."""
+        self._worker.saved()
 
     def on_failed(self, code: str, detail: str, hint: str) -> None:
         """The algorithm here failed, or its process did."""
@@ -215,15 +285,18 @@ class RunNode:
         for action in actions:
             if isinstance(action, Send):
                 self.links[action.peer].push(encode_round(action.round, action.tag, action.payload))
-            elif self.story.ending is None:
+            elif self.story.ending is None and not self.epochs.machine.frozen:
                 self._complete(action)
 
     def _complete(self, completed: Completed) -> None:
+        if self.epochs.closing:
+            self._close()
+            return
         dropped = self.story.dropped
         gone = [[peer, reason] for peer, reason in self._news]
         gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
         self._news.clear()
-        self.story.rounds = self._rounds.round
+        self.story.rounds = self.round
         header: dict[str, Any] = {
             "kind": "round",
             "round": completed.round,
@@ -266,14 +339,23 @@ class RunNode:
             self.links[peer].settle()
         if self.story.ending is not None:
             return
-        self.story.dropped[peer] = (self._rounds.round, reason)
+        self.story.dropped[peer] = (self.round, reason)
         log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self._around.name_of(peer), reason)
         if peer not in self.links:
             self._news.append((peer, reason))
+        self.epochs.lose(peer)
         self._mail.depart(peer, reason, "gone")
         self._drop_the_unreachable()
         self._act(self._rounds.release(peer, reason))
+        self._check_quorum()
         self._around.on_change(self.story)
+
+    def _check_quorum(self) -> None:
+        """With contract `restart` the algorithm does not see who is lost: it is judged here."""
+        if self.epochs.machine.lost and self.story.ending is None:
+            left, quorum = len(self.epochs.machine.present), self.manifest.proposal.quorum
+            of = len(self.manifest.members)
+            self.on_failed("quorum_lost", f"{left} of {of} members are left, the quorum is {quorum}", "")
 
     def cut(self, peer: PeerId, reason: str) -> None:
         """Go on without the edge to this neighbour; both of us stay in the run."""
@@ -283,6 +365,13 @@ class RunNode:
         self._cut[peer] = reason
         self.links[peer].push([encode_frame(Kind.CUT, 0, reason.encode()[:512])])
         self.links[peer].settle()
+        if self.story.ending is None and self.manifest.proposal.contract == RESTART:
+            # The graph is part of what such an algorithm relies on: one of the two leaves, the same for both.
+            if self.me > peer:
+                self.leave(NotConnected(f"the edge to {self._around.name_of(peer)} is cut: {reason}"))
+            else:
+                self._drop(peer, f"cut: {reason}")
+            return
         self._mail.depart(peer, reason, "cut")
         self._drop_the_unreachable()
         self._act(self._rounds.release(peer, f"cut: {reason}"))
@@ -295,10 +384,11 @@ class RunNode:
         for peer in self.manifest.members:
             if peer not in near and peer not in self.story.dropped:
                 self.story.dropped[peer] = (
-                    self._rounds.round,
+                    self.round,
                     "cut: no path to it is left in the run's graph",
                 )
                 self._news.append((peer, self.story.dropped[peer][1]))
+                self.epochs.lose(peer)
                 self._mail.depart(peer, self.story.dropped[peer][1], "gone")
 
     # ---- the end -------------------------------------------------------------------------
@@ -311,9 +401,7 @@ class RunNode:
         if self.story.ending is None:
             detail = ending.detail
             reason = detail if detail.startswith("stall: ") else f"left: {detail}"
-            self._statements[self.me] = state_end(
-                self._around.key, self.manifest.run_id, self._rounds.round, reason
-            )
+            self._statements[self.me] = state_end(self._around.key, self.manifest.run_id, self.round, reason)
             self._end(ending)
 
     def stop(self, statement: bytes) -> None:
@@ -333,14 +421,15 @@ class RunNode:
 
     def _take_stock(self) -> None:
         self.story.wall_s = self._clock() - self.story.started_at
-        self.story.bytes_out = sum(link.bytes_out for link in self.links.values())
+        self.story.bytes_out = self._bytes_before + sum(link.bytes_out for link in self.links.values())
 
     def _end(self, ending: Ending) -> None:
         story = self.story
         story.ending = ending
-        story.rounds = self._rounds.round
+        story.rounds = self.round
         self._take_stock()
-        self._worker.end("" if ending.state == "finished" else ending.code)
+        more = "finished" if self.epochs.machine.closes else ""  # a worker that waits for another epoch
+        self._worker.end(more if ending.state == "finished" else ending.code)
         for peer, link in self.links.items():
             if not self._holds_end(peer):
                 link.push([self.end_frame()])
@@ -352,11 +441,21 @@ class RunNode:
         """The last letters to this neighbour are on their way: our end goes behind them."""
         if self.story.ending is not None:
             self.links[peer].push([self.end_frame()])
+        elif self.epochs.closing:
+            self._close()
 
     def end_frame(self) -> bytes:
         """How this node ended, for a neighbour."""
         mine = self._statements.get(self.me)
-        return encode_frame(Kind.END, self._rounds.round, b"" if mine is None else mine.sealed)
+        sealed = b"" if mine is None else mine.sealed
+        return encode_frame(Kind.END, self.round, sealed, self.finished_digest or "")
+
+    @property
+    def finished_digest(self) -> str | None:
+        """The digest of the epoch in which this node has finished, in hexadecimal; None when it has not."""
+        if self.story.ending is None or self.story.ending.state != "finished":
+            return None
+        return (self.epochs.machine.kept or self.manifest.mark).digest.hex()
 
     def on_settled(self) -> None:
         """A link needs nothing more, or the worker is gone: is the run over here?"""
@@ -369,9 +468,9 @@ class RunNode:
     def backlog(self, peer: PeerId) -> list[Payload]:
         """All that a renewed stream begins with: manifest, last two messages, statements, our end."""
         buffers: list[Payload] = [encode_preamble(self.manifest.sealed)]
+        buffers += self._mail.backlog(peer)  # first: a closing round means that no letter comes after it
         for send in self._rounds.unsent_for(peer):
             buffers += encode_round(send.round, send.tag, send.payload)
-        buffers += self._mail.backlog(peer)
         for member, statement in self._statements.items():
             if member not in (self.me, peer):
                 buffers.append(encode_frame(Kind.NOTICE, 0, statement.sealed))
@@ -388,7 +487,7 @@ class RunNode:
 
     async def take_stream(self, stream: Stream, early: bytes) -> None:
         """Read a neighbour's stream to its end; `early` came with the preamble. Raises ProtocolError."""
-        peer = stream.peer_id
+        peer, side = stream.peer_id, self._side
         link = self.links.get(peer)
         if link is None:
             raise ProtocolError(f"{peer} is no neighbour in the run {self.manifest.run_id}")
@@ -396,9 +495,10 @@ class RunNode:
             raise ProtocolError(f"{peer} has {link.inbound} streams open for the run {self.manifest.run_id}")
         link.inbound += 1
         try:
-            await serve(stream, early, self, self.manifest.max_payload_bytes)
+            await serve(stream, early, side, self.manifest.max_payload_bytes)
         except ProtocolError as error:
-            self.cut(peer, f"it broke the protocol: {error.detail}")
+            if side is self._side:
+                self.cut(peer, f"it broke the protocol: {error.detail}")
             raise
         finally:
             link.inbound -= 1
@@ -429,13 +529,15 @@ class RunNode:
             if self.story.ending is not None:
                 pass
             elif frame.kind == Kind.ROUND:
+                if frame.tag == CLOSING_TAG:  # its algorithm has returned, and reads no letters
+                    self._mail.depart(peer, "finished", "finished")
                 self._act(self._rounds.receive(peer, frame.number, frame.tag, frame.payload))
             else:
                 self._mail.on_mail(peer, frame)
         elif frame.kind == Kind.CONFIRM:
             self._mail.on_confirm(peer, frame)
         elif frame.kind == Kind.END:
-            self._on_end(peer, frame.payload)
+            self._on_end(peer, frame)
             return encode_frame(Kind.ACK)
         elif frame.kind == Kind.NOTICE:
             self._on_statement(open_end(bytes(frame.payload), self.manifest.run_id))
@@ -456,8 +558,9 @@ class RunNode:
         elif frame.kind == Kind.CUT:
             self.cut(peer, _text(frame.payload))
         elif frame.kind == Kind.END:
-            self._on_end(peer, frame.payload)
-            self.links[peer].settle()
+            self._on_end(peer, frame)
+            if peer in self.links:
+                self.links[peer].settle()
         else:
             raise ProtocolError(f"{frame.kind.name} is no answer")
 
@@ -467,6 +570,10 @@ class RunNode:
         if signer not in self.manifest.members or run_id != self.manifest.run_id:
             raise ProtocolError(f"{signer} cannot stop this run")
         self.stop(sealed)
+
+    def exclude(self, peer: PeerId) -> None:
+        """This member tells of an epoch that this node is not in."""
+        self._end_dropped(peer, "a new epoch began")
 
     def _end_dropped(self, peer: PeerId, why: str) -> None:
         name = self._around.name_of(peer)
@@ -478,14 +585,27 @@ class RunNode:
                 "it was unreachable for longer than the federation waits",
             )
         )
+        for link in self.links.values():  # nobody there waits for our end
+            link.settle()
 
-    def _on_end(self, peer: PeerId, payload: Payload) -> None:
-        if payload:
-            statement = open_end(bytes(payload), self.manifest.run_id)
+    def _on_end(self, peer: PeerId, frame: RunFrame) -> None:
+        if frame.payload:
+            statement = open_end(bytes(frame.payload), self.manifest.run_id)
             if statement.member != peer:
                 raise ProtocolError(f"{peer} sent {statement.member}'s end as its own")
             self._on_statement(statement)
-        elif self._is_neighbor(peer):
+        else:
+            self.on_finished(peer, frame.tag)
+
+    def on_finished(self, peer: PeerId, digest: str) -> None:
+        """A member has finished, in the epoch with this digest (in hexadecimal; empty for the first)."""
+        over = self.story.ending is not None
+        end = End.NEIGHBOR if over else self.epochs.hear_end(peer, digest)
+        if end is End.COMMIT and self.epochs.kept is not None:
+            self._end(self.epochs.kept)
+        elif end is End.EXCLUDED:
+            self._end_dropped(peer, "they finished")
+        if peer in self.links and self._is_neighbor(peer):
             self._finished.add(peer)
             self.links[peer].settle()
             self._mail.depart(peer, "finished", "finished")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import trio
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
 from fedd.core.manifest import Manifest
+from fedd.core.rounds import Payload
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_result import Story
 
 if TYPE_CHECKING:
+    from fedd.host.run_node import RunNode
     from fedd.net.stream import Stream
 
 
@@ -31,18 +33,28 @@ class Surroundings:
     name_of: Callable[[PeerId], str]
     on_change: Callable[[Story], None]
     """Something that `watch` shows has changed; the run has ended when its story has an ending."""
+    on_epoch: Callable[[RunNode, Collection[PeerId]], None] = lambda node, before: None
+    """The run goes on in another epoch, with other neighbours than those `before`."""
+    tell: Callable[[Manifest, Collection[PeerId]], None] = lambda manifest, peers: None
+    """Tell these members of an epoch."""
+    keep: Callable[[RunNode, Payload], None] = lambda node, state: None
+    """Keep a checkpoint on disk, then call `RunNode.checkpoint_kept`."""
     clock: Callable[[], float] = trio.current_time
 
 
-def start_header(manifest: Manifest, me: PeerId) -> dict[str, Any]:
-    """A worker's start message, as far as the manifest decides it."""
+def start_header(manifest: Manifest, me: PeerId, more: bool = False) -> dict[str, Any]:
+    """A worker's start message, as far as the manifest decides it; `more` epochs may follow."""
     return {
         "kind": "start",
         "run_id": manifest.run_id,
         "me": me,
         "members": list(manifest.members),
         **manifest.graph.document(),
-        "epoch": 1,
+        "epoch": manifest.epoch,
+        "base_round": manifest.round,
+        "newcomers": list(manifest.newcomers),
+        "more": more,
+        "federation": manifest.proposal.federation,
         "seed": manifest.proposal.seed,
         "quorum": manifest.proposal.quorum,
         "max_payload_bytes": manifest.max_payload_bytes,

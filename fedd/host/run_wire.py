@@ -42,7 +42,8 @@ class Kind(enum.IntEnum):
     ROUND = 1
     """My message for exchange `number`."""
     END = 2
-    """I end after `number` exchanges: finished when the payload is empty, else my sealed end statement."""
+    """I end after `number` exchanges: finished when the payload is empty, else my sealed end statement. The
+    tag is the digest of the epoch in which I finished, in hexadecimal; empty for the first."""
     NOTICE = 3
     """Another member's sealed end statement, handed on."""
     STOP = 4
@@ -136,9 +137,10 @@ def _read_receipt(payload: memoryview) -> Receipt:
     return Receipt(arrived, letters, size, bool(waiting))
 
 
-def encode_frame(kind: Kind, number: int = 0, payload: bytes = b"") -> bytes:
+def encode_frame(kind: Kind, number: int = 0, payload: bytes = b"", tag: str = "") -> bytes:
     """Any frame but ROUND and MAIL."""
-    return _HEADER.pack(kind, number, 0, len(payload)) + payload
+    raw_tag = tag.encode()
+    return _HEADER.pack(kind, number, len(raw_tag), len(payload)) + raw_tag + payload
 
 
 class PreambleDecoder:

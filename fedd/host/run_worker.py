@@ -43,6 +43,10 @@ class WorkerOwner(Protocol):
         """The algorithm wants this node's signature; the answer goes by `deliver_aside`."""
         ...
 
+    def on_checkpoint(self, state: Payload) -> None:
+        """The algorithm wants this state kept on disk; `saved` is to be called when it is."""
+        ...
+
     def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
         """The algorithm returned."""
         ...
@@ -69,7 +73,7 @@ class WorkerSeat:
         self._process: WorkerProcess | None = None
         self._starting = trio.CancelScope()
         self._ended = trio.Event()
-        self._started = False
+        self._started = self._serving = False
         self._busy_since: float | None = clock()
         self._heard_at = clock()
         self._began_at = clock()
@@ -81,30 +85,34 @@ class WorkerSeat:
         self._aside = 0
         """Frames that went to the worker outside the rounds."""
         self._waits_for_mail = False
+        self._epoch: Mapping[str, Any] | None = None
+        """How the present epoch begins, when it is not the first that this worker sees."""
+        self._awaited_epoch: int | None = None
+        """Until the worker says that it is in this epoch, what it sends is of an earlier one."""
 
     async def run(
         self,
         get_worker: Callable[[], Awaitable[tuple[WorkerProcess, Mapping[str, Any]]]],
         start: Mapping[str, Any],
+        state: Payload | None = None,
     ) -> None:
-        """Start the worker and serve it to its end. Raises no FeddError."""
+        """Start the worker, with the state of an earlier one, and serve it. Raises no FeddError."""
         try:
             with self._starting:
                 self._process, more = await get_worker()
             if self._process is not None:
-                await self._serve(self._process, {**start, **more})
+                await self._serve(self._process, {**start, **(self._epoch or {}), **more}, state)
         except FeddError as error:
             self._owner.on_failed(error.code, error.detail, error.hint)
         finally:
             self._ended.set()
             self._owner.on_worker_gone()
 
-    async def _serve(self, process: WorkerProcess, start: dict[str, Any]) -> None:
-        process.send(start)
+    async def _serve(self, process: WorkerProcess, start: dict[str, Any], state: Payload | None) -> None:
+        process.send(start, [] if state is None else [state])
+        self._serving = True
         self._turn()
-        early, self._early = self._early or [], None
-        for header_and_body in early:
-            self.deliver_aside(*header_and_body)
+        self._deliver_early()
         how = ""
         failure: FeddError | None = None
         async with trio.open_nursery() as nursery:
@@ -120,6 +128,26 @@ class WorkerSeat:
             raise failure
         if not self._ended.is_set():
             raise PluginFailed(f"its worker process {how} in the middle of the run", hint=process.last_line)
+
+    def _deliver_early(self) -> None:
+        early, self._early = self._early or [], None
+        for header_and_body in early:
+            self.deliver_aside(*header_and_body)
+
+    def begin_epoch(self, start: Mapping[str, Any]) -> None:
+        """The run goes on in another epoch; `start` is what is new in the worker's start message."""
+        self._epoch = start
+        self._held = None
+        self._early = []
+        if self._serving and self._process is not None and not self._ended.is_set():
+            self._awaited_epoch = start["epoch"]
+            self._process.send({**start, "kind": "epoch"})
+            self._turn()
+
+    def saved(self) -> None:
+        """The last checkpoint is on disk, or cannot be written: the worker may send the next."""
+        if self._process is not None:
+            self._process.send({"kind": "saved"})
 
     async def _kill_after_the_end(self, process: WorkerProcess) -> None:
         await self._ended.wait()
@@ -206,7 +234,15 @@ class WorkerSeat:
         if self._ended.is_set():
             return
         header = frame.header
-        match header.get("kind"):
+        kind = header.get("kind")
+        if self._awaited_epoch is not None and kind not in ("report", "checkpoint", "failed"):
+            if kind == "epoch" and header.get("epoch") == self._awaited_epoch:
+                self._awaited_epoch = None
+                self._aside = 0
+                self._turn()
+                self._deliver_early()
+            return
+        match kind:
             case "exchange":
                 self._on_exchange(header, frame.body)
             case "report":
@@ -221,14 +257,17 @@ class WorkerSeat:
                 self._on_wait(header.get("seen"))
             case "sign" if len(frame.body) == 1:
                 self._owner.on_sign(frame.body[0])
+            case "checkpoint" if len(frame.body) == 1:
+                self._owner.on_checkpoint(frame.body[0])
             case "result" if len(frame.body) == 1:
+                self._busy_since = None
                 self._owner.on_result(header, frame.body[0])
             case "failed":
                 code, detail, hint = (str(header.get(key) or "")[:1000] for key in ("code", "detail", "hint"))
                 self._owner.on_failed(code or PluginFailed.code, detail or "the algorithm failed", hint)
             case "ready":
                 self._heard_at = self._clock()
-            case kind:
+            case _:
                 raise ProtocolError(f"its worker sent a malformed message {kind!r:.40}")
 
     def _on_wait(self, seen: object) -> None:

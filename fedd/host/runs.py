@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ from fedd.core.manifest import (
     issue,
     state_stop,
 )
+from fedd.core.rounds import Payload
+from fedd.host.checkpoints import Checkpoints
 from fedd.host.inputs import Inputs
 from fedd.host.keepsakes import Keepsakes
 from fedd.host.plugins import PluginRegistry
@@ -62,6 +64,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedd.host")
 
 RUN_PROTOCOL = "/fedd/run/1.0.0"
+
+MAX_CHECKPOINTS = 32
+"""Twice the runs at once: those that wait for others after a restart stay until somebody stops them."""
 
 WATCH_INTERVAL_S = 0.05
 """A watcher gets the newest state twenty times a second at most, however fast the rounds are."""
@@ -123,11 +128,28 @@ class Runs:
             key, registry, inputs, policy or Policy(), self._limits, lambda: len(self._nodes), clock
         )
         self._around = Surroundings(
-            key, self._limits, self._open_run_stream, presence.state_of, self.name_of, self._on_change, clock
+            key,
+            self._limits,
+            self._open_run_stream,
+            presence.state_of,
+            self.name_of,
+            self._on_change,
+            self._on_epoch,
+            self._tell_epoch,
+            self._keep_checkpoint,
+            clock,
         )
+        self._checkpoints = Checkpoints(state, MAX_CHECKPOINTS)
         self._histories = RunHistories(self.me, relay, self._keepsakes, self._live_history, self.name_of)
         self._desk = RunDesk(
-            key, presence, self._gate, self._limits, self._nodes, self._adopt, self._histories
+            key,
+            presence,
+            self._gate,
+            self._limits,
+            self._nodes,
+            self._adopt,
+            self._histories,
+            self._tell_epoch,
         )
         swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
         swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
@@ -319,14 +341,16 @@ class Runs:
             with trio.move_on_after(_SPREAD_S):
                 await all_answered.wait()
 
-    async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> None:
+    async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """Send a member something that its neighbours pass on as well: a failure is logged."""
         try:
             reply = await ask(self._relay, peer, message, self._limits.command_timeout_s)
             if reply["kind"] != "ok":
                 log.info("%s answered our %s: %s", self.name_of(peer), message["kind"], reply.get("detail"))
+            return reply
         except FeddError as error:
             log.info("%s did not get our %s: %s", self.name_of(peer), message["kind"], error.detail)
+            return None
 
     # ---- taking part ----------------------------------------------------------------------
 
@@ -339,8 +363,10 @@ class Runs:
         # Here, as in the other rooms of runs: a device that takes part in none does not hold what they need.
         from fedd.host.run_node import RunNode
 
-        node = RunNode(manifest, self._around)
-        node.story.started_unix_s = time.time()
+        joinable = self._registry.algorithm(manifest.proposal.algorithm).joinable
+        kept = self._checkpoints.read(manifest.run_id)
+        node = RunNode(manifest, self._around, joinable, None if kept is None else kept.state)
+        node.story.started_unix_s = time.time() if kept is None else kept.started_unix_s
         self._nodes[manifest.run_id] = node
 
         async def get_worker() -> Any:
@@ -369,6 +395,39 @@ class Runs:
             del self._nodes[node.manifest.run_id]
             self._watchers.unpark_all()
 
+    def _on_epoch(self, node: RunNode, before: Collection[PeerId]) -> None:
+        for peer in node.links:
+            self._pins.hold(peer)
+        for peer in before:
+            self._pins.release(peer)
+        self._publish(node.story, f"epoch {node.manifest.epoch}")
+
+    def _tell_epoch(self, manifest: Manifest, peers: Collection[PeerId]) -> None:
+        for peer in peers:
+            if peer != self.me:
+                self._running().start_soon(self._tell_one, peer, manifest)
+
+    async def _tell_one(self, peer: PeerId, manifest: Manifest) -> None:
+        reply = await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
+        node = self._nodes.get(manifest.run_id)
+        if node is not None and reply is not None and reply["kind"] == "ended":
+            node.on_finished(peer, str(reply.get("digest")))
+
+    def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
+        self._running().start_soon(self._write_checkpoint, node, state)
+
+    async def _write_checkpoint(self, node: RunNode, state: Payload) -> None:
+        why = await self._write(partial(self._save_checkpoint, node, state))
+        if why:
+            log.error("run %s: its checkpoint is not stored: %s", node.manifest.run_id[:8], why)
+        node.checkpoint_kept()
+
+    def _save_checkpoint(self, node: RunNode, state: Payload) -> str:
+        if node.story.ending is not None:  # what the run leaves is stored, and its checkpoint gone
+            return ""
+        manifest, started = node.manifest, node.story.started_unix_s
+        return self._checkpoints.keep(manifest.run_id, manifest.sealed, node.round, started, state)
+
     async def _keep_result(self, node: RunNode) -> None:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
@@ -379,6 +438,7 @@ class Runs:
 
     def _keep_files(self, story: Story) -> str:
         """Store what the run leaves; why its result could not be stored, empty when it was."""
+        self._checkpoints.remove(story.manifest.run_id)
         why = self._results.keep(story.result())
         if len(story.history):
             self._keepsakes.keep("history", story.manifest.run_id, story.history.encode())

@@ -169,7 +169,7 @@ async def test_a_manifest_that_nobody_waits_for_costs_one_signature(
         offer = nodes[1].runs._proposer.draft(request())[0]
         keys = [node.key for node in nodes]
         made = issue(nodes[1].key, offer, {key.peer_id: accept(key, offer) for key in keys}, {}, 1000)
-        monkeypatch.setattr("fedd.host.run_desk.open_manifest", lambda sealed: pytest.fail("was opened"))
+        monkeypatch.setattr("fedd.host.run_desk.open_any", lambda sealed: pytest.fail("was opened"))
         message = {"kind": "manifest", "manifest": made.sealed}
         reply = await ask(nodes[1].swarm, nodes[0].id, message, 5.0)
         assert (reply["kind"], reply["code"]) == ("error", "conflict")

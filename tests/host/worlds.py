@@ -84,6 +84,8 @@ class PlayedWorker:
         self.rounds: list[dict[str, Any]] = []
         self.aside = 0
         self.signatures: list[bytes] = []
+        self.state: bytes | None = None
+        """The checkpoint that the start message brought."""
         self._script = script
         self._send, self._inbox = trio.open_memory_channel[Frame](1000)
         self._on_frame: Callable[[Frame], None] | None = None
@@ -103,6 +105,7 @@ class PlayedWorker:
         with self._scope:
             try:
                 start = await self._inbox.receive()
+                self.state = bytes(start.body[0]) if start.body else None
                 self.emit({"kind": "ready"})
                 await self._script(self, start.header)
             except Crash:
@@ -297,6 +300,7 @@ class Node:
         self.key = PrivateKey.from_seed(bytes([number + 1]) * 32)
         self.store = Store()
         self.document = document("mean")
+        self.script: Script = mean
         self.policy = Policy()
         self.inputs = Inputs({"x": {"value": float(number * number)}}, self.store)
         self.scope: trio.CancelScope | None = None
@@ -315,7 +319,7 @@ class Node:
                 )
                 self.relay = Relay(self.swarm, self.presence)
                 self.registry = PluginRegistry(self.policy, self._inspect)
-                self.workers = PlayedWorkers(self.inputs)
+                self.workers = PlayedWorkers(self.inputs, self.script)
                 self.events = EventLog()
                 self.runs = Runs(
                     self.swarm, self.presence, self.relay, self.registry, self.inputs, self.key, self.store,
