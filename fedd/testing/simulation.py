@@ -225,8 +225,19 @@ class _Node:
         for peer in sorted(gone):
             self._note_dropped(peer, self.epoch.round + completed.round, gone[peer])
         return Round(
-            completed.messages, gone, finished=tuple(sorted(finished)), other_tags=completed.other_tags
+            self._undropped(completed.messages),
+            gone,
+            finished=tuple(sorted(finished)),
+            other_tags=completed.other_tags,
         )
+
+    def _undropped(self, messages: Mapping[PeerId, Payload]) -> Mapping[PeerId, Payload]:
+        """What is left of an exchange over links that lose messages."""
+        chance = self.simulation.federation.drop
+        if not chance:
+            return messages
+        draw = random.Random(f"{self.simulation.federation.seed}/drop/{self.index}/{self.round}")
+        return {peer: payload for peer, payload in messages.items() if draw.random() >= chance}
 
     def report(self, metrics: Mapping[str, Metric]) -> None:
         """`fedd.worker.context.Port`."""
@@ -386,6 +397,7 @@ class _Node:
             if peer not in epoch.graph.members:
                 self._note_dropped(peer, self.round, self.verdicts.get(peer, ("dead", 0))[0])
         for peer in epoch.newcomers:
+            self.dropped.pop(peer, None)
             self.joined[peer] = JoinedPeer(peer, epoch.mark.number, epoch.round)
             self.verdicts.pop(peer, None)
         self._begin(epoch)
@@ -468,6 +480,8 @@ class Simulation:
             return
         receiver.hear(epoch)  # as a stream begins with the newest epoch that its sender knows
         if receiver.epoch is epoch and receiver.in_run:
+            if send.tag == CLOSING_TAG:  # its algorithm has returned, and reads no letters
+                receiver.mail.depart(sender, "finished", "finished")
             receiver.perform(receiver.rounds.receive(sender, send.round, send.tag, send.payload))
 
     def send_mail(

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-import trio
 from host.epoch_plays import through_epochs
 from host.worlds import Node, document, request, until, world
 from trio.testing import MockClock
