@@ -55,6 +55,8 @@ class Federation:
     `nodes` is a number (peer ids are then node-00, node-01, ...) or sorted peer ids. `topology` is a name
     as for `fedctl run`, a Graph, edges as pairs of indices, or None for the default. `latency_s` is one
     number or a range to draw from, `loss` the probability that a message needs another `retransmit_s`.
+    `drop` is the probability that a neighbour's message of an exchange never comes, as over datagrams: for
+    algorithms whose `bears_loss` is true, no daemon's stream does so.
     Death is noticed after `detection_s` to 1.5 times that, by each neighbour at its own time. `quorum` is a
     majority of those who are members from the beginning when None, `contract` the algorithm's own. `joins`
     come late, `restarts` come back: both are let in when the algorithm is `joinable`; when all have been
@@ -69,6 +71,7 @@ class Federation:
     seed: int = 0
     latency_s: float | tuple[float, float] = 0.001
     loss: float = 0.0
+    drop: float = 0.0
     kills: Sequence[Kill] = ()
     joins: Sequence[Join] = ()
     restarts: Sequence[Restart] = ()
@@ -87,6 +90,8 @@ class Federation:
                 f"latency {self.latency_s}, loss {self.loss}, detection {self.detection_s}, "
                 f"retransmit {self.retransmit_s} are not times and a probability below 1"
             )
+        if not 0 <= self.drop < 1:
+            raise InvalidParameter(f"drop is no probability below 1: {self.drop}", field="drop")
         names = (
             tuple(f"node-{index:02d}" for index in range(self.nodes))
             if isinstance(self.nodes, int)
@@ -134,6 +139,12 @@ class Federation:
         if len(inputs) != len(self.peer_ids):
             raise InvalidParameter(
                 f"{len(inputs)} inputs for {len(self.peer_ids)} nodes", field="inputs", hint="give one a node"
+            )
+        if self.drop and not getattr(algorithm, "bears_loss", False):
+            raise InvalidParameter(
+                f"{algorithm.name} relies on every message of an exchange",
+                hint="leave out drop",
+                field="drop",
             )
         simulation = Simulation(self, algorithm, inputs)
         clock = trio.testing.MockClock(autojump_threshold=0)

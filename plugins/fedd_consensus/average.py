@@ -12,6 +12,7 @@ from fedd.api import Message, RunContext
 from fedd_consensus.choco import choco
 from fedd_consensus.codecs import find_codec
 from fedd_consensus.linear import chebyshev, lazy, refuse_directed
+from fedd_consensus.pairwise import pairwise
 from fedd_consensus.push_sum import push_sum
 from fedd_consensus.values import numbers, plain
 
@@ -102,5 +103,7 @@ class AverageConsensus:
                 return await chebyshev(ctx, start, tolerance, iterations)
             case "push-sum":
                 return await push_sum(ctx, start, tolerance, iterations)
+            case "pairwise":
+                return await pairwise(ctx, start, tolerance, iterations)
             case _:
                 return await choco(ctx, start, tolerance, iterations, self.codec, self.gamma)

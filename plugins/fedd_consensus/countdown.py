@@ -37,9 +37,14 @@ class Countdown:
         return True
 
     @property
+    def ended(self) -> bool:
+        """Whether this round is the last, as far as is known."""
+        return self.made >= self._end
+
+    @property
     def shows(self) -> bool:
         """Whether this round's disagreement is worth a report: the last one, and every tenth."""
-        return self.made >= self._end or self.made % REPORT_EVERY == 0
+        return self.ended or self.made % REPORT_EVERY == 0
 
     def _somebody_left(self, peer: PeerId, reason: str) -> None:
         if self._again is not None:
