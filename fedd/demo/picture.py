@@ -25,6 +25,8 @@ class MemberRow:
     name: str
     rows: int
     alone_r2: float | None = None
+    alone: str = ""
+    """What it can do alone, if that is no R2."""
     state: str = "starting"
     note: str = ""
 
@@ -109,7 +111,7 @@ class Picture:
             table.add_column(heading, justify="right" if justify == "right" else "left")
         table.add_column("")
         for row in self.rows:
-            alone = "" if row.alone_r2 is None else f"R2 {row.alone_r2:.3f}"
+            alone = row.alone if row.alone_r2 is None else f"R2 {row.alone_r2:.3f}"
             state = Text(row.state, style=_COLOURS.get(row.state, ""))
             table.add_row(row.name, str(row.rows), alone, state, row.note)
         return table

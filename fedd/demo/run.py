@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from fedd.api.errors import FeddError, InvalidParameter
 from fedd.demo import least_squares, table
@@ -280,12 +280,27 @@ def main(nodes: int, json_output: bool) -> int:
             hint="choose 3 to 20, they all run on this machine",
             field="nodes",
         )
-    started = time.monotonic()
     picture = Picture(quiet=json_output)
-    demo = Demo(nodes, picture)
+    closing = f"{nodes} daemons started, joined, computed, lost one and were stopped"
+    return conduct(Demo(nodes, picture), picture, nodes * DEADLINE_S, json_output, closing)
+
+
+class Steps(Protocol):
+    """A demonstration: what it did is in `document`."""
+
+    document: dict[str, Any]
+
+    def run(self) -> None:
+        """Show everything. Raises DemoFailed when something is not what it must be."""
+        ...
+
+
+def conduct(demo: Steps, picture: Picture, deadline_s: float, json_output: bool, closing: str) -> int:
+    """Run a demonstration to its end, whatever that is; the exit code. KeyboardInterrupt after a tidy end."""
+    started = time.monotonic()
     problem = ""
     try:
-        with _interrupted_by_signals(nodes * DEADLINE_S):
+        with _interrupted_by_signals(deadline_s):
             demo.run()
     except (DemoFailed, FeddError) as error:
         problem = str(error)
@@ -300,7 +315,7 @@ def main(nodes: int, json_output: bool) -> int:
     if problem:
         print(f"fedctl: the demo failed: {problem}", file=sys.stderr)
         return 1
-    picture.say(f"\n{nodes} daemons started, joined, computed, lost one and were stopped in {took_s:.1f} s")
+    picture.say(f"\n{closing} in {took_s:.1f} s")
     return 0
 
 
