@@ -14,8 +14,9 @@ from fedd_aggregators.arithmetic import distance
 if TYPE_CHECKING:
     from fedd.api.types import Array
 
-MAX_SAMPLES = 10**9
-"""More than a device trains on in a round: whoever claims more would take the mean for itself."""
+MAX_SAMPLES = 2**53
+"""What float64 holds exactly, of one member or of a mean over many. What one member may claim is for the
+algorithm to bound (`max_samples` of learning), because it sees the claims before they are added up."""
 
 MIN_FOR_NORMS = 3
 """The median of two lengths lies between them: nobody could be told from the other."""
