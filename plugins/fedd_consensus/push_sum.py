@@ -36,8 +36,9 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
     consensus via exchange of running sums", IEEE Trans. Automatic Control 61 (2016).
     """
     _refuse_unreachable(ctx)
-    second = _second(ctx.graph) if tolerance else 0.0
-    needed = needed_rounds(second, ctx.graph.period, tolerance)
+    second, balanced = _second(ctx.graph) if tolerance else (0.0, True)
+    # Where some hear more than they send, weights become as small as 1/n, and divide what is left.
+    needed = needed_rounds(second, ctx.graph.period, tolerance if balanced else tolerance / len(ctx.members))
     countdown = Countdown(ctx, needed, iterations)
     node = _Totals(start)
     ctx.on_leave(node.forget)
@@ -105,8 +106,11 @@ class _Totals:
                 self.weight += sign * weight
 
 
-def _second(graph: RunGraph) -> float:
-    """The second modulus of the product of one period's matrices of shares, as a rate a round."""
+def _second(graph: RunGraph) -> tuple[float, bool]:
+    """The second modulus of the product of one period's matrices of shares, as a rate a round.
+
+    And whether all weights stay at 1: rows sum to 1, too.
+    """
     index = {member: position for position, member in enumerate(graph.members)}
     count = len(index)
     product = np.eye(count)
@@ -117,7 +121,8 @@ def _second(graph: RunGraph) -> float:
         product = (shares / shares.sum(axis=0)) @ product
     moduli = np.sort(np.abs(np.linalg.eigvals(product)))
     second = float(moduli[-2]) if count > 1 else 0.0
-    return 0.0 if second < 1e-9 else second ** (1.0 / graph.period)
+    rate = 0.0 if second < 1e-9 else second ** (1.0 / graph.period)
+    return rate, bool(np.allclose(product.sum(axis=1), 1.0))
 
 
 def _refuse_unreachable(ctx: RunContext) -> None:
