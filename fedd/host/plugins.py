@@ -199,6 +199,10 @@ class PluginRegistry:
             raise self._unknown("aggregator", name, self._aggregators)
         return replace(found, allowed=self.policy.allows_aggregator(name, found.plugin, found.distribution))
 
+    def allowed_aggregators(self) -> dict[str, str]:
+        """{name: plugin} of the aggregators that the policy allows."""
+        return {each.name: each.plugin for each in self.aggregators() if each.allowed}
+
     def check_parameters(self, name: str, given: Mapping[str, Any]) -> dict[str, ParameterValue]:
         """All of the algorithm's parameters, typed: `given` (texts are converted), else the defaults.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +31,24 @@ class Seat:
 
     process: WorkerProcess
     input: Mapping[str, Any]
+    aggregators: Mapping[str, str] | None = None
 
     def start_fields(self, proposal: Proposal) -> dict[str, Any]:
-        """The part of the start message that names algorithm and input."""
-        return {**_algorithm_fields(proposal), "input": dict(self.input)}
+        """The part of the start message that names algorithm, input and what else may be used."""
+        allowed = None if self.aggregators is None else dict(self.aggregators)
+        return {**_algorithm_fields(proposal), "input": dict(self.input), "aggregators": allowed}
 
     async def check(self, proposal: Proposal) -> None:
-        """Have the worker build the algorithm. Raises InvalidParameter or PluginFailed with what it says."""
+        """Have the worker build the algorithm, and the learner if there is one.
+
+        Raises InvalidParameter or PluginFailed with what it says.
+        """
+        question = {"kind": "check", **_algorithm_fields(proposal)}
+        if self.input.get("kind") == "learner":
+            question["input"] = {**self.input, "data": {"kind": "none"}}
         try:
             with trio.fail_after(CHECK_TIMEOUT_S):
-                answer = await self.process.ask({"kind": "check", **_algorithm_fields(proposal)})
+                answer = await self.process.ask(question)
         except trio.TooSlowError as error:
             raise TimedOut(f"the plugin {proposal.plugin} was not ready in {CHECK_TIMEOUT_S:g} s") from error
         if answer.get("kind") == "checked":
@@ -58,13 +66,23 @@ class Seat:
 
 
 class RunWorkers:
-    """Spawns workers, each in a scratch directory of its own below `scratch`."""
+    """Spawns workers, each in a scratch directory of its own below `scratch`.
 
-    def __init__(self, scratch: str, inputs: Inputs, command: Sequence[str] | None = None) -> None:
+    `aggregators` tells {name: plugin} of those that the owner allows; without it all may be used.
+    """
+
+    def __init__(
+        self,
+        scratch: str,
+        inputs: Inputs,
+        command: Sequence[str] | None = None,
+        aggregators: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         shutil.rmtree(scratch, ignore_errors=True)  # what the workers of a killed daemon left
         self._scratch = scratch
         self._inputs = inputs
         self._command = command
+        self._aggregators = aggregators
         self._numbers = itertools.count(1)
 
     async def prepare(self, proposal: Proposal) -> Seat:
@@ -79,7 +97,8 @@ class RunWorkers:
             from fedd.host.worker_process import WorkerProcess  # here: only a device with runs needs it
 
             process = await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, handle.fds, **more)
-        return Seat(process, handle.description)
+        allowed = None if self._aggregators is None else self._aggregators()
+        return Seat(process, handle.description, allowed)
 
 
 def _algorithm_fields(proposal: Proposal) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Runs:
         self._limits = limits or RunLimits()
         self._events = events
         self._clock = clock
-        self._workers = workers or RunWorkers(scratch, inputs)
+        self._workers = workers or RunWorkers(scratch, inputs, aggregators=registry.allowed_aggregators)
         self._results = Results(state, self._limits.results)
         self._keepsakes = Keepsakes(state)
         self._write = write or _in_a_thread(trio.CapacityLimiter(1))

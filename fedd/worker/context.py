@@ -57,12 +57,19 @@ class Context:
     """`fedd.api.RunContext` over a port."""
 
     def __init__(
-        self, start: RunStart, port: Port, input: Message, learner: RunLearner | None = None
+        self,
+        start: RunStart,
+        port: Port,
+        input: Message,
+        *,
+        learner: RunLearner | None = None,
+        aggregators: Mapping[str, str] | None = None,
     ) -> None:
         self._start = start
         self._port = port
         self._input = input
         self._learner = learner
+        self._aggregators = aggregators  # {name: plugin} that may be used, None for all that there are
         self._round = start.round
         self._neighbors = start.graph.neighbors(start.me)
         self._weights: Mapping[PeerId, float] | None = None
@@ -168,7 +175,7 @@ class Context:
 
     def aggregator(self, name: str, options: Mapping[str, Message] | None = None) -> Aggregator:
         """The aggregator of that name with these options."""
-        return build_aggregator(find_aggregator(name), options or {})
+        return build_aggregator(find_aggregator(name, self._aggregators), options or {})
 
     # ---- epochs ---------------------------------------------------------------------------
 

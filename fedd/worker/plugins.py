@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pluggy
@@ -94,11 +94,22 @@ def find_learner(name: str, plugin: str | None = None) -> type[Any]:
     return _find(plugin, "learner", name, load_learners)
 
 
-def find_aggregator(name: str, plugin: str | None = None) -> type[Any]:
-    """The class of an aggregator, as `find_learner`."""
-    if plugin is None:
+def find_aggregator(name: str, allowed: Mapping[str, str] | None = None) -> type[Any]:
+    """The class of an aggregator: one of `allowed` ({name: plugin}), of any plugin where that is None.
+
+    Raises NotFound when there is none.
+    """
+    if allowed is None:
         return _find_anywhere("aggregator", name, load_aggregators)
-    return _find(plugin, "aggregator", name, load_aggregators)
+    if name not in allowed:
+        near = nearest(name, allowed)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(sorted(allowed)) or 'none'}"
+        raise NotFound(
+            f"there is no aggregator {name!r:.80} here that the policy allows",
+            hint=f"{hint}; fedctl aggregators lists them",
+            field="aggregator",
+        )
+    return _find(allowed[name], "aggregator", name, load_aggregators)
 
 
 def _find_anywhere(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -37,38 +39,48 @@ async def serve(sock: socket.socket) -> None:
             if header["kind"] == "start":
                 await _run(pipe, algorithm, frame)
                 return
+            learner_source(header.get("input"), None)  # its options; its data comes with the start
             await pipe.send({"kind": "checked"})
     except FeddError as error:
         await pipe.send_failure(error)
 
 
+@dataclass(frozen=True)
+class _Device:
+    """What this device brings to all epochs of a run; `aggregators` are those that its owner allows."""
+
+    data: Message
+    learner: LearnerSource | None
+    aggregators: Mapping[str, str] | None
+
+
 async def _run(pipe: Pipe, algorithm: Algorithm, frame: Frame) -> None:
     header = frame.header
     data = read_input(header.get("input"))
-    source = learner_source(header.get("input"), data)
+    device = _Device(data, learner_source(header.get("input"), data), header.get("aggregators"))
     pipe.state = frame.body[0] if frame.body else None
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.watch, scope)
-            await _all_epochs(pipe, algorithm, header, data, source)
+            await _all_epochs(pipe, algorithm, header, device)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
         await pipe.send_failure(pipe.end or Stopped("the run was stopped"))
 
 
-async def _all_epochs(
-    pipe: Pipe, algorithm: Algorithm, header: dict[str, Any], data: Message, source: LearnerSource | None
-) -> None:
+async def _all_epochs(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any], device: _Device) -> None:
     """Run the algorithm in each epoch until it fails or no other epoch can come."""
     following: dict[str, Any] | None = header
     while following is not None:
         with trio.CancelScope() as turn:
             pipe.begin_epoch(turn)
-            context = Context(_run_start(following, pipe.state), pipe, data)
+            context = Context(
+                _run_start(following, pipe.state), pipe, device.data, aggregators=device.aggregators
+            )
             try:
                 if following is not header:
                     await pipe.enter_epoch(following["epoch"])
-                outcome = await _to_the_end(pipe, algorithm, context, source)
+                outcome = await _to_the_end(pipe, algorithm, context, device.learner)
                 if outcome is None:
                     return
                 if not pipe.epoch_is_over:

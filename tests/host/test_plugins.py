@@ -98,6 +98,7 @@ async def test_learners_and_aggregators() -> None:
         ("mean-of-all", True, True), ("odd-mean", False, False)
     ]  # fmt: skip
     assert made.aggregator("odd-mean").describe()["allowed"] is False
+    assert made.allowed_aggregators() == {"mean-of-all": "core"}
     shown = {each.name: each for each in made.plugins()}
     assert shown["core"].describe()["learners"] == ["net"]
     assert shown["core"].describe()["aggregators"] == ["mean-of-all"]

@@ -14,6 +14,7 @@ from fedd.core.manifest import Proposal
 from fedd.core.pipe import Frame
 from fedd.host import run_workers
 from fedd.host.inputs import Inputs
+from fedd.host.plugin_schema import LearnerInfo
 from fedd.host.run_workers import RunWorkers
 
 
@@ -77,6 +78,28 @@ async def test_what_the_algorithm_refuses(
     with trio.fail_after(60), pytest.raises(error) as caught:
         await seat.check(offer)
     assert caught.value.field == field
+    await seat.aclose()
+
+
+async def test_what_the_learner_refuses_and_what_is_told_of_aggregators(tmp_path: Path) -> None:
+    class Known:
+        def learner(self, name: str) -> LearnerInfo:
+            return LearnerInfo(name, "learners", "fedd", "0", "", ())
+
+        def check_options(self, learner: str, given: Any) -> dict[str, Any]:
+            return dict(given)
+
+    configured = {"x": {"learner": "softmax", "options": {"step": -1.0}, "value": [[1, 0]]}}
+    inputs = Inputs(configured, Store(), Known())
+    workers = RunWorkers(str(tmp_path), inputs, aggregators=lambda: {"fedavg": "aggregators"})
+    offer = proposal(input="x")
+    seat = await workers.prepare(offer)
+    fields = seat.start_fields(offer)
+    assert fields["aggregators"] == {"fedavg": "aggregators"}
+    assert fields["input"]["data"] == {"kind": "value", "name": "x", "value": [[1, 0]]}
+    with trio.fail_after(60), pytest.raises(InvalidParameter, match="step must be above 0") as caught:
+        await seat.check(offer)
+    assert caught.value.field == "step"
     await seat.aclose()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from worker import strangers
 
@@ -55,6 +56,67 @@ class Trouble:
 @hookimpl
 def fedd_register_algorithms():
     return [Trouble]
+'''
+
+
+LEARNING = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from fedd.api import Aggregate, InvalidMessage, LocalTraining, TrainResult, hookimpl
+
+@dataclass
+class Net:
+    """Counts its training."""
+    name: ClassVar[str] = "net"
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if self.rate > 1:
+            raise ValueError("rate must be at most 1")
+
+    def prepare(self, data, rng):
+        if data == "bad":
+            raise InvalidMessage("bad data")
+        self.w = np.array([float(data), rng.random()])
+
+    def parameters(self): return [self.w.copy()]
+    def load(self, parameters): self.w = parameters[0].copy()
+    def train(self, *, epochs=0, steps=0):
+        self.w[0] += epochs * self.rate
+        return TrainResult(3, epochs)
+    def evaluate(self): return {"loss": float(self.w[0])}
+
+@dataclass(frozen=True)
+class First:
+    """Takes the first."""
+    name: ClassVar[str] = "first"
+    mean: ClassVar[bool] = False
+    index: int = 0
+
+    def start(self, model): return []
+    def aggregate(self, model, contributions, state): return Aggregate(list(contributions[self.index].model))
+    def before(self, model, state, own): return LocalTraining()
+    def after(self, model, trained, result, state, own): return [], []
+
+@dataclass(frozen=True)
+class Learns:
+    """Trains once."""
+    name: ClassVar[str] = "learns"
+    aggregator: str = ""
+
+    async def run(self, ctx):
+        if self.aggregator:
+            return ctx.aggregator(self.aggregator, {"index": 2}).index
+        result = await ctx.learner.train(epochs=2)
+        return [result.num_samples, ctx.learner.parameters()[0], await ctx.learner.evaluate(), ctx.input]
+
+@hookimpl
+def fedd_register_algorithms(): return [Learns]
+@hookimpl
+def fedd_register_learners(): return [Net]
+@hookimpl
+def fedd_register_aggregators(): return [First]
 '''
 
 
@@ -128,12 +190,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = {
         "good": "good_plugin",
         "trouble": "trouble_plugin",
+        "learning": "learning_plugin",
         "broken": "broken_plugin",
         "gone": "gone_plugin",
     }
     modules = {
         "good_plugin": strangers.GOOD,
         "trouble_plugin": TROUBLE,
+        "learning_plugin": LEARNING,
         "broken_plugin": "import sys; sys.exit(7)",
     }
     strangers.install(directory, points, modules)
@@ -373,3 +437,76 @@ def test_it_imports_one_plugin_and_little_else(spawn: Callable[[], Worker]) -> N
     assert "_generator" not in maps  # numpy.random comes with ctx.rng
     os.kill(worker.process.pid, signal.SIGTERM)
     worker.end(status=-signal.SIGTERM)
+
+
+def learner(data: Any = 4.0, **more: Any) -> dict[str, Any]:
+    return {"kind": "learner", "name": "x", "learner": "net", "plugin": "learning", "options": {},
+            "data": {"kind": "value", "name": "x", "value": data}, **more}  # fmt: skip
+
+
+def test_a_run_gets_this_devices_learner_and_data(spawn: Callable[[], Worker]) -> None:
+    values = []
+    for options in ({"rate": 0.25}, {}):
+        worker = spawn().start("learns", "learning", input=learner(options=options))
+        values.append(codec.decode(worker.next("result").body[0], max_bytes=1000))
+        worker.end()
+    for (samples, model, metrics, given), expected in zip(values, (4.5, 5.0), strict=True):
+        weights = np.frombuffer(model.data)
+        assert (samples, weights[0], metrics, given) == (3, expected, {"loss": expected}, 4.0)
+    assert values[0][1].data[8:] == values[1][1].data[8:]  # the randomness of run, node and epoch
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (learner("bad"), "invalid_message", "the learner net: bad data"),
+        (learner("x"), "plugin_failed", "the learner net failed in prepare: ValueError"),
+        (learner(options={"rate": 2.0}), "invalid", "net: rate must be at most 1"),
+        (learner(options={"rat": 2.0}), "invalid", "net has no parameter 'rat'"),
+        (learner(learner="nett"), "not_found", "the plugin learning has no learner nett"),
+        (learner(plugin="broken"), "plugin_failed", "SystemExit"),
+        ({"kind": "value", "value": 3}, "invalid", "this run's input names no learner"),
+    ],
+)
+def test_a_learner_that_does_not_fit(
+    spawn: Callable[[], Worker], given: dict[str, Any], code: str, said: str
+) -> None:
+    worker = spawn().start("learns", "learning", input=given)
+    failed = worker.next("failed").header
+    assert failed["code"] == code, failed
+    assert said in failed["detail"]
+    worker.end()
+
+
+def test_a_learners_options_are_checked_before_anybody_is_asked(spawn: Callable[[], Worker]) -> None:
+    worker = spawn().start("learns", "learning", kind="check", input=learner(options={"rate": 2.0}))
+    assert worker.next("failed").header["field"] == "rate"
+    worker.end()
+    worker = spawn().start("learns", "learning", kind="check", input=learner(data="bad"))
+    worker.next("checked")
+    worker.start("learns", "learning", input=learner())
+    worker.next("result")
+    worker.end()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said"),
+    [
+        (None, ""),
+        ({"first": "learning"}, ""),
+        ({"last": "learning"}, "no aggregator 'first' here that the policy allows"),
+        ({"fist": "learning"}, "no aggregator 'first' here that the policy allows"),
+        ({"first": "good"}, "the plugin good has no aggregator first"),
+    ],
+)
+def test_the_aggregators_that_the_owner_allows(
+    spawn: Callable[[], Worker], allowed: dict[str, str] | None, said: str
+) -> None:
+    worker = spawn().start("learns", "learning", parameters={"aggregator": "first"}, aggregators=allowed)
+    if said:
+        failed = worker.next("failed").header
+        assert failed["code"] == "not_found"
+        assert said in failed["detail"]
+    else:
+        assert codec.decode(worker.next("result").body[0], max_bytes=100) == 2
+    worker.end()
