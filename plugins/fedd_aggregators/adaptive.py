@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Adaptive(Plain):
+class Adaptive(Plain, ABC):
     """The frame of algorithm 2 of the paper; `second_moment` is where the three differ.
 
     With d = (mean of the models, weighted by their samples) - x, element by element:
@@ -47,9 +48,9 @@ class Adaptive(Plain):
         if not 0 < self.tau < math.inf:
             raise ValueError(f"tau must be above 0, not {self.tau:g}")
 
+    @abstractmethod
     def second_moment(self, v: FloatArray, squares: FloatArray) -> FloatArray:
         """v' from v and d^2."""
-        raise NotImplementedError
 
     def start(self, model: Sequence[Array]) -> list[Array]:
         """m = 0 and v = tau^2."""

@@ -122,6 +122,8 @@ def test_the_geometric_median_of_a_triangle_and_of_a_majority() -> None:
     most = [(2.0, 1.0)] * 4 + [(1e6, -1e6)] * 3
     np.testing.assert_allclose(result(GeometricMedian(iterations=200), most), [2.0, 1.0], atol=1e-3)
     assert result(GeometricMedian(), [(7.0, 8.0)] * 3) == [7.0, 8.0]
+    assert result(GeometricMedian(), [(7.0, 8.0)]) == [7.0, 8.0]
+    assert result(GeometricMedian(iterations=1), most)[0] == pytest.approx(0.36e6, rel=1e-4)  # from 3/7
 
 
 def test_the_geometric_median_has_the_smallest_sum_of_distances() -> None:
