@@ -109,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/algorithms",
         "Algorithms that can run here.",
-        "[{name, plugin, distribution, version, doc, contract, joinable, "
+        "[{name, plugin, distribution, version, doc, contract, joinable, topology, "
         "parameters[{name, type, default, help, choices[]}]}]",
     ),
     Route(
@@ -117,7 +117,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/algorithms/{name}",
         "One algorithm.",
-        "{name, plugin, distribution, version, doc, contract, joinable, parameters[]}",
+        "{name, plugin, distribution, version, doc, contract, joinable, topology, parameters[]}",
         errors=("not_found",),
     ),
     Route("learners", "GET", "/v1/learners", "Learners that inputs can have.", f"[{_LEARNER}]"),
@@ -204,6 +204,23 @@ ROUTES: tuple[Route, ...] = (
         "{kind: end}",
         errors=("not_found", "invalid"),
         streams=True,
+    ),
+    Route(
+        "history",
+        "GET",
+        "/v1/runs/{run}/history",
+        "What every member of a run reported, round by round; asks those that are reachable.",
+        "{run_id, nodes[{peer_id, name, rounds[], series{metric: [number or null]}}], "
+        "missing[{peer_id, name, reason}]}",
+        errors=("not_found", "invalid"),
+    ),
+    Route(
+        "value",
+        "GET",
+        "/v1/runs/{run}/value",
+        "A run's value in full: large arrays are {shape, dtype, base64}, in C order, little-endian.",
+        "{run_id, value}",
+        errors=("not_found", "invalid", "conflict"),
     ),
     Route(
         "events",
