@@ -252,7 +252,7 @@ class Daemon:
     async def shut_down(self) -> None:
         """End the runs here, say goodbye to the peers, let streams of the control socket end."""
         with trio.move_on_after(SHUTDOWN_S):
-            await self.runs.leave_all("the daemon is shutting down")
+            await self.runs.leave_all("the daemon is shutting down", for_good=False)
             await self.presence.goodbye()
             self._note("stopping")
             self.events.close()

@@ -55,7 +55,11 @@ FIRST = Mark(1, b"")
 
 @dataclass(frozen=True)
 class Next:
-    """Propose this epoch; `newcomers` are those of `members` who were not in the one before."""
+    """Propose this epoch; `newcomers` are those of `members` who come, or come back, with it.
+
+    A device that was restarted begins with an epoch of which it is a newcomer: it has lost its place in all
+    others.
+    """
 
     number: int
     members: tuple[PeerId, ...]
@@ -254,4 +258,4 @@ class Sleepers:
         if now < self.due_at or len(self.asleep) < self.quorum or self.me not in self.asleep:
             return None
         members = tuple(sorted(self.asleep))
-        return Next(number, members, tuple(peer for peer in members if peer not in self.members))
+        return Next(number, members, members)

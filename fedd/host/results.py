@@ -96,7 +96,10 @@ class Results:
         self._state.write(name, json.dumps(result, allow_nan=False).encode())
         self._next += 1
         self._summaries[run_id] = _summarise(result)
+        before = self._files.pop(run_id, None)  # it had ended here, and came back
         self._files[run_id] = name
+        if before is not None:
+            self._state.remove(before)
 
     def get(self, run_id: str) -> dict[str, Any] | None:
         """The result, None when it is not kept or its file is damaged."""

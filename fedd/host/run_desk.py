@@ -22,6 +22,7 @@ from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
 if TYPE_CHECKING:
     from fedd.host.run_histories import RunHistories
     from fedd.host.run_node import RunNode
+    from fedd.host.run_returns import RunReturns
     from fedd.net.presence import Presence
     from fedd.net.stream import Stream
 
@@ -48,6 +49,7 @@ class RunDesk:
         adopt: Callable[[Manifest], RunNode],
         histories: RunHistories,
         tell: Callable[[Manifest, Collection[PeerId]], None],
+        state_of_run: Callable[[str], str | None],
     ) -> None:
         self._key = key
         self._presence = presence
@@ -57,6 +59,8 @@ class RunDesk:
         self._adopt = adopt
         self._histories = histories
         self._tell = tell
+        self._state_of_run = state_of_run
+        self.returns: RunReturns | None = None
         self._retired: dict[str, tuple[bytes, str | None]] = {}
         """By run id: the frame that says how this node's part ended, and in which epoch if it finished."""
 
@@ -83,7 +87,13 @@ class RunDesk:
         if kind == "history":
             return self._histories.answer(message)
         document = message.get(
-            {"propose": "proposal", "stop": "statement", "withdraw": "proposal"}.get(kind, kind)
+            {
+                "propose": "proposal",
+                "stop": "statement",
+                "withdraw": "proposal",
+                "return": "manifest",
+                "enlist": "manifest",
+            }.get(kind, kind)
         )
         if not isinstance(document, bytes):
             raise ProtocolError(f"a run message of unknown kind {kind!r:.40}, or without its document")
@@ -91,6 +101,10 @@ class RunDesk:
             return await self._answer_proposal(peer, Proposal.decode(document))
         if kind == "manifest":
             return self._answer_manifest(peer, document)
+        if kind == "return":
+            return self._answer_return(peer, document)
+        if kind == "enlist":
+            return await self._answer_enlist(peer, document)
         if kind == "withdraw":
             self._gate.withdraw(document, peer)
         else:
@@ -111,10 +125,59 @@ class RunDesk:
             self._hear(peer, node, sealed)
         return {"kind": "ok"}
 
+    def _answer_return(self, peer: PeerId, sealed: bytes) -> dict[str, Any]:
+        """A member that was away, after a restart or by mistake, wants to take part again."""
+        _, run_id = read_any(sealed)
+        node = self._nodes.get(run_id)
+        if node is None or node.story.ending is not None:
+            waiting = None if self.returns is None else self.returns.hear_sleeper(run_id, peer, sealed)
+            if waiting is not None:
+                return {"kind": "asleep", "manifest": waiting}
+            state = self._state_of_run(run_id)
+            return {"kind": "unknown"} if state is None else {"kind": "ended", "state": state}
+        if not node.epochs.knows(peer):
+            raise Denied("this node was never a member of that run")
+        if sealed != node.manifest.sealed and peer in node.epochs.machine.present:
+            self._tell(node.manifest, [peer])  # it is in already, and has not heard of it yet
+            return {"kind": "ok"}
+        refusal = node.epochs.refusal(peer)
+        if refusal:
+            return {"kind": "refused", "reason": refusal}
+        node.epochs.let_in(peer)
+        return {"kind": "ok"}
+
+    async def _answer_enlist(self, peer: PeerId, sealed: bytes) -> dict[str, Any]:
+        """A member of a run asks this node to join it."""
+        manifest = open_any(sealed)
+        federation = self._presence.federation
+        try:
+            if peer not in manifest.members or federation is None:
+                raise Denied("who asks is no member of that run")
+            if manifest.run_id in self._nodes:
+                raise Conflict("this node takes part in that run already")
+            if manifest.max_payload_bytes > self._limits.payload_bytes:
+                raise Denied(f"messages of {manifest.max_payload_bytes} bytes are more than this node takes")
+            name = printable_name(self._presence, manifest.proposal.initiator)
+            acceptance = await self._gate.consider(manifest.proposal, federation.id, name)
+        except FeddError as error:
+            return {"kind": "declined", "code": error.code, "reason": str(error)}
+        self._retired.pop(manifest.run_id, None)  # it was in this run before, and is asked to come back
+        return {"kind": "accepted", "acceptance": acceptance}
+
     def _take_part(self, proposal: Proposal, sealed: bytes) -> RunNode:
         """Begin a run that this node accepted: only then are all its members' signatures verified."""
         self._gate.check_expected(proposal.digest)
-        return self._adopt(open_any(sealed))
+        manifest = open_any(sealed)
+        if self._is_sleeping(manifest.run_id) and self._key.peer_id not in manifest.newcomers:
+            raise Conflict("this node was restarted, and waits to be let in again")
+        return self._adopt(manifest)
+
+    def _is_sleeping(self, run_id: str) -> bool:
+        return self.returns is not None and run_id in self.returns.sleeping
+
+    def forget(self, run_id: str) -> None:
+        """This node's part has ended, but not for good."""
+        self._retired.pop(run_id, None)
 
     def _hear(self, peer: PeerId, node: RunNode, sealed: bytes) -> bool:
         """A member speaks of an epoch; whether this node is in the same one now. Raises ProtocolError."""
@@ -158,6 +221,8 @@ class RunDesk:
             try:
                 node = node or self._take_part(proposal, sealed)
             except (Denied, Conflict) as error:
+                if self._is_sleeping(run_id):
+                    return  # it has lost its place in that epoch, and asks for one in the next
                 statement = state_end(self._key, run_id, 0, f"left: {error.detail}")
                 farewell = encode_frame(Kind.END, 0, statement.sealed)
             else:

@@ -62,8 +62,9 @@ class Story:
     metrics: dict[str, Metric] = field(default_factory=dict)
     history: History = field(default_factory=History)
     rounds: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
+    received: dict[PeerId, int] = field(default_factory=dict)
+    sent: dict[PeerId, int] = field(default_factory=dict)
+    """Bytes from and to each neighbour, on streams: the links' own encryption adds to them."""
     wall_s: float = 0.0
     ending: Ending | None = None
     announced: bool = False
@@ -109,6 +110,18 @@ class Story:
             "joined": self._joined(),
             "epoch": self.manifest.epoch,
             "metrics": plain(self.metrics),
+            **self._traffic(),
+        }
+
+    def _traffic(self) -> dict[str, Any]:
+        each = [
+            {"peer_id": peer, "bytes_in": self.received.get(peer, 0), "bytes_out": self.sent.get(peer, 0)}
+            for peer in sorted({*self.received, *self.sent})
+        ]
+        return {
+            "bytes_in": sum(self.received.values()),
+            "bytes_out": sum(self.sent.values()),
+            "traffic": each,
         }
 
     def summary(self, now: float) -> dict[str, Any]:
@@ -140,8 +153,7 @@ class Story:
             "epoch": self.manifest.epoch,
             "degraded": ending.state == "finished" and len(ending.contributors) < proposal.quorum,
             "agreed": ending.state == "finished" and ending.agreed,
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
+            **self._traffic(),
             "started_unix_s": round(self.started_unix_s, 3),
             "wall_s": round(self.wall_s, 6),
             "metrics": plain(self.metrics),
@@ -160,14 +172,20 @@ class Story:
             shown["error"] = f"{ending.detail}; {ending.hint}" if ending.hint else ending.detail
         return shown
 
+    def __post_init__(self) -> None:
+        self._note_newcomers(self.manifest)
+
+    def _note_newcomers(self, manifest: Manifest) -> None:
+        for peer in manifest.newcomers:
+            self.dropped.pop(peer, None)
+            self.joined[peer] = (manifest.epoch, manifest.round)
+
     def enter(self, manifest: Manifest) -> None:
         """The run goes on in this epoch."""
         for peer in self.manifest.members:
             if peer not in manifest.members:
                 self.dropped.setdefault(peer, (manifest.round, "it is not in the next epoch"))
-        for peer in manifest.newcomers:
-            self.dropped.pop(peer, None)
-            self.joined[peer] = (manifest.epoch, manifest.round)
+        self._note_newcomers(manifest)
         self.manifest = manifest
 
     def _joined(self) -> list[dict[str, Any]]:

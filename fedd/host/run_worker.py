@@ -158,11 +158,13 @@ class WorkerSeat:
         while True:
             await self._held_news.wait()
             self._held_news = trio.Event()
-            if self._held is not None:
-                at, header, body = self._held
+            held = self._held
+            if held is not None:
+                at, header, body = held
                 await trio.sleep_until(at)
-                self._held = None
-                self._deliver_now(header, body)
+                if self._held is held:  # and not of an epoch that is over
+                    self._held = None
+                    self._deliver_now(header, body)
 
     def deliver(self, header: dict[str, Any], body: list[Payload]) -> None:
         """Give the worker its completed round, not before the run's pace allows."""

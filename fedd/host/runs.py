@@ -17,10 +17,12 @@ import trio
 
 from fedd.api.errors import (
     Conflict,
+    Dropped,
     FeddError,
     InvalidParameter,
     NotFound,
     PluginFailed,
+    Refused,
     Unhealthy,
 )
 from fedd.api.types import PeerId
@@ -28,6 +30,7 @@ from fedd.core.identity import PrivateKey
 from fedd.core.manifest import (
     Manifest,
     issue,
+    printable,
     state_stop,
 )
 from fedd.core.rounds import Payload
@@ -44,6 +47,7 @@ from fedd.host.run_histories import RunHistories, exported
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
 from fedd.host.run_result import Story, is_cut
+from fedd.host.run_returns import Hooks, RunReturns
 from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
 from fedd.net.bounds import Bound
@@ -64,6 +68,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedd.host")
 
 RUN_PROTOCOL = "/fedd/run/1.0.0"
+
+WAITING = "waiting"
+"""The state of a run that goes on when its members are back."""
 
 MAX_CHECKPOINTS = 32
 """Twice the runs at once: those that wait for others after a restart stay until somebody stops them."""
@@ -150,7 +157,17 @@ class Runs:
             self._adopt,
             self._histories,
             self._tell_epoch,
+            self._state_of_ended,
         )
+        self._returns = RunReturns(
+            key,
+            relay,
+            self._gate,
+            self._checkpoints,
+            Hooks(self._adopt, self._tell_epoch, self._store, presence.state_of, self.name_of, clock),
+        )
+        self._desk.returns = self._returns
+        self._shuts_down = False
         swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
         swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
         swarm.subscribe(self._on_link)
@@ -162,9 +179,16 @@ class Runs:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
+                for run_id in self._checkpoints.ids():
+                    nursery.start_soon(self._wait_for, run_id)
                 await trio.sleep_forever()
         finally:
             self._nursery = None
+
+    async def _wait_for(self, run_id: str) -> None:
+        await self._registry.ready()
+        federation = self._presence.federation
+        await self._returns.wait_for(run_id, None if federation is None else federation.id)
 
     def set_policy(self, policy: Policy) -> None:
         """Replace the owner's policy; runs in progress go on."""
@@ -220,8 +244,10 @@ class Runs:
         """All runs that are known here, oldest first, those in progress last."""
         now = self._clock()
         live = [node.story.summary(now) for node in self._nodes.values()]
-        ended = [kept for kept in self._results.summaries() if kept["run_id"] not in self._nodes]
-        return ended + live
+        waiting = self._returns.sleeping
+        asleep = [{**waiting[run_id].story.summary(now), "state": WAITING} for run_id in waiting]
+        ended = [kept for kept in self._results.summaries() if kept["run_id"] not in {*self._nodes, *waiting}]
+        return ended + asleep + live
 
     def bounds(self) -> list[Bound]:
         """Runs here and results kept, and how many may be. Beyond it the oldest results go."""
@@ -249,6 +275,8 @@ class Runs:
         run_id = self._resolve(run_id)
         if run_id in self._nodes:
             return self._nodes[run_id].result()
+        if run_id in self._returns.sleeping:
+            return {**self._returns.sleeping[run_id].story.result(), "state": WAITING}
         result = self._results.get(run_id)
         if result is None:
             raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
@@ -284,6 +312,9 @@ class Runs:
     async def watch(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
         """Progress, the newest when there is news, then the result as the last item. Errors as `get`."""
         run_id = self._resolve(run_id)
+        while run_id in self._returns.sleeping:
+            yield self._returns.sleeping[run_id].story.progress()
+            await self._watchers.park()
         node = self._nodes.get(run_id)
         while node is not None and node.story.ending is None:
             seen = node.story.changes
@@ -296,8 +327,13 @@ class Runs:
         yield {**result, "kind": "result"}
 
     async def stop(self, run_id: str) -> dict[str, Any]:
-        """Stop a run on every member. Raises NotFound, or Conflict when it has ended here already."""
+        """Stop a run on every member, or give up one that waits here for its members.
+
+        Raises NotFound, or Conflict when it has ended here already.
+        """
         run_id = self._resolve(run_id)
+        if run_id in self._returns.sleeping:
+            return {"run_id": run_id, "state": (await self._returns.stop(run_id)).state}
         node = self._nodes.get(run_id)
         if node is None or node.story.ending is not None:
             raise Conflict(f"the run {run_id[:8]} has ended already", hint=f"see fedctl show {run_id[:8]}")
@@ -309,8 +345,38 @@ class Runs:
                 nursery.start_soon(self._tell, peer, {"kind": "stop", "statement": statement})
         return {"run_id": run_id, "state": node.story.state}
 
-    async def leave_all(self, reason: str, deadline_s: float = 2.0) -> None:
-        """This node takes part in nothing any more (it shuts down, or leaves the federation)."""
+    async def enlist(self, run_id: str, peer: PeerId) -> dict[str, Any]:
+        """Ask a member that is not in the run to join it, and let it in with the next epoch.
+
+        Returns {run_id, peer_id}. Raises NotFound, Conflict when the run takes in nobody or it is in already,
+        Refused with its reason when it declines, TimedOut, NotConnected.
+        """
+        run_id = self._resolve(run_id)
+        node = self._nodes.get(run_id)
+        name = self.name_of(peer)
+        if node is None or peer in node.epochs.machine.present:
+            raise Conflict(f"{name} is in the run already" if node else f"the run {run_id[:8]} has ended")
+        refusal = node.epochs.refusal(peer)
+        if refusal:
+            raise Conflict(f"{name} cannot be let in: {refusal}")
+        question = {"kind": "enlist", "manifest": node.manifest.sealed}
+        reply = await ask(self._relay, peer, question, self._limits.propose_timeout_s)
+        if reply["kind"] != "accepted" or not isinstance(reply.get("acceptance"), bytes):
+            raise Refused(f"{name} declines: {printable(str(reply.get('reason') or reply.get('detail')))}")
+        refusal = node.epochs.refusal(peer)
+        if refusal:
+            raise Conflict(f"{name} cannot be let in: {refusal}")
+        node.epochs.let_in(peer, reply["acceptance"])
+        return {"run_id": run_id, "peer_id": peer}
+
+    async def leave_all(self, reason: str, deadline_s: float = 2.0, *, for_good: bool = True) -> None:
+        """This node takes part in nothing any more: it leaves the federation, or shuts down.
+
+        Not `for_good`, runs that have a checkpoint go on with the daemon's next start.
+        """
+        self._shuts_down = not for_good
+        for run_id in list(self._returns.sleeping) if for_good else ():
+            await self._returns.stop(run_id)
         for node in list(self._nodes.values()):
             node.leave(Unhealthy(reason))
         with trio.move_on_after(deadline_s):
@@ -368,6 +434,8 @@ class Runs:
         node = RunNode(manifest, self._around, joinable, None if kept is None else kept.state)
         node.story.started_unix_s = time.time() if kept is None else kept.started_unix_s
         self._nodes[manifest.run_id] = node
+        self._returns.begun(manifest.run_id)
+        self._watchers.unpark_all()
 
         async def get_worker() -> Any:
             own = seat or await self._workers.prepare(manifest.proposal)
@@ -394,6 +462,18 @@ class Runs:
             self._desk.retire(node)
             del self._nodes[node.manifest.run_id]
             self._watchers.unpark_all()
+            if self._comes_back(node) and self._nursery is not None and not self._shuts_down:
+                self._desk.forget(node.manifest.run_id)
+                self._nursery.start_soon(self._wait_for, node.manifest.run_id)
+
+    def _comes_back(self, node: RunNode) -> bool:
+        """Whether this node's part has ended, but not for good: its checkpoint stays."""
+        ending = node.story.ending
+        if ending is None or node.manifest.run_id not in self._checkpoints:
+            return False
+        if self._shuts_down:
+            return ending.code == Unhealthy.code
+        return ending.code == Dropped.code and node.epochs.machine.joinable
 
     def _on_epoch(self, node: RunNode, before: Collection[PeerId]) -> None:
         for peer in node.links:
@@ -432,9 +512,20 @@ class Runs:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
         with trio.CancelScope(shield=True):  # a shutdown waits for this one file
-            why = await self._write(partial(self._keep_files, node.story))
-            if why:
-                self._publish(node.story, "not stored", why)
+            if not self._comes_back(node):
+                await self._store(node.story)
+
+    async def _store(self, story: Story) -> None:
+        why = await self._write(partial(self._keep_files, story))
+        self._watchers.unpark_all()
+        if why:
+            self._publish(story, "not stored", why)
+
+    def _state_of_ended(self, run_id: str) -> str | None:
+        if run_id in self._nodes:
+            return self._nodes[run_id].story.state
+        result = self._results.get(run_id)
+        return None if result is None else str(result.get("state"))
 
     def _keep_files(self, story: Story) -> str:
         """Store what the run leaves; why its result could not be stored, empty when it was."""
@@ -482,7 +573,7 @@ class Runs:
             )
 
     def _resolve(self, prefix: str) -> str:
-        known = [*dict.fromkeys([*self._results.ids(), *self._nodes])]
+        known = [*dict.fromkeys([*self._results.ids(), *self._returns.sleeping, *self._nodes])]
         found = [run_id for run_id in known if run_id.startswith(prefix)] if prefix else []
         if not found:
             raise NotFound(f"there is no run {prefix!r} here", hint="see fedctl runs", field="run_id")

@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 import pytest
+import trio
 from host.epoch_plays import through_epochs
 from host.worlds import Node, document, request, until, world
 from trio.testing import MockClock
 
+from fedd.api.errors import Conflict, Refused
+from fedd.host.policy import Policy
 from fedd.worker.context import Context
 
 
@@ -54,7 +57,7 @@ async def test_a_death_begins_an_epoch_without_the_dead(
         await until(lambda: left[0].round_of(run_id) >= at)
         victim.kill()
         ended = await results(left, run_id)
-        assert {result["state"] for result in ended} == {"finished"}, ended
+        assert [result.get("error") for result in ended] == [None] * len(ended)
         assert len({str(result["value"]) for result in ended}) == 1
         members = ended[0]["value"]["members"]
         assert ended[0]["value"]["sum"] == sum(node.number**2 for node in nodes if node.id in members)
@@ -76,3 +79,168 @@ async def test_too_few_left_end_with_the_quorum_lost(autojump_clock: MockClock) 
             assert (result["state"], result["error_code"]) == ("failed", "quorum_lost")
             assert "2 of 3 members are left" in result["error"]
             assert "n1 (dead)" in result["error"]
+
+
+class Counter:
+    """Counts to 40 together, from where the furthest had come, and checkpoints every step."""
+
+    async def run(self, ctx: Context) -> Any:
+        came: list[str] = []
+        ctx.on_join(came.extend)
+        mine = ctx.restored if isinstance(ctx.restored, int) else 0
+        count = max([mine, *(await ctx.flood(mine)).values()])
+        while count < 40:
+            await ctx.exchange(count)
+            count += 1
+            await ctx.checkpoint(count)
+        return {"from": mine, "count": count, "came": came, "epoch": ctx.epoch}
+
+
+def checkpoints(*nodes: Node) -> list[str]:
+    """Those that are left on disk."""
+    return [name for node in nodes for name in node.store.names("checkpoints")]
+
+
+async def start_again(nursery: trio.Nursery, node: Node) -> None:
+    """As a service manager does after a crash."""
+    await until(lambda: node.is_down)
+    await nursery.start(node.run)
+
+
+JOINABLE = prepare(joinable=True, algorithm=Counter())
+
+
+def check_counted(ended: list[dict[str, Any]], epoch: int) -> None:
+    assert [result.get("error") for result in ended] == [None] * len(ended)
+    assert {result["value"]["count"] for result in ended} == {40}
+    assert {result["value"]["epoch"] for result in ended} == {epoch}
+    assert {result["epoch"] for result in ended} == {epoch}
+
+
+async def test_a_member_enlisted_late_takes_part_from_the_next_epoch(autojump_clock: MockClock) -> None:
+    async with world(4, prepare=JOINABLE) as nodes:
+        first = [node.id for node in nodes[:3]]
+        started = await nodes[0].runs.start(request(members=first, pace_s=0.2))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 10)
+        assert await nodes[1].runs.enlist(run_id[:8], nodes[3].id) == {
+            "run_id": run_id,
+            "peer_id": nodes[3].id,
+        }
+        ended = await results(nodes, run_id)
+        check_counted(ended, 2)
+        assert ended[3]["value"]["from"] == 0
+        assert ended[0]["value"]["from"] >= 5
+        for result in ended:
+            assert result["value"]["came"] == [nodes[3].id]
+            assert [(joined["peer_id"], joined["epoch"]) for joined in result["joined"]] == [(nodes[3].id, 2)]
+            assert sorted(result["members"]) == sorted(node.id for node in nodes)
+        await until(lambda: not checkpoints(*nodes))
+
+
+async def test_who_cannot_be_enlisted_is_told_why(autojump_clock: MockClock) -> None:
+    async with world(4, prepare=JOINABLE) as nodes:
+        started = await nodes[0].runs.start(request(members=[node.id for node in nodes[:3]], pace_s=0.2))
+        with pytest.raises(Conflict, match="n1 is in the run already"):
+            await nodes[0].runs.enlist(started["run_id"], nodes[1].id)
+        nodes[3].runs.set_policy(Policy(initiators=()))
+        nodes[3].inputs.reload({})
+        with pytest.raises(Refused, match="n3 declines"):
+            await nodes[0].runs.enlist(started["run_id"], nodes[3].id)
+        await results(nodes[:3], started["run_id"])
+        with pytest.raises(Conflict, match="ended"):
+            await nodes[0].runs.enlist(started["run_id"], nodes[3].id)
+
+
+async def test_an_algorithm_that_takes_in_nobody_says_so(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=prepare("restart")) as nodes:
+        started = await nodes[0].runs.start(request(members=[node.id for node in nodes[:2]], pace_s=0.2))
+        with pytest.raises(Conflict, match="takes in nobody who comes later"):
+            await nodes[0].runs.enlist(started["run_id"], nodes[2].id)
+
+
+@pytest.mark.parametrize("away_s", [0.5, 20.0])
+async def test_a_killed_daemon_comes_back_into_its_run(autojump_clock: MockClock, away_s: float) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=2.0))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 12, 100.0)
+        nodes[2].kill()
+        await trio.sleep(away_s)
+        await start_again(nursery, nodes[2])
+        ended = [await node.result(run_id, 600.0) for node in nodes]
+        check_counted(ended, 2)
+        assert ended[2]["value"]["from"] >= 8
+        for result in ended:
+            assert [joined["peer_id"] for joined in result["joined"]] == [nodes[2].id]
+            assert result["dropped"] == []
+        await until(lambda: not checkpoints(*nodes))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("lost", [None, 1])
+async def test_a_run_goes_on_after_a_power_cut(autojump_clock: MockClock, lost: int | None) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=1.0))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 12, 100.0)
+        for node in nodes:
+            node.kill()
+        await trio.sleep(5.0)
+        back = [node for node in nodes if node.number != lost]
+        await start_again(nursery, back[0])
+        await until(lambda: back[0].runs.summaries())
+        assert back[0].runs.get(run_id)["state"] == "waiting"
+        assert back[0].runs.summaries()[0]["state"] == "waiting"
+        for node in back[1:]:
+            await start_again(nursery, node)
+        ended = [await node.result(run_id, 600.0) for node in back]
+        check_counted(ended, 2)
+        assert min(result["value"]["from"] for result in ended) >= 8
+        assert [joined["peer_id"] for joined in ended[0]["joined"]] == sorted(node.id for node in back)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_graceful_restart_is_no_end(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=1.0))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 10, 100.0)
+        await nodes[1].runs.leave_all("the daemon is shutting down", for_good=False)
+        nodes[1].kill()
+        assert f"checkpoints/{run_id}.state" in nodes[1].store.files
+        await start_again(nursery, nodes[1])
+        ended = [await node.result(run_id, 600.0) for node in nodes]
+        check_counted(ended, 2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_back_after_the_end_learns_it(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=0.5))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 12, 100.0)
+        nodes[2].kill()
+        for node in nodes[:2]:
+            assert (await node.result(run_id, 600.0))["state"] == "finished"
+        await start_again(nursery, nodes[2])
+        result = await nodes[2].result(run_id, 600.0)
+        assert (result["state"], result["error_code"]) == ("failed", "dropped")
+        assert "has finished at n" in result["error"]
+        await until(lambda: not checkpoints(nodes[2]))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_run_that_waits_can_be_given_up(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=0.5))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 12, 100.0)
+        for node in nodes:
+            node.kill()
+        await start_again(nursery, nodes[0])
+        await until(lambda: nodes[0].runs.summaries())
+        assert (await nodes[0].runs.stop(run_id[:6]))["state"] == "failed"
+        assert nodes[0].runs.get(run_id)["state"] == "failed"
+        await until(lambda: not checkpoints(nodes[0]))
+        nursery.cancel_scope.cancel()

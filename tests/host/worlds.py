@@ -311,6 +311,13 @@ class Node:
         return self.key.peer_id
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        self.is_down = False
+        try:
+            await self._run(task_status)
+        finally:
+            self.is_down = True
+
+    async def _run(self, task_status: Any) -> None:
         with trio.CancelScope() as self.scope:
             async with trio.open_nursery() as nursery:
                 self.swarm = Swarm(self.key, network=self.network)
