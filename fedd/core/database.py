@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from fedd.api.types import PeerId
@@ -26,8 +25,9 @@ class Database:
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._hash = 0
-        # The oldest first.
-        self._arrived: OrderedDict[PeerId, float] = OrderedDict()
+        # When each record came, and a time before which none did that still has its edges.
+        self._arrived: dict[PeerId, float] = {}
+        self._none_before = float("-inf")
         # Until when each owner has used up what it may send (the theoretical arrival time of a token bucket,
         # ITU-T I.371): one number an owner instead of a level and its time.
         self._used_up: dict[PeerId, float] = {}
@@ -73,14 +73,14 @@ class Database:
         """Keep the newer of `record` and what is held; True when that is `record`."""
         peer = record.id
         held = self.records.get(peer)
-        if held is not None:
-            if record.stamp <= held.stamp and newer(record, held) is held:
-                return False
-            self._hash ^= held.fingerprint
-            self._arrived.pop(peer, None)
-        elif self._forgotten:
-            self._forgotten.pop(peer, None)
-        self._hash ^= record.fingerprint
+        if held is None:
+            if self._forgotten:
+                self._forgotten.pop(peer, None)
+            self._hash ^= record.fingerprint
+        elif record.stamp > held.stamp or newer(record, held) is not held:
+            self._hash ^= held.fingerprint ^ record.fingerprint
+        else:
+            return False
         self.records[peer] = record
         self._arrived[peer] = now
         self.edges.set(peer, frozenset() if record.left else record.neighbours)
@@ -101,16 +101,17 @@ class Database:
 
         The owner refreshes its record, so this ends what is left of a member that only liars still list.
         """
+        if before <= self._none_before:
+            return False
         found = False
-        while self._arrived:
-            peer, at = next(iter(self._arrived.items()))
-            if at >= before:
-                break
+        for peer in [peer for peer, at in self._arrived.items() if at < before]:
             # Once is enough: only a newer version brings the edges back.
             del self._arrived[peer]
             if peer != self._me:
                 self.edges.set(peer, frozenset())
                 found = True
+        # All are looked at, which need not be soon again.
+        self._none_before = min(self._arrived.values(), default=before)
         return found
 
     def forget(self, peers: Iterable[PeerId]) -> None:
@@ -131,3 +132,4 @@ class Database:
         """This process slept for `gap_s`: no record is older for it."""
         for peer in self._arrived:
             self._arrived[peer] += gap_s
+        self._none_before += gap_s

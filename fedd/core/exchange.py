@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fedd.api.errors import FeddError
@@ -57,8 +57,12 @@ class Exchange:
         self._theirs: dict[PeerId, set[PeerId]] = {}
         self._flushed_at = float("-inf")
         self._pause_s = timing.flood_s
+        self.due: float | None = None
+        """When records are to be passed on, None when there are none."""
         # With whom databases are to be compared when, and whether they have asked for it.
         self._waiting: dict[PeerId, tuple[float, bool]] = {}
+        self.compare_due: float | None = None
+        """When `compare` has something to do."""
         self._comparing_with: PeerId | None = None
         self._compared_at = self._news_at = float("-inf")
         # Whether a comparison has been seen through, be it once: until then nothing is known to be complete.
@@ -66,11 +70,6 @@ class Exchange:
         self.rows_refused = 0
 
     # -- passing on
-
-    @property
-    def due(self) -> float | None:
-        """When records are to be passed on, None when there are none."""
-        return self._flushed_at + self._pause_s if self._dirty else None
 
     def publish(self, record: Record, now: float) -> None:
         """Hold and pass on a new version of this node's own record."""
@@ -82,6 +81,8 @@ class Exchange:
         for peer in peers:
             self._dirty.pop(peer, None)
             self.database.forget([peer])
+        if not self._dirty:
+            self.due = None
 
     def flood(self, links: Iterable[PeerId], now: float) -> list[Send]:
         """Pass on what is new, to all who have not sent it themselves.
@@ -92,6 +93,7 @@ class Exchange:
         storm = now < self._flushed_at + 2 * self._pause_s
         self._pause_s = min(self._pause_s * 2, self._timing.judge_s) if storm else self._timing.flood_s
         self._flushed_at = now
+        self.due = None
         dirty, self._dirty = self._dirty, {}
         theirs, self._theirs = self._theirs, {}
         largest = max((len(row.sealed) for row in dirty.values()), default=0)
@@ -118,26 +120,38 @@ class Exchange:
             for known in self._theirs.values():
                 known.discard(peer)
         self._dirty[peer] = row
+        if self.due is None:
+            self.due = self._flushed_at + self._pause_s
 
     # -- taking in
 
-    def accept(self, rows: Iterable[Row], source: PeerId, most_forged: int, now: float) -> Intake:
-        """Take what is new and verifies; the rest of `rows` is left when more than `most_forged` did not."""
-        intake = Intake()
+    def accept(self, rows: Collection[Row], source: PeerId, most_forged: int, now: float) -> Intake | None:
+        """Take what is new and verifies; the rest of `rows` is left when more than `most_forged` did not.
+
+        None when all of it is held already.
+        """
         database, dirty = self.database, self._dirty
         held_of = database.records.get
-        theirs = self._theirs.setdefault(source, set())
-        self._see_comparison_through(now)
-        for row in rows:
+        theirs = self._theirs.get(source)
+        if theirs is None:
+            theirs = self._theirs[source] = set()
+        if self._comparing_with is not None:
+            self._see_comparison_through(now)
+        # By far the most that come are copies: these must cost as little as can be.
+        fresh = [row for row in rows if (held := held_of(row.id)) is None or row.sealed != held.sealed]
+        if dirty and len(fresh) < len(rows):
+            waits = dirty.get
+            theirs.update(
+                [row.id for row in rows if (own := waits(row.id)) is not None and own.sealed == row.sealed]
+            )
+        if not fresh:
+            return None
+        intake = Intake()
+        for row in fresh:
             peer = row.id
-            held = held_of(peer)
-            if held is not None and row.sealed == held.sealed:
-                # By far the most that come are copies.
-                if peer in dirty:
-                    theirs.add(peer)
-                continue
             if not database.is_news(row) or not database.admits(peer, now):
                 continue
+            held = held_of(peer)
             if held is None and not database.has_room_for(peer):
                 database.refused += 1
                 continue
@@ -155,8 +169,10 @@ class Exchange:
                 intake.own.append(record)
                 continue
             database.merge(record, now)
-            self._pass_on(row)
-            theirs.add(peer)
+            if held is not None or record.neighbours or record.left:
+                # A newcomer that lists nobody can be reached by nobody: its next version is for all.
+                self._pass_on(row)
+                theirs.add(peer)
             intake.news.append((record, held))
         if intake.news:
             self._news_at = now
@@ -164,13 +180,10 @@ class Exchange:
 
     # -- comparing
 
-    def compare_due(self) -> float | None:
-        """When `compare` has something to do."""
-        return min(at for at, _ in self._waiting.values()) if self._waiting else None
-
     def linked(self, peer: PeerId, now: float) -> None:
         """A link with `peer` stands: to be compared with, if it is not reachable otherwise."""
         self._waiting[peer] = (now, False)
+        self.compare_due = now if self.compare_due is None else min(self.compare_due, now)
 
     def unlinked(self, peer: PeerId) -> None:
         """The link is gone."""
@@ -200,6 +213,7 @@ class Exchange:
                 sends += [Send(peer, versions) for versions in self._begin(peer, now)]
             elif self._me < peer or asked:
                 sends.append(Send(peer, Digest(self.database.digest)))
+        self.compare_due = min((at for at, _ in self._waiting.values()), default=None)
         return sends
 
     def answer(
@@ -224,7 +238,8 @@ class Exchange:
 
     def _versions_for(self, peer: PeerId, is_joined: Callable[[PeerId], bool], now: float) -> list[Message]:
         if now < self._compared_at + COMPARING_S:
-            self._waiting.setdefault(peer, (self._compared_at + COMPARING_S, True))
+            at, _ = self._waiting.setdefault(peer, (self._compared_at + COMPARING_S, True))
+            self.compare_due = at if self.compare_due is None else min(self.compare_due, at)
             return []
         newest_at = min(self._news_at + QUIET_S, self._compared_at + COMPARED_S)
         if now < newest_at and is_joined(peer):

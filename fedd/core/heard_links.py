@@ -33,7 +33,10 @@ class HeardLinks:
         self._close_s = close_s
         self._links: dict[PeerId, HeardLink] = {}
         # Not later than when `check` finds something: what is heard moves it, and is not worth counting then.
-        self._due: float | None = None
+        self.due: float | None = None
+        """Before then `check` finds nothing."""
+        # Those that are heard, sorted; None: to be found out.
+        self._up: list[PeerId] | None = None
         self.lost: dict[PeerId, LossReason] = {}
         self._lost_at: dict[PeerId, float] = {}
 
@@ -57,17 +60,20 @@ class HeardLinks:
     @property
     def up(self) -> list[PeerId]:
         """The peers that are heard, sorted."""
-        return sorted(peer for peer, link in self._links.items() if link.up)
+        if self._up is None:
+            self._up = sorted(peer for peer, link in self._links.items() if link.up)
+        return self._up
 
     @property
     def any_up(self) -> bool:
         """Whether anybody is heard."""
-        return any(link.up for link in self._links.values())
+        return bool(self.up)
 
     def add(self, peer: PeerId, needed_there: bool, now: float) -> bool:
         """A link with `peer` stands; True when that makes an edge that was not there before."""
         known = self._links.get(peer)
         self._links[peer] = HeardLink(now, needed_there=needed_there)
+        self._up = None
         self._expect(now + self._silent_s)
         self.forget_loss(peer)
         return known is None or not known.up
@@ -76,6 +82,7 @@ class HeardLinks:
         """The link with `peer` is gone, for a reason to tell the others or None; False if there was none."""
         if self._links.pop(peer, None) is None:
             return False
+        self._up = None
         self._note(peer, reason, now)
         return True
 
@@ -92,6 +99,7 @@ class HeardLinks:
     def clear(self) -> None:
         """All links are gone."""
         self._links.clear()
+        self._up = None
 
     def hear(self, peer: PeerId, at: float, now: float) -> bool:
         """Something came from `peer` at time `at`; True when that makes its link an edge again."""
@@ -102,20 +110,18 @@ class HeardLinks:
         if link.up or now >= at + self._silent_s:
             return False
         link.up = True
+        self._up = None
         self._expect(at + self._silent_s)
         self.forget_loss(peer)
         return True
-
-    def next_deadline(self) -> float | None:
-        """Before then `check` finds nothing."""
-        return self._due
 
     def check(self, now: float) -> tuple[list[PeerId], list[PeerId]]:
         """Who has fallen silent, and who was silent so long that the link is given up."""
         silent: list[PeerId] = []
         given_up: list[PeerId] = []
-        if self._due is None or now < self._due:
+        if self.due is None or now < self.due:
             return silent, given_up
+        self._up = None
         for peer, link in self.items():
             if link.up and now >= link.heard + self._silent_s:
                 link.up = False
@@ -124,7 +130,7 @@ class HeardLinks:
             if now >= link.heard + self._close_s:
                 del self._links[peer]
                 given_up.append(peer)
-        self._due = min(
+        self.due = min(
             (link.heard + (self._silent_s if link.up else self._close_s) for link in self._links.values()),
             default=None,
         )
@@ -147,7 +153,7 @@ class HeardLinks:
             self.forget_loss(peer)
 
     def _expect(self, at: float) -> None:
-        self._due = at if self._due is None else min(self._due, at)
+        self.due = at if self.due is None else min(self.due, at)
 
     def _note(self, peer: PeerId, reason: LossReason | None, now: float) -> None:
         self.forget_loss(peer)

@@ -118,7 +118,7 @@ class Membership(MembershipParts):
             case Refuse(rows):
                 self._refused(peer, rows, now)
             case Bye(reason):
-                self._unlink(peer, "closed" if reason == "shutdown" else None, now)
+                self._unlink(peer, "closed" if reason == "shutdown" else None, now, told=True)
                 self._overlay.trimmed(peer, now)
                 self._actions.append(Close(peer, "bye"))
         return self._finish(now)
@@ -194,19 +194,22 @@ class Membership(MembershipParts):
 
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do; at least once a heartbeat."""
-        due = min(self._heartbeat_due, self._heal_due, self._digest_due)
-        if self._judge:
-            due = min(due, self._judge_due())
-        for at in (
-            self._own.due,
-            self._exchange.due,
-            self._exchange.compare_due(),
-            self._overlay_due,
-            self._links.next_deadline(),
-            self._verdicts.next_deadline(),
-        ):
-            if at is not None and at < due:
-                due = at
+        # One comparison after the other: this is asked after every message.
+        due = self._house_due
+        if self._judge and (at := self._judge_due()) < due:
+            due = at
+        if (at_or_none := self._own.due) is not None and at_or_none < due:
+            due = at_or_none
+        if (at_or_none := self._exchange.due) is not None and at_or_none < due:
+            due = at_or_none
+        if (at_or_none := self._exchange.compare_due) is not None and at_or_none < due:
+            due = at_or_none
+        if (at_or_none := self._overlay_due) is not None and at_or_none < due:
+            due = at_or_none
+        if (at_or_none := self._links.due) is not None and at_or_none < due:
+            due = at_or_none
+        if (at_or_none := self._verdicts.next_deadline()) is not None and at_or_none < due:
+            due = at_or_none
         return due
 
     def handle_timeout(self, now: float) -> list[Action]:
@@ -226,6 +229,7 @@ class Membership(MembershipParts):
         if now >= self._digest_due:
             self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
             self._compare_with_one()
+        self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)
         self._verdicts.set_isolated(not self._links.any_up, now)
         if self._judge and now >= self._settled_at:
             self._judge_now(now)

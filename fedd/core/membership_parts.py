@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from fedd.api.types import PeerId
 from fedd.core.database import MAX_RECORDS
@@ -49,6 +49,8 @@ class MembershipParts(MembershipView):
         super().__init__(mine, seal=seal, open_row=open_row, rng=rng, timing=timing, known=known)
         self._actions: list[Action] = []
         self._judged_at = float("-inf")
+        # Nobody has been reachable in this life.
+        self._new = True
         # In a pause of this length others may have taken this node for silent.
         self._long_gap_s = timing.link_silent_s - timing.heartbeat_s
         self._settled_at = float("-inf")
@@ -59,6 +61,8 @@ class MembershipParts(MembershipView):
         self._heartbeat_due = now + timing.heartbeat_s
         self._heal_due = now + timing.heal_s * rng.uniform(0.2, 1.0)
         self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
+        # The earliest of the three.
+        self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)
         self._ping_number = 0
         self._warned = False
 
@@ -73,15 +77,17 @@ class MembershipParts(MembershipView):
         self._edge_added(now)
         self._exchange.linked(peer, now)
 
-    def _unlink(self, peer: PeerId, reason: LossReason | None, now: float) -> bool:
-        """The link is gone; False when there was none."""
+    def _unlink(self, peer: PeerId, reason: LossReason | None, now: float, *, told: bool = False) -> bool:
+        """The link is gone, by the peer's own word if `told`; False when there was none."""
         if not self._links.remove(peer, reason, now):
             return False
         self._exchange.unlinked(peer)
-        if reason is None:
-            self._own.gave_up_edge(now)
+        if reason is not None:
+            self._own.lost_edge(reason, now)
+        elif told:
+            self._own.told_of_end(now)
         else:
-            self._own.lost_edge(now)
+            self._own.gave_up_edge(now)
         self._overlay_due = now
         return True
 
@@ -97,7 +103,7 @@ class MembershipParts(MembershipView):
         for row in rows:
             if row.id in self.records:
                 self._overlay.hint(row.id, self.records[row.id].addresses)
-        self._unlink(peer, None, now)
+        self._unlink(peer, None, now, told=True)
         self._overlay.failed(peer, now)
         self._actions.append(Close(peer, "refused"))
 
@@ -108,15 +114,18 @@ class MembershipParts(MembershipView):
             self._actions.append(Dial(peer, addresses))
 
     def _refusal(self, peer: PeerId) -> Refuse:
-        others = self._overlay.others(self.records, self._verdicts.opinion_on, set(self._links), REFUSAL_ROWS)
-        rows = [record.row for record in others if record.id != peer]
+        others = self._overlay.others(
+            self.records, self._verdicts.opinion_on, set(self._links), REFUSAL_ROWS - 1
+        )
+        # Its own record first: it says how many links there are.
+        rows = [record.row for record in (self.records[self.me], *others) if record.id != peer]
         # As many as one frame holds.
         return Refuse(next(split_rows(rows), ()))
 
     def _check_links(self, now: float) -> None:
         silent, given_up = self._links.check(now)
         if silent:
-            self._own.lost_edge(now)
+            self._own.lost_edge("silent", now)
             self._overlay_due = now
         for peer in given_up:
             self._exchange.unlinked(peer)
@@ -138,15 +147,16 @@ class MembershipParts(MembershipView):
 
     def _maintain(self, now: float) -> None:
         self._overlay_due = None
-        if self._ended:
+        heard = len(self._links.up)
+        if self._ended or (self._overlay.content_with(heard) and not self._overlay.pins):
             return
         links = {peer: link.up for peer, link in self._links.items()}
         wanted, self._overlay_due = self._overlay.wanted(self.records, self._verdicts.opinion_on, links, now)
         self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
         needed = [peer for peer, link in self._links.items() if link.needed_there]
-        shed, again = self._overlay.shed(self.records, links, needed, now)
-        if shed is not None:
-            self._drop(shed, now)
+        shed, again = self._overlay.shed(self.edges.degree, links, needed, now)
+        for peer in shed:
+            self._drop(peer, now)
         if again is not None:
             self._maintain_by(again)
 
@@ -155,8 +165,10 @@ class MembershipParts(MembershipView):
 
     # -- records
 
-    def _accept(self, rows: Iterable[Row], source: PeerId, now: float) -> None:
+    def _accept(self, rows: Collection[Row], source: PeerId, now: float) -> None:
         intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
+        if intake is None:
+            return
         for record, held in intake.news:
             self._learn(record, held, now)
         for record in intake.own:
@@ -164,7 +176,7 @@ class MembershipParts(MembershipView):
         if intake.news:
             self._judge = True
             self._maintain_by(now + self._timing.judge_s)
-        if self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
+        if intake.forged and self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
             # It sends what no honest member passes on: no more of it for a while.
             self._unlink(source, None, now)
             self._overlay.trimmed(source, now)
@@ -183,11 +195,13 @@ class MembershipParts(MembershipView):
                 self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
             if record.addresses != held.addresses:
                 self._overlay.learn(record)
-            for lost in held.lost:
-                self._unjudged[lost] = None
-        for lost in record.lost:
-            self._unjudged[lost] = None
-        if record.left or self._verdicts.opinion_on(peer) != "alive":
+        before = held.lost if held is not None else {}
+        if record.lost != before:
+            for lost in {*before, *record.lost}:
+                if before.get(lost) != record.lost.get(lost):
+                    self._unjudged[lost] = None
+        verdict = self._verdicts.verdicts.get(peer)
+        if record.left or verdict is None or verdict.state != "alive":
             self._unjudged[peer] = None
 
     def _outbid(self, record: Record, now: float) -> None:
@@ -198,12 +212,25 @@ class MembershipParts(MembershipView):
         elif outcome is False:
             self._actions.append(Notice("cloned_key"))
 
-    def _publish_if_due(self, now: float) -> None:
-        if self._own.due is not None and now >= self._own.due:
-            if self._own.says(self._links.up, self._links.lost):
-                self._own.due = None
-            else:
-                self._publish(now)
+    def _publish_unless_idle(self, now: float) -> None:
+        heard = self._links.up
+        if self._own.says(heard, self._links.lost):
+            self._own.settle()
+        elif not self._own.may_wait(heard, self._is_found, self.edges.adjacent(self.me), now):
+            self._publish(now)
+
+    def _is_found(self, peer: PeerId) -> bool:
+        """Whether `peer` is reachable without its link with this node, or about to be.
+
+        That is so of newcomers, be it this node or the peer, that have told of another link before.
+        """
+        reachable = self.edges.reachable
+        if peer in reachable or (self._new and self._own.lists_any(self._links.up)):
+            return True
+        verdict, record = self._verdicts.verdicts.get(peer), self.records.get(peer)
+        if record is None or (verdict is not None and verdict.lived):
+            return False
+        return any(other in reachable and other != self.me for other in record.neighbours)
 
     def _publish(self, now: float) -> None:
         self._links.forget_losses(now - LOSS_TOLD_S)
@@ -243,6 +270,7 @@ class MembershipParts(MembershipView):
         self._judge = False
         self._judged_at = now
         gained, lost = self.edges.update()
+        self._new = self._new and not gained
         for peer in (*gained, *lost):
             self._unjudged[peer] = None
             record = self.records.get(peer)
@@ -257,6 +285,9 @@ class MembershipParts(MembershipView):
         if changes:
             self._overlay_due = now
             self._warned = False
+            suspects = {change.peer_id for change in changes if change.new == "suspect"}
+            if not suspects.isdisjoint(self._links.up):
+                self._own.hurry(now)
 
     def _keep_house(self, now: float) -> None:
         """Refresh what others would let expire, and let go what is old."""
@@ -282,13 +313,14 @@ class MembershipParts(MembershipView):
 
     def _finish(self, now: float) -> list[Action]:
         """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
-        self._publish_if_due(now)
+        if self._own.due is not None and now >= self._own.due:
+            self._publish_unless_idle(now)
         # What has piled up in a long pause is no news: `handle_timeout` comes first.
         if self._judge and now >= self._judge_due() and now < self._heartbeat_due + self._long_gap_s:
             self._judge_now(now)
         if self._overlay_due is not None and now >= self._overlay_due:
             self._maintain(now)
-        due = self._exchange.compare_due()
+        due = self._exchange.compare_due
         if due is not None and now >= due:
             self._actions += self._exchange.compare(self._is_joined, now)
         due = self._exchange.due

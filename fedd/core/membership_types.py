@@ -27,6 +27,7 @@ class PresenceTiming:
     heal_s: float = 10.0
     digest_s: float = 10.0
     withdrawal_gap_s: float = 0.05
+    silence_gap_s: float = 0.25
     addition_min_s: float = 0.05
     addition_calm_s: float = 0.2
     addition_max_s: float = 3.2

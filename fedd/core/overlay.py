@@ -84,6 +84,10 @@ class Overlay:
         """At this many links, further ones are refused unless pinned."""
         return CAP_DIALABLE if self.dialable else CAP
 
+    def content_with(self, heard: int) -> bool:
+        """Whether so many links are neither too few nor too many."""
+        return MIN_DEGREE <= heard <= (SHED_ABOVE_DIALABLE if self.dialable else SHED_ABOVE)
+
     def hint(self, peer: PeerId, addresses: tuple[str, ...]) -> bool:
         """A peer worth dialling whose record is not known, or not known to be alive; whether that is news.
 
@@ -169,16 +173,28 @@ class Overlay:
         least = 2 * MIN_DEGREE if lonely and links else MIN_DEGREE
         need = least - sum(links.values()) - len(self.dialing | chosen.keys())
         if need > 0:
+            drawn = [peer for peer in self._drawn() if peer not in links and peer not in chosen]
             candidates = [
                 peer
-                for peer in self._drawn()
-                if peer not in links
-                and peer not in chosen
-                and self._wants(peer, records.get(peer), opinion_on(peer), lonely)
+                for peer in drawn
+                if self._wants(peer, records.get(peer), opinion_on(peer), lonely)
                 and self._ready(peer, now, waiting)
             ]
+            if lonely and not candidates:
+                # Who has links enough may have lost some since.
+                candidates = [
+                    peer
+                    for peer in drawn
+                    if peer != self.me and opinion_on(peer) != "left" and self._ready(peer, now, waiting)
+                ]
             self.rng.shuffle(candidates)
-            candidates.sort(key=lambda peer: len(records[peer].neighbours) // 4 if peer in records else 0)
+            # Whoever hears nobody must not lose its time with those who were dead before.
+            candidates.sort(
+                key=lambda peer: (
+                    opinion_on(peer) == "dead",
+                    len(records[peer].neighbours) // 4 if peer in records else 0,
+                )
+            )
             chosen.update({peer: self.addresses(peer, records) for peer in candidates[:need]})
             if len(candidates) < need and len(self._dialable) > CANDIDATES:
                 waiting.append(now + SEARCH_AGAIN_S)
@@ -210,33 +226,40 @@ class Overlay:
         most: int,
     ) -> list[Record]:
         """Up to `most` members, chosen at random, that a peer could try instead of this node."""
-        drawn = [p for p in self._dialable if p in records and (p in links or opinion_on(p) == "alive")]
+        looked_at = self._dialable
+        if len(looked_at) > 2 * most:
+            looked_at = self.rng.sample(looked_at, 2 * most)
+        drawn = [p for p in looked_at if p in records and (p in links or opinion_on(p) == "alive")]
         return [records[peer] for peer in self.rng.sample(drawn, min(most, len(drawn)))]
 
     def shed(
         self,
-        records: Mapping[PeerId, Record],
+        degree: Callable[[PeerId], int],
         links: Mapping[PeerId, bool],
         needed: Iterable[PeerId],
         now: float,
-    ) -> tuple[PeerId | None, float | None]:
-        """A link to give up, if there are too many, and when to ask again; never one that is needed."""
-        if len(links) <= (SHED_ABOVE_DIALABLE if self.dialable else SHED_ABOVE):
-            return None, None
+    ) -> tuple[list[PeerId], float | None]:
+        """Links to give up, if there are too many, and when to ask again; never one that is needed.
+
+        All at once: each time that links are given up costs a version of the own record, which travels
+        everywhere. `degree(peer)` is how many edges a member has. Silent links are no edges and count for
+        nothing here: after a partition they would drive out those that were found instead.
+        """
+        surplus = sum(links.values()) - (SHED_ABOVE_DIALABLE if self.dialable else SHED_ABOVE)
+        if surplus <= 0:
+            return [], None
         if now < self._shed_at + SHED_EVERY_S:
-            return None, self._shed_at + SHED_EVERY_S
+            return [], self._shed_at + SHED_EVERY_S
         kept = set(needed) | self.pins.keys()
-        spare = {
-            peer: len(records[peer].neighbours)
-            for peer, heard in links.items()
-            if heard and peer not in kept and peer in records and len(records[peer].neighbours) > MIN_DEGREE
-        }
+        degrees = {peer: degree(peer) for peer, heard in links.items() if heard and peer not in kept}
+        spare = [peer for peer, edges in degrees.items() if edges > MIN_DEGREE]
         if not spare:
             # Asked again when a record changes, which is when this can change.
-            return None, None
+            return [], None
         self._shed_at = now
-        chosen = max(spare, key=lambda peer: (spare[peer], peer))
-        self.trimmed(chosen, now)
+        chosen = sorted(spare, key=lambda peer: (degrees[peer], peer), reverse=True)[:surplus]
+        for peer in chosen:
+            self.trimmed(peer, now)
         return chosen, None
 
     def addresses(self, peer: PeerId, records: Mapping[PeerId, Record]) -> tuple[str, ...]:
@@ -247,13 +270,12 @@ class Overlay:
     def _wants(self, peer: PeerId, record: Record | None, state: State | None, lonely: bool) -> bool:
         if peer == self.me or state == "left":
             return False
-        if lonely:
-            return record is None or bool(record.addresses)
         if record is None:
             attempt = self._attempts.get(peer)
-            return attempt is None or attempt.failures < HINT_ATTEMPTS
-        cap = CAP_DIALABLE if record.addresses else CAP
-        return state == "alive" and bool(record.addresses) and len(record.neighbours) < cap
+            return lonely or attempt is None or attempt.failures < HINT_ATTEMPTS
+        return (
+            (lonely or state == "alive") and bool(record.addresses) and len(record.neighbours) < CAP_DIALABLE
+        )
 
     def _drawn(self) -> Iterable[PeerId]:
         """Who is looked at for a new link: everybody who may be dialled, or of many some."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from fedd.api.types import PeerId
@@ -17,6 +18,11 @@ STORM_MEMBERS = 16
 CROWD_MEMBERS = 50
 # Between versions of which the later says no more than that links were shed.
 TRIM_GAP_S = 0.5
+# A link between members that are connected without it is news for nobody's verdict: links that come within so
+# long are told together. Shorter than any suspicion, in which it would be missed.
+SPARE_EDGE_S = 1.0
+# Whoever said that it gives the link up tells so in its own record, by then.
+TOLD_BY_PEER_S = 2.0
 
 
 class OwnRecord:
@@ -30,6 +36,11 @@ class OwnRecord:
         self._jumps: list[float] = []
         # Something but the edges has changed since the last version.
         self._changed = False
+        # Others' verdicts or databases wait for the next version.
+        self._pressing = False
+        # Since when a new edge is untold, and by when a peer will have told of the end of another.
+        self._edges_since: float | None = None
+        self._told_by: float | None = None
         self.published_at = float("-inf")
         self.due: float | None = None
 
@@ -42,12 +53,21 @@ class OwnRecord:
         """The next version carries another certificate chain."""
         self._mine = replace(self._mine, chain=chain)
 
-    def lost_edge(self, now: float) -> None:
-        """An edge is to be withdrawn: soon, others' verdicts wait for it."""
-        self._due_by(max(now, self.published_at + self._timing.withdrawal_gap_s))
+    def lost_edge(self, reason: LossReason, now: float) -> None:
+        """An edge is to be withdrawn: soon, others' verdicts wait for it.
+
+        After one silent link others often follow within a heartbeat: these are gathered for a while.
+        """
+        gap_s = self._timing.withdrawal_gap_s if reason == "closed" else self._timing.silence_gap_s
+        self._press(max(now, self.published_at + gap_s))
 
     def new_edge(self, members: int, now: float) -> None:
-        """An edge is to be added: after the present pause, which is longer in a larger federation."""
+        """An edge is to be added: after the present pause, which is longer in a larger federation.
+
+        Whether it is worth a version is decided then, by `may_wait`.
+        """
+        if self._edges_since is None:
+            self._edges_since = now
         if now - self.published_at > self._timing.addition_quiet_s:
             self._hold_s = self._timing.addition_min_s
         # Whoever refuses the link does so in the same breath.
@@ -57,12 +77,49 @@ class OwnRecord:
 
     def gave_up_edge(self, now: float) -> None:
         """An edge is to be withdrawn whose end is no news of anybody: with what else is said soon."""
-        self._due_by(max(now, self.published_at + TRIM_GAP_S))
+        self._press(max(now, self.published_at + TRIM_GAP_S))
+
+    def told_of_end(self, now: float) -> None:
+        """The peer gave an edge up and withdraws it: one end is enough, unless it does not."""
+        self._told_by = now + TOLD_BY_PEER_S
+        self._due_by(self._told_by)
+
+    def hurry(self, now: float) -> None:
+        """What may wait is to be told now: somebody's verdict has come to depend on it."""
+        self._press(max(now, self.published_at + self._timing.withdrawal_gap_s))
 
     def says(self, neighbours: Iterable[PeerId], lost: Mapping[PeerId, LossReason]) -> bool:
         """Whether the last version says just this, so that there is nothing to publish after all."""
         said = self._mine
         return not self._changed and said.neighbours == frozenset(neighbours) and said.lost == lost
+
+    def lists_any(self, neighbours: Iterable[PeerId]) -> bool:
+        """Whether the last version tells of any of these."""
+        return not self._mine.neighbours.isdisjoint(neighbours)
+
+    def may_wait(
+        self,
+        neighbours: Iterable[PeerId],
+        is_joined: Callable[[PeerId], bool],
+        listed_by: AbstractSet[PeerId],
+        now: float,
+    ) -> bool:
+        """Whether the version that is due would tell nobody anything yet; it is put off then.
+
+        That is so while only links have come with peers that `is_joined` says are connected with this node
+        by others, and only links have gone that their other ends, who are not among `listed_by`, have
+        withdrawn already.
+        """
+        if self._pressing or self._changed:
+            return False
+        said, heard = self._mine.neighbours, frozenset(neighbours)
+        due = None if self._edges_since is None else self._edges_since + SPARE_EDGE_S
+        if self._told_by is not None and (said - heard) & listed_by:
+            due = self._told_by if due is None else min(due, self._told_by)
+        if due is not None and (now >= due or not all(map(is_joined, heard - said))):
+            return False
+        self.due = due
+        return True
 
     def set_addresses(self, addresses: tuple[str, ...], now: float) -> bool:
         """This node can be dialled elsewhere; whether that is news, which is then due like a new edge."""
@@ -72,6 +129,11 @@ class OwnRecord:
         self._changed = True
         self.new_edge(0, now)
         return True
+
+    def settle(self) -> None:
+        """Nothing is to be told after all."""
+        self.due = self._edges_since = self._told_by = None
+        self._pressing = False
 
     def publish(
         self,
@@ -89,7 +151,7 @@ class OwnRecord:
         self._hold_s = min(self._hold_s * 2, longest_s)
         # The first version lists nobody: the first link need not wait for it.
         self.published_at = now if self._mine.seq or left else now - 2 * self._timing.addition_quiet_s
-        self.due = None
+        self.settle()
         self._changed = False
         self._mine = replace(
             self._mine,
@@ -114,6 +176,10 @@ class OwnRecord:
         self._jumps.append(now)
         self._mine = replace(self._mine, epoch=record.epoch + 1, seq=0)
         return True
+
+    def _press(self, at: float) -> None:
+        self._pressing = True
+        self._due_by(at)
 
     def _due_by(self, at: float) -> None:
         self.due = at if self.due is None else min(self.due, at)

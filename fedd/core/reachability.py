@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, MutableSet
+from collections.abc import KeysView
 from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 from fedd.api.types import PeerId
 
+_Peers: TypeAlias = set[PeerId]
 _NONE: frozenset[PeerId] = frozenset()
 # In place of a parent: the tree edge to it is gone.
 _CUT: PeerId = ""
@@ -42,7 +44,8 @@ class TwoSidedEdges:
         before = listed.get(peer, _NONE)
         listed[peer] = neighbours
         for other in neighbours - before:
-            if peer in listed.get(other, _NONE):
+            theirs = listed.get(other)
+            if theirs is not None and peer in theirs:
                 self._added.append((peer, other))
         if before:
             parent = self._parent
@@ -61,6 +64,10 @@ class TwoSidedEdges:
         """Those that list `peer` and are listed by it."""
         return set(self._adjacent(peer))
 
+    def degree(self, peer: PeerId) -> int:
+        """How many edges `peer` has."""
+        return len(self._adjacent(peer))
+
     def update(self) -> tuple[list[PeerId], list[PeerId]]:
         """Bring `reachable` up to date; who has come to be in it, and who is no longer."""
         # Whether each of those that changed was reachable before.
@@ -75,11 +82,13 @@ class TwoSidedEdges:
         lost = [peer for peer, before in was.items() if before and peer not in self._parent]
         return gained, lost
 
-    def _adjacent(self, peer: PeerId) -> Iterator[PeerId]:
-        listed = self._listed
-        for other in listed.get(peer, _NONE):
-            if other != peer and peer in listed.get(other, _NONE):
-                yield other
+    def _adjacent(self, peer: PeerId) -> list[PeerId]:
+        theirs = self._listed.get
+        return [
+            other
+            for other in theirs(peer, _NONE)
+            if (back := theirs(other)) is not None and peer in back and other != peer
+        ]
 
     def _mend(self, was: dict[PeerId, bool]) -> None:
         """Hang what lost its tree edge from another, or let it go."""
@@ -89,7 +98,7 @@ class TwoSidedEdges:
         for peer in waiting:
             parent[peer] = _CUT
         # Whoever may be found to hang from the root in the course of this.
-        rooted: MutableSet[PeerId] = set()
+        rooted: _Peers = set()
         progress = True
         while waiting and progress:
             left = [peer for peer in waiting if not self._hang(peer, rooted)]
@@ -99,7 +108,7 @@ class TwoSidedEdges:
             if parent.get(peer) == _CUT:
                 self._search(peer, rooted, was)
 
-    def _hang(self, peer: PeerId, rooted: MutableSet[PeerId]) -> bool:
+    def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
         """Hang `peer` from a neighbour that hangs from the root, if there is one."""
         for other in self._adjacent(peer):
             if self._is_rooted(other, rooted):
@@ -107,7 +116,7 @@ class TwoSidedEdges:
                 return True
         return False
 
-    def _is_rooted(self, peer: PeerId, rooted: MutableSet[PeerId]) -> bool:
+    def _is_rooted(self, peer: PeerId, rooted: _Peers) -> bool:
         parent = self._parent
         path = []
         at: PeerId | None = peer
@@ -116,10 +125,10 @@ class TwoSidedEdges:
             at = parent.get(at, _CUT)
             if at == _CUT:
                 return False
-        rooted |= set(path)
+        rooted.update(path)
         return True
 
-    def _search(self, start: PeerId, rooted: MutableSet[PeerId], was: dict[PeerId, bool]) -> None:
+    def _search(self, start: PeerId, rooted: _Peers, was: dict[PeerId, bool]) -> None:
         """Look through all that `start` is connected with for somebody who hangs from the root."""
         parent = self._parent
         came_from: dict[PeerId, PeerId | None] = {start: None}

@@ -69,8 +69,8 @@ class Verdicts:
         # may have given it up.
         self._closed_counts_at = float("-inf")
         self._suspicions: dict[PeerId, _Suspicion] = {}
-        # When `expire` has something to do; None: to be found out.
-        self._due: float | None = None
+        # Not later than when `expire` has something to do.
+        self._due = float("inf")
         self.verdicts: dict[PeerId, Verdict] = {}
         self.gone: dict[PeerId, float] = {}
         """Who is dead or has left, and since when, the longest first."""
@@ -89,7 +89,7 @@ class Verdicts:
         """A member of earlier days, not yet heard of: given its time to be reachable, like everybody."""
         self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
         self._suspicions[peer] = _Suspicion(now, now + self._confirm_s, "silent")
-        self._due = None
+        self._due = min(self._due, now + min(SETTLE_S, self._confirm_s))
 
     def restarted(self, peer: PeerId, now: float) -> list[MemberChange]:
         """The peer's record says that a new life of it has begun: the one that was known is over.
@@ -147,7 +147,6 @@ class Verdicts:
         self.verdicts.pop(peer, None)
         self._suspicions.pop(peer, None)
         self.gone.pop(peer, None)
-        self._due = None
 
     def set_isolated(self, isolated: bool, now: float) -> None:
         """Say whether this node has no live link at all: then it is probably its own fault.
@@ -156,13 +155,12 @@ class Verdicts:
         """
         if isolated and self._isolated_since is None:
             self._isolated_since = now
-            self._due = None
         elif not isolated and self._isolated_since is not None:
             self._isolated_since = None
             for suspicion in self._suspicions.values():
                 if suspicion.reason != "closed":
                     suspicion.deadline = max(suspicion.deadline, now + self._confirm_closed_s)
-            self._due = None
+            self._due = self._earliest()
 
     def holding(self, now: float) -> bool:
         """Whether a verdict is due that is held back because this node is isolated."""
@@ -188,24 +186,14 @@ class Verdicts:
                 suspicion.deadline = max(suspicion.deadline, self._closed_counts_at)
         if self._isolated_since is not None:
             self._isolated_since = now
-        self._due = None
 
     def next_deadline(self) -> float | None:
-        """When `expire` has something to do, if ever."""
-        if self._due is None:
-            due = [self._released_at(suspicion) for suspicion in self._suspicions.values()]
-            due += [
-                self.verdicts[peer].since + SETTLE_S
-                for peer in self._suspicions
-                if not self.verdicts[peer].announced
-            ]
-            self._due = min(due, default=float("inf"))
+        """Before then `expire` finds nothing; None when there is nobody to accuse."""
         return self._due if self._suspicions else None
 
     def expire(self, now: float) -> list[MemberChange]:
         """Announce the unreachable newcomers and call dead whose deadline has passed."""
-        due = self.next_deadline()
-        if due is None or now < due:
+        if not self._suspicions or now < self._due:
             return []
         changes = []
         for peer, suspicion in list(self._suspicions.items()):
@@ -215,8 +203,19 @@ class Verdicts:
                 changes.append(MemberChange(peer, None, "suspect", verdict.reason))
             if now >= self._released_at(suspicion):
                 changes.append(self._change(peer, "dead", suspicion.reason, now))
-        self._due = None
+        self._due = self._earliest()
         return changes
+
+    def _earliest(self) -> float:
+        return min(
+            (self._asks_at(suspicion, self.verdicts[peer]) for peer, suspicion in self._suspicions.items()),
+            default=float("inf"),
+        )
+
+    def _asks_at(self, suspicion: _Suspicion, verdict: Verdict) -> float:
+        """When something is to be told of a suspect."""
+        at = self._released_at(suspicion)
+        return at if verdict.announced else min(at, verdict.since + SETTLE_S)
 
     def _released_at(self, suspicion: _Suspicion) -> float:
         # That a process closed its end was seen, not missed: nothing to wait for.
@@ -227,27 +226,37 @@ class Verdicts:
     def _suspect(
         self, record: Record, records: Mapping[PeerId, Record], reachable: AbstractSet[PeerId], now: float
     ) -> None:
-        """Set the deadline: a short one if all whom the member listed last are here and say it closed."""
-        witnesses = record.neighbours
-        closed = bool(witnesses) and all(
-            witness in reachable and witness in records and records[witness].lost.get(record.id) == "closed"
-            for witness in witnesses
-        )
+        """Set the deadline: a short one if all whom the member listed last are here and say it closed.
+
+        Whoever does not list it either, and has not lost it, is no witness: the two had parted before.
+        """
+        closed = False
+        for witness in record.neighbours:
+            theirs = records.get(witness)
+            lost = theirs.lost.get(record.id) if theirs is not None else None
+            if lost == "closed" and witness in reachable:
+                closed = True
+            elif theirs is None or lost is not None or record.id in theirs.neighbours:
+                closed = False
+                break
         known = self._suspicions.get(record.id)
+        if known is not None and not closed and known.reason == "silent":
+            return
         counted = known.counted if known is not None else self.verdicts[record.id].since
         if closed:
             deadline = max(counted + self._confirm_closed_s, self._closed_counts_at)
         else:
             deadline = counted + self._confirm_s
-        self._suspicions[record.id] = _Suspicion(counted, deadline, "closed" if closed else "silent")
-        self._due = None
+        suspicion = _Suspicion(counted, deadline, "closed" if closed else "silent")
+        self._suspicions[record.id] = suspicion
+        self._due = min(self._due, self._asks_at(suspicion, self.verdicts[record.id]))
 
     def _change(self, peer: PeerId, new: State, reason: str, now: float) -> MemberChange:
         old = self.verdicts.get(peer)
         lived = new == "alive" or (old is not None and old.lived)
         self.verdicts[peer] = Verdict(new, now, reason, lived=lived)
-        if new != "suspect" and self._suspicions.pop(peer, None) is not None:
-            self._due = None
+        if new != "suspect":
+            self._suspicions.pop(peer, None)
         self.gone.pop(peer, None)
         if new in ("dead", "left"):
             self.gone[peer] = now

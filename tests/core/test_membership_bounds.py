@@ -158,7 +158,7 @@ def test_many_large_records_travel_in_several_frames() -> None:
     drive(one, 0.5)
     rows = []
     for index in range(4):
-        record = known(Record(f"x{index}", 1, 1))
+        record = known(Record(f"x{index}", 1, 1, neighbours=frozenset("y")))
         large = replace(record, sealed=record.sealed.ljust(MAX_SEALED_BYTES - 4000, b"."))
         REGISTRY[large.id, large.sealed] = large
         rows.append(large.row)
