@@ -85,6 +85,16 @@ def do_watch(client: Client, options: Namespace, out: Output) -> int:
     return _verdict(options.run, result)
 
 
+def do_enlist(client: Client, options: Namespace, out: Output) -> int:
+    """Let another member into a run."""
+    reply = client.request("POST", path_of("runs", options.run, "members"), {"peer": options.peer})
+    if out.as_json:
+        out.document(reply)
+    else:
+        out.line(f"{options.peer} is let into run {reply['run_id'][:RUN_ID_CHARS]}")
+    return 0
+
+
 def do_stop(client: Client, options: Namespace, out: Output) -> int:
     """Stop a run everywhere."""
     reply = client.request("POST", path_of("runs", options.run, "stop"), {})

@@ -401,6 +401,16 @@ COMMANDS: tuple[Command, ...] = (
         "From any member that knows the run, also while it goes on (then without its value).",
     ),
     Command(
+        "enlist",
+        "runs",
+        "let another member into a run that goes on",
+        """
+  fedctl enlist 3f9a pump-7""",
+        (_RUN, _PEER),
+        "Its algorithm must take in members that come later (`fedctl algorithms NAME` says so), and the member "
+        "must accept. Everybody goes on in a new epoch.",
+    ),
+    Command(
         "stop",
         "runs",
         "stop a run on every member",

@@ -65,8 +65,8 @@ def error_document(error: FeddError, request_id: str) -> dict[str, Any]:
 
 _RESULT = (
     "{run_id, algorithm, state, value, contributors[], dropped[{peer_id, round, reason}], "
-    "joined[{peer_id, epoch, round}], rounds, residual, epoch, degraded, bytes_in, bytes_out, wall_s, "
-    "metrics{}}"
+    "joined[{peer_id, epoch, round}], rounds, residual, epoch, degraded, bytes_in, bytes_out, "
+    "traffic[{peer_id, bytes_in, bytes_out}], wall_s, metrics{}}"
 )
 _PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
 _LEARNER = "{name, plugin, distribution, version, doc, abilities[], parameters[]}"
@@ -296,6 +296,16 @@ ROUTES: tuple[Route, ...] = (
             Field("pace_s", "seconds", "No round is shorter.", high=3600),
         ),
         errors=("invalid", "denied", "not_found", "refused", "conflict", "timeout"),
+        changes=True,
+    ),
+    Route(
+        "enlist",
+        "POST",
+        "/v1/runs/{run}/members",
+        "Ask another member to join a run that goes on, and let it in with the next epoch.",
+        "{run_id, peer_id}",
+        fields=(_PEER,),
+        errors=("not_found", "invalid", "conflict", "refused", "not_connected", "timeout"),
         changes=True,
     ),
     Route(

@@ -103,6 +103,7 @@ class Service:
             "ping": self.ping,
             "run": self.run,
             "stop": self.stop,
+            "enlist": self.enlist,
             **self._catalog.operations(),
             **self._federation.operations(),
         }
@@ -319,6 +320,10 @@ class Service:
         """Progress of a run, then its result."""
         run_id = self._runs.get(request.path["run"])["run_id"]  # an unknown run is an error, not a stream
         return self._runs.watch(run_id)
+
+    async def enlist(self, request: Request) -> dict[str, Any]:
+        """Let another member into a run."""
+        return await self._runs.enlist(request.path["run"], self.find_peer(request.body["peer"]))
 
     async def stop(self, request: Request) -> dict[str, Any]:
         """Stop a run everywhere."""

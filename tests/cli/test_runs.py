@@ -185,6 +185,9 @@ def test_runs_show_and_stop(started: Any) -> None:
     assert json.loads(started("show", "3f", "--json")[1]) == RESULT
     assert "21.5" in started("show", "3f")[1]
     assert started("show", "none")[0] == 5
+    started.answer("POST", "/v1/runs/3f/members", {"run_id": RUN, "peer_id": B})
+    assert json.loads(started("enlist", "3f", "bob", "--json")[1]) == {"run_id": RUN, "peer_id": B}
+    assert started("enlist", "3f", "bob")[1] == "bob is let into run 3f9a3f9a3f9a\n"
     assert json.loads(started("stop", "3f", "--json")[1]) == {"run_id": RUN, "state": "stopping"}
     assert started("stop", "3f")[1] == "run 3f9a3f9a3f9a is stopping\n"
 
@@ -264,3 +267,11 @@ def test_sparklines_are_logarithmic() -> None:
     assert sparkline([float("inf"), 1.0, 0.0, float("nan")]) == BARS[8] + BARS[1] + BARS[0] + BARS[8]
     assert sparkline([0.0, 0.0]) == "  "
     assert sparkline([]) == ""
+
+
+def test_epochs_and_who_joined_are_shown(started: Any) -> None:
+    joined = [{"peer_id": A, "epoch": 2, "round": 7}]
+    started.answer("GET", "/v1/runs/3f", {**RESULT, "epoch": 3, "joined": joined})
+    shown = started("show", "3f")[1]
+    assert "alice in round 7, epoch 2" in shown
+    assert f"{RESULT['rounds']} in 3 epochs" in shown

@@ -104,6 +104,7 @@ class House:
             get=self.get_run,
             watch=lambda run_id: f"watching {run_id}",
             stop=self.note("stop", {"run_id": "r", "state": "running"}),
+            enlist=self.note("enlist", {"run_id": "r", "peer_id": "p"}),
             leave_all=self.note("leave_all"),
         )
 
@@ -343,6 +344,8 @@ async def test_runs(ask: Any, house: House) -> None:
     assert await ask("watch", {"run": "r"}) == "watching rrr"
     with pytest.raises(NotFound):
         await ask("watch", {"run": "x"})
+    assert await ask("enlist", {"run": "r"}, peer="b") == {"run_id": "r", "peer_id": "p"}
+    assert house.calls[-1] == ("enlist", "r", B)
     assert await ask("stop", {"run": "r"}) == {"run_id": "r", "state": "running"}
 
 
