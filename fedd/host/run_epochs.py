@@ -192,6 +192,6 @@ class Side:
         """`fedd.host.run_link.FrameTaker`."""
         return self._node.on_frame(peer, frame) if self._is_current else None
 
-    def count_in(self, received_bytes: int) -> None:
+    def count_in(self, peer: PeerId, received_bytes: int) -> None:
         """`fedd.host.run_link.FrameTaker`."""
-        self._node.count_in(received_bytes)
+        self._node.count_in(peer, received_bytes)

@@ -206,8 +206,8 @@ class FrameTaker(Protocol):
         """Take a frame; what is returned goes back on the stream. Raises ProtocolError to end it."""
         ...
 
-    def count_in(self, received_bytes: int) -> None:
-        """So many bytes came."""
+    def count_in(self, peer: PeerId, received_bytes: int) -> None:
+        """So many bytes came from this neighbour."""
         ...
 
 
@@ -245,7 +245,7 @@ class _Inbox:
 
     def take(self, data: bytes) -> None:
         """Hand over the frames that `data` completes. Raises ProtocolError."""
-        self._taker.count_in(len(data))
+        self._taker.count_in(self._stream.peer_id, len(data))
         for frame in self._decoder.receive_data(data):
             answer = self._taker.on_frame(self._stream.peer_id, frame)
             if answer is not None:

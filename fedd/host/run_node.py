@@ -73,7 +73,8 @@ class RunNode:
         self.epochs = RunEpochs(self, manifest, around, joinable)
         self.open_stream = around.open_stream
         self._stop_statement: bytes | None = None
-        self._bytes_before = 0
+        self._sent_before: dict[PeerId, int] = {}
+        """Bytes to each neighbour in epochs that are over."""
         """What went out in earlier epochs."""
         self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
         self._begin(manifest)
@@ -138,7 +139,7 @@ class RunNode:
     def enter(self, manifest: Manifest) -> None:
         """Go on in this epoch: with its members, its graph, new rounds; the worker begins anew."""
         before = self.links
-        self._bytes_before += sum(link.bytes_out for link in before.values())
+        self._sent_before = self._sent()
         self.story.enter(manifest)
         self._begin(manifest)
         for link in before.values():
@@ -297,6 +298,7 @@ class RunNode:
         gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
         self._news.clear()
         self.story.rounds = self.round
+        self.story.sent = self._sent()
         header: dict[str, Any] = {
             "kind": "round",
             "round": completed.round,
@@ -421,7 +423,13 @@ class RunNode:
 
     def _take_stock(self) -> None:
         self.story.wall_s = self._clock() - self.story.started_at
-        self.story.bytes_out = self._bytes_before + sum(link.bytes_out for link in self.links.values())
+        self.story.sent = self._sent()
+
+    def _sent(self) -> dict[PeerId, int]:
+        sent = dict(self._sent_before)
+        for peer, link in self.links.items():
+            sent[peer] = sent.get(peer, 0) + link.bytes_out
+        return sent
 
     def _end(self, ending: Ending) -> None:
         story = self.story
@@ -494,6 +502,7 @@ class RunNode:
         if link.inbound >= _MAX_INBOUND:
             raise ProtocolError(f"{peer} has {link.inbound} streams open for the run {self.manifest.run_id}")
         link.inbound += 1
+        self.count_in(peer, len(encode_preamble(self.manifest.sealed)))
         try:
             await serve(stream, early, side, self.manifest.max_payload_bytes)
         except ProtocolError as error:
@@ -503,9 +512,10 @@ class RunNode:
         finally:
             link.inbound -= 1
 
-    def count_in(self, received_bytes: int) -> None:
-        """So many bytes came from neighbours."""
-        self.story.bytes_in += received_bytes
+    def count_in(self, peer: PeerId, received_bytes: int) -> None:
+        """So many bytes came from this neighbour."""
+        received = self.story.received
+        received[peer] = received.get(peer, 0) + received_bytes
 
     def renew(self, peer: PeerId) -> None:
         """There is a new connection to this peer."""

@@ -269,3 +269,16 @@ async def test_unknown_and_ambiguous_run_ids(autojump_clock: MockClock) -> None:
                 nodes[0].runs.get(run_id)
         assert nodes[0].runs.summaries() == []
         nodes[0].workers.script = mean
+
+
+async def test_what_one_sent_to_another_is_what_came_there(autojump_clock: MockClock) -> None:
+    async with world(4) as nodes:
+        run_id = (await nodes[0].runs.start(request(topology="ring")))["run_id"]
+        told = {node.id: await node.result(run_id) for node in nodes}
+        assert all(len(result["traffic"]) == 2 for result in told.values())
+        for peer, result in told.items():
+            assert result["bytes_in"] == sum(item["bytes_in"] for item in result["traffic"]) > 0
+            for item in result["traffic"]:
+                (back,) = [other for other in told[item["peer_id"]]["traffic"] if other["peer_id"] == peer]
+                # the last frames may cross the end at which the result was written
+                assert abs(item["bytes_out"] - back["bytes_in"]) < 200
