@@ -40,6 +40,10 @@ class Learning:
     crashes: int = field(
         default=3, metadata={"help": "deaths within one agreement that it bears, as far as the quorum does"}
     )
+    keep: int = field(
+        default=0,
+        metadata={"help": "for restarts, keep the model every so many rounds (0: by its size, -1: never)"},
+    )
     chunk_bytes: int = field(
         default=4 * 1024 * 1024, metadata={"help": "largest message; larger models travel in parts"}
     )
@@ -57,6 +61,8 @@ class Learning:
             raise ValueError(f"max_samples must be at least 1, not {self.max_samples}")
         if not 0 <= self.crashes <= 100:
             raise ValueError(f"crashes must be between 0 and 100, not {self.crashes}")
+        if self.keep < -1:
+            raise ValueError(f"keep must be -1 (never), 0 (by the model's size) or more, not {self.keep}")
         if not 1024 <= self.chunk_bytes <= 16 * 1024 * 1024:
             raise ValueError(f"chunk_bytes must be between 1024 and 16777216, not {self.chunk_bytes}")
 

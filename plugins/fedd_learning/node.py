@@ -226,8 +226,7 @@ class Node:
         if self._ctx.me in record.contributors:
             self._own = self._own_next
         self._history.add(record)
-        size = sum(array.nbytes for array in (*self._model, *self._state, *self._own))
-        if size <= KEPT_ROUNDS_BYTES or record.round % 10 == 0:
+        if self._is_kept(record.round):
             await self._ctx.checkpoint(self._checkpoint())
         shown: dict[str, Any] = {"learning_round": record.round, "trainers": len(record.contributors)}
         shown.update(self._history.latest())
@@ -319,6 +318,13 @@ class Node:
         self._learner.require(*abilities)
 
     # ---- restarts ------------------------------------------------------------------------------
+
+    def _is_kept(self, round: int) -> bool:
+        every = self._algorithm.keep
+        if every == 0:
+            size = sum(array.nbytes for array in (*self._model, *self._state, *self._own))
+            every = 1 if size <= KEPT_ROUNDS_BYTES else 10
+        return every > 0 and round % every == 0
 
     def _checkpoint(self) -> Message:
         return {

@@ -1,4 +1,4 @@
-"""Learning on virtual time: whoever dies wherever, the survivors of a round hold the same bits, rightly averaged."""
+"""Learning on virtual time: whoever dies, the survivors of a round hold the same bits, rightly averaged."""
 
 from __future__ import annotations
 
