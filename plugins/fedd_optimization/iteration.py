@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CHECKPOINTS = 100
 """A run is kept this many times: what a new epoch loses is at most a hundredth of it."""
 
+_LARGEST = {4: 1e18, 8: 1e150}
+"""By bytes an element: the square of an iterate, which a loss takes, is still a number."""
+
 
 @dataclass(frozen=True)
 class Iterative:
@@ -98,7 +101,13 @@ class Iteration:
         return self.layout.pack(self.learner.gradient(batch=batch))
 
     def load(self, x: Vector) -> None:
-        """Make `x` the learner's model."""
+        """Make `x` the learner's model. Raises InvalidParameter when it is beyond all bounds: it diverged."""
+        if not (np.abs(x) <= _LARGEST[x.dtype.itemsize]).all():
+            raise InvalidParameter(
+                f"the iterate of {self.ctx.me} diverged in iteration {self._done + 1}",
+                field="step",
+                hint="take a smaller step",
+            )
         self.learner.load(self.layout.unpack(x))
 
     def books(self) -> Books:

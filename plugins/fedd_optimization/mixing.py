@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedd.api import InvalidMessage, InvalidParameter, Message, PeerId, RunContext
+from fedd.api import InvalidMessage, Message, PeerId, RunContext
 
 if TYPE_CHECKING:
     from fedd_optimization.vectors import Vector
@@ -59,15 +59,9 @@ async def swap(
     """Send `header` and `vector` to every neighbour; return theirs in sorted peer order.
 
     Takes one exchange for each 4 MiB. A neighbour that falls out on the way is absent.
-    Raises InvalidParameter when `vector` is not finite, InvalidMessage when a neighbour sends
-    something else than a finite vector of the same length and type, and as `RunContext.exchange`.
+    Raises InvalidMessage when a neighbour sends something else than a finite vector of the same length and
+    type, and as `RunContext.exchange`.
     """
-    if not np.isfinite(vector).all():
-        raise InvalidParameter(
-            f"the iterate of {ctx.me} is no longer finite: it diverged",
-            field="step",
-            hint="take a smaller step",
-        )
     headers: dict[PeerId, Any] = {}
     parts: dict[PeerId, list[Vector]] = {}
     width = CHUNK_BYTES // vector.itemsize

@@ -63,14 +63,16 @@ def measure_fedd(nodes: int, repeat: int) -> dict[str, Any]:
     }
 
 
-def time_iterations(fed: Federation) -> tuple[float, int]:
+LONG_RUN: dict[str, Any] = {
+    "algorithm": "consensus",
+    "parameters": {"tolerance": 0, "iterations": ITERATIONS},
+    "input": "x",
+    "topology": "ring",
+}
+
+
+def time_iterations(fed: Federation, body: dict[str, Any] = LONG_RUN) -> tuple[float, int]:
     """Seconds and rounds between the first and the last progress of a run that goes on for long."""
-    body = {
-        "algorithm": "consensus",
-        "parameters": {"tolerance": 0, "iterations": ITERATIONS},
-        "input": "x",
-        "topology": "ring",
-    }
     with Client(str(fed[0].socket)) as client:
         run_id = client.request("POST", "/v1/runs", body)["run_id"]
     seen: list[tuple[float, int]] = []

@@ -14,11 +14,16 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from processes import children_of, pss_bytes, rss_bytes
 
 NVFLARE = "nvflare==2.9.0"
+
+Writer: TypeAlias = Callable[[Path, int, int, Path], None]
+"""Writes a job: (folder, nodes, iterations, where the executors leave their notes)."""
 
 EXECUTOR = '''
 import time
@@ -62,6 +67,19 @@ def make_environment(folder: Path, torch: str) -> Path:
 
 def write_job(folder: Path, nodes: int, iterations: int, notes: Path) -> None:
     """Write a job of the simulator: consensus on a ring of `nodes` clients."""
+    write_ring(
+        folder,
+        nodes,
+        {"iterations": iterations},
+        ("timed_consensus", EXECUTOR, "TimedConsensus", {"folder": str(notes)}),
+    )
+
+
+def write_ring(
+    folder: Path, nodes: int, extra: dict[str, float], executor: tuple[str, str, str, dict[str, object]]
+) -> None:
+    """Write a job on a ring: its parameters, and its executor's module, source, class and arguments."""
+    module, source, class_name, arguments = executor
     names = [f"site-{i + 1}" for i in range(nodes)]
     network = {
         "nodes": [
@@ -74,26 +92,23 @@ def write_job(folder: Path, nodes: int, iterations: int, notes: Path) -> None:
     }
     config = {
         "path": "nvflare.app_opt.p2p.types.Config",
-        "args": {"network": network, "extra": {"iterations": iterations}},
+        "args": {"network": network, "extra": extra},
     }
     controller = {
         "id": "controller",
         "path": "nvflare.app_opt.p2p.controllers.DistOptController",
         "args": {"config": config},
     }
-    executor = {
-        "tasks": ["*"],
-        "executor": {"path": "timed_consensus.TimedConsensus", "args": {"folder": str(notes)}},
-    }
+    task = {"tasks": ["*"], "executor": {"path": f"{module}.{class_name}", "args": arguments}}
     documents = {
         "meta.json": {
-            "name": "consensus",
+            "name": module,
             "resource_spec": {},
             "min_clients": nodes,
             "deploy_map": {"app": ["@ALL"]},
         },
         "app/config/config_fed_server.json": {"format_version": 2, "workflows": [controller]},
-        "app/config/config_fed_client.json": {"format_version": 2, "executors": [executor]},
+        "app/config/config_fed_client.json": {"format_version": 2, "executors": [task]},
     }
     for name, document in documents.items():
         path = folder / name
@@ -101,20 +116,24 @@ def write_job(folder: Path, nodes: int, iterations: int, notes: Path) -> None:
         path.write_text(json.dumps(document))
     custom = folder / "app" / "custom"
     custom.mkdir()
-    (custom / "timed_consensus.py").write_text(EXECUTOR)
+    (custom / f"{module}.py").write_text(source)
 
 
-def measure(python: Path, nodes: int, iterations: int, attempts: int = 3) -> dict[str, object]:
+def measure(
+    python: Path, nodes: int, iterations: int, attempts: int = 3, write: Writer = write_job
+) -> dict[str, object]:
     """Run one ring and return its figures, with the number of attempts: the simulator hangs at times."""
     for attempt in range(1, attempts):
         try:
-            return {**measure_once(python, nodes, iterations), "attempts": attempt}
+            return {**measure_once(python, nodes, iterations, write=write), "attempts": attempt}
         except TimeoutError as error:
             print(f"attempt {attempt}: {error}", file=sys.stderr)
-    return {**measure_once(python, nodes, iterations), "attempts": attempts}
+    return {**measure_once(python, nodes, iterations, write=write), "attempts": attempts}
 
 
-def measure_once(python: Path, nodes: int, iterations: int, deadline_s: float = 120.0) -> dict[str, object]:
+def measure_once(
+    python: Path, nodes: int, iterations: int, deadline_s: float = 120.0, write: Writer = write_job
+) -> dict[str, object]:
     """Run one ring and return its figures. Raises TimeoutError when it does not end in time.
 
     `iteration_s` is the median over iterations of the time between the moments at which the last
@@ -125,7 +144,7 @@ def measure_once(python: Path, nodes: int, iterations: int, deadline_s: float = 
         folder = Path(scratch)
         notes = folder / "notes"
         notes.mkdir()
-        write_job(folder / "job", nodes, iterations, notes)
+        write(folder / "job", nodes, iterations, notes)
         command = [str(python), "-m", "nvflare.cli", "simulator", str(folder / "job")]
         command += ["-w", str(folder / "workspace"), "-n", str(nodes), "-t", str(nodes)]
         log = (folder / "log.txt").open("w+")

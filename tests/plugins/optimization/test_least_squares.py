@@ -96,7 +96,14 @@ def test_gradient_descent_ends_at_its_fixed_point(form: Literal["standard", "cta
     assert np.abs(reached - problem.optimum()).max() > 0.1
 
 
-@pytest.mark.parametrize(("form", "step"), [("standard", 0.033), ("cta", 0.05), ("atc", 0.025)])
+@pytest.mark.parametrize(
+    ("form", "step"),
+    [
+        ("standard", 0.033),
+        pytest.param("cta", 0.05, marks=pytest.mark.long),
+        pytest.param("atc", 0.025, marks=pytest.mark.long),
+    ],
+)
 def test_half_the_step_gives_nearly_half_the_bias(
     form: Literal["standard", "cta", "atc"], step: float
 ) -> None:

@@ -1,4 +1,4 @@
-"""NVFlare's conventions, iterate by iterate: what `DGDExecutor`, `GTExecutor` and `GTADAMExecutor` compute."""
+"""NVFlare's conventions, iterate by iterate: what its DGD, GT and GTADAM executors compute."""
 
 from __future__ import annotations
 
