@@ -10,7 +10,7 @@ import numpy as np
 
 from fedd.api import InvalidParameter
 from fedd_learners.descent import GradientLearner
-from fedd_learners.samples import Samples, class_count
+from fedd_learners.samples import Samples, class_count, count_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 1 << 16
 """Of a hidden layer: what is larger is no small network."""
-MAX_COUNTED = 24
-"""Classes whose samples a training counts in its metrics: of those there may be 32."""
 
 
 @dataclass
@@ -98,10 +96,7 @@ class _Network(GradientLearner):
         return loss, gradient
 
     def _label_counts(self) -> dict[str, float]:
-        labels, counts = np.unique(self._train.y.astype(np.intp), return_counts=True)
-        if len(labels) > MAX_COUNTED:
-            return {}
-        return {f"samples_of.{label}": float(n) for label, n in zip(labels, counts, strict=True)}
+        return count_labels(self._train)
 
     def _measure(self, samples: Samples) -> dict[str, float]:
         scores = self._forward(samples.x)[1]

@@ -13,6 +13,8 @@ from fedd.api import InvalidMessage, InvalidParameter, Message
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+MAX_COUNTED = 24
+"""Classes whose samples a training counts in its metrics: of those there may be 32."""
 PAIRS = (("x", "y"), ("A", "b"))
 """How the arrays of a .npz file may be called: features (n, d) and targets (n,)."""
 
@@ -90,6 +92,17 @@ def class_count(samples: Samples, classes: int) -> int:
             hint="classes are numbered from 0",
         )
     return classes or max(highest + 1, 2)
+
+
+def count_labels(samples: Samples) -> dict[str, float]:
+    """How many samples each class has, as `samples_of.CLASS`, for a training's metrics.
+
+    Empty for more than MAX_COUNTED classes.
+    """
+    labels, counts = np.unique(samples.y.astype(np.intp), return_counts=True)
+    if len(labels) > MAX_COUNTED:
+        return {}
+    return {f"samples_of.{label}": float(n) for label, n in zip(labels, counts, strict=True)}
 
 
 def check_share(name: str, share: float) -> None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedd.api import InvalidParameter, Message, PluginFailed, TrainResult
-from fedd_learners.samples import Samples, check_share, class_count, read_samples, split_off
+from fedd_learners.samples import (
+    Samples,
+    check_share,
+    class_count,
+    count_labels,
+    read_samples,
+    split_off,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +102,8 @@ class SklearnModel:
             if at == 0:
                 order = self._rng.permutation(samples)
             self._fit(self._train.rows(order[at * size : (at + 1) * size]))
-        return TrainResult(samples, steps, metrics=self._measure(self._train))
+        counts = {} if self._labels is None else count_labels(self._train)
+        return TrainResult(samples, steps, metrics={**self._measure(self._train), **counts})
 
     def evaluate(self) -> dict[str, float]:
         """`loss` and `accuracy` (of a regression `r2`), on the test samples if there are any."""

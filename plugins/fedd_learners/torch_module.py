@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedd.api import InvalidParameter, Message, PluginFailed, TrainResult
-from fedd_learners.samples import check_share, class_count, read_samples, split_off
+from fedd_learners.samples import check_share, class_count, count_labels, read_samples, split_off
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,11 +79,13 @@ class TorchModule:
         if test is None:
             train, test = split_off(train, self.test, rng)
         kind = torch.float32
+        self._counts: dict[str, float] = {}
         if self.loss == "cross-entropy":
             count = class_count(train, self.classes)
             if test is not None:
                 class_count(test, count)
             kind = torch.int64
+            self._counts = count_labels(train)
         self._x, self._y = torch.from_numpy(train.x), torch.from_numpy(train.y).to(kind)
         shown = train if test is None else test
         self._shown = (torch.from_numpy(shown.x), torch.from_numpy(shown.y).to(kind))
@@ -141,7 +143,7 @@ class TorchModule:
                             slope = slope + proximal * (weights - anchor[index])
                         weights -= length * slope
                 total += loss if made >= steps - last else 0.0
-        return TrainResult(samples, steps, length, {"loss": total / last})
+        return TrainResult(samples, steps, length, {"loss": total / last, **self._counts})
 
     def gradient(self, *, batch: int = 0) -> list[NDArray[Any]]:
         """Of the objective, exact or on `batch` samples; zero for the buffers."""

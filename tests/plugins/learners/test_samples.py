@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedd.api import InvalidMessage
-from fedd_learners.samples import read_samples
+from fedd_learners.samples import MAX_COUNTED, Samples, count_labels, read_samples
 
 X = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 
@@ -78,3 +78,12 @@ def test_what_is_no_table_of_samples(data: Any, target: str, said: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         read_samples(data, target, np.float64)
     assert said in str(caught.value)
+
+
+def test_samples_are_counted_by_class() -> None:
+    assert count_labels(Samples(np.zeros((3, 1)), np.array([2.0, 0.0, 2.0]))) == {
+        "samples_of.0": 1,
+        "samples_of.2": 2,
+    }
+    many = Samples(np.zeros((MAX_COUNTED + 1, 1)), np.arange(MAX_COUNTED + 1.0))
+    assert count_labels(many) == {}

@@ -123,6 +123,8 @@ def test_it_agrees_with_numpy(prepared: Any) -> None:
     assert learner.objective() == pytest.approx(ours.objective(), abs=1e-5)
     assert learner.evaluate() == pytest.approx(ours.evaluate(), abs=1e-5)
     assert (result.num_samples, result.steps, result.step) == (40, 5, 0.1)
+    counts = {name: value for name, value in result.metrics.items() if name != "loss"}
+    assert counts == {f"samples_of.{label}": (FOUR["y"] == label).sum() for label in range(4)}
 
 
 def test_buffers_travel_and_frozen_parameters_stay(prepared: Any) -> None:
