@@ -29,6 +29,13 @@ def test_a_ring_is_described_and_drawn(fedctl: Any, tmp_path: Path) -> None:
     assert "nan" not in drawn
 
 
+def test_arcs_that_take_turns_are_told(fedctl: Any) -> None:
+    code, out, _ = fedctl("topology", "one-peer-exponential", "--nodes", "8")
+    assert code == 0
+    assert "20, directed, arcs take turns over 3 rounds" in out
+    assert "chebyshev" not in out
+
+
 def test_one_document_for_scripts(fedctl: Any, tmp_path: Path) -> None:
     edges = tmp_path / "plant.csv"
     edges.write_text("directed\npump,valve\nvalve,<tank>\n<tank>,pump\n")

@@ -86,7 +86,7 @@ def test_plain_and_steger_wormald_agree_on_every_labelled_ring() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("tours", "", "complete:2"),
+        *("tours", "", "complete:2", "ring@", "ring@heavy", "@lazy"),
         *(f"random-regular{text}" for text in ("", ":", ":0", ":-2", ":x", ":99999", ":\u00b2")),
         *(
             f"erdos-renyi{text}"

@@ -22,7 +22,9 @@ def test_what_a_class_says_is_taken() -> None:
     assert terms(algorithm(contract="restart", joinable=True)) == Terms("restart", True)
 
 
-@pytest.mark.parametrize("variables", [{"contract": "never"}, {"joinable": "yes"}, {"contract": None}])
+@pytest.mark.parametrize(
+    "variables", [{"contract": "never"}, {"joinable": "yes"}, {"contract": None}, {"topology": 3}]
+)
 def test_anything_else_is_the_authors_mistake(variables: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter, match="Mine"):
         terms(algorithm(**variables))
