@@ -45,16 +45,13 @@ def fold(values: FloatArray) -> float:
     return float(flat[0]) if flat.size else 0.0
 
 
-def squared_norm(arrays: Sequence[Array]) -> float:
-    """The sum of all squares."""
-    return sum((fold(np.square(array, dtype=np.float64)) for array in arrays), 0.0)
-
-
 def squared_distance(left: Sequence[Array], right: Sequence[Array]) -> float:
-    """The sum of all squared differences between two models."""
-    return sum(
-        (fold(np.square(np.subtract(a, b, dtype=np.float64))) for a, b in zip(left, right, strict=True)), 0.0
-    )
+    """The sum of all squared differences between two models; infinite where a square is too large."""
+    total = 0.0
+    with np.errstate(over="ignore"):
+        for a, b in zip(left, right, strict=True):
+            total += fold(np.square(np.subtract(a, b, dtype=np.float64)))
+    return total
 
 
 def distance(left: Sequence[Array], right: Sequence[Array]) -> float:

@@ -62,8 +62,7 @@ class CoordinateMedian(Robust):
     ) -> Aggregate:
         """The median. Raises InvalidParameter when no contribution passes the screens."""
         kept, left_out = self.screened(model, contributions)
-        low, high = (len(kept) - 1) // 2, len(kept) // 2 + 1
-        return Aggregate(as_model(middle_mean(kept, low, high), model), [], left_out)
+        return Aggregate(as_model(coordinate_median(kept), model), [], left_out)
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,8 @@ class MultiKrum(Robust):
     ) -> Aggregate:
         """The mean of the best. Raises InvalidParameter for fewer than 2 byzantine + 3 contributions."""
         kept, left_out = self.screened(model, contributions, 2 * self.byzantine + 3)
-        scores = krum_scores([each.model for each in kept], self.byzantine)
-        order = sorted(range(len(kept)), key=lambda index: (scores[index], index))
-        chosen = sorted(order[: min(self._kept_of(len(kept)), len(kept))])
-        for place, index in enumerate(order):
-            if index not in chosen:
-                left_out[kept[index].member] = (
-                    f"its distance to the others is number {place + 1} of {len(kept)}: "
-                    f"the score is {scores[index]:.4g}, the best {scores[order[0]]:.4g}"
-                )
-        models = [kept[index].model for index in chosen]
-        return Aggregate(as_model(weighted_mean(models, [1.0] * len(models)), model), [], left_out)
-
-    def _kept_of(self, count: int) -> int:
-        return self.keep or count - self.byzantine
+        keep = self.keep or len(kept) - self.byzantine
+        return best_of(model, kept, left_out, self.byzantine, keep)
 
 
 @dataclass(frozen=True)
@@ -153,17 +140,18 @@ class Krum(Robust):
         self, model: Sequence[Array], contributions: Sequence[Contribution], state: Sequence[Array]
     ) -> Aggregate:
         """The best. Raises InvalidParameter for fewer than 2 byzantine + 3 contributions."""
-        one = MultiKrum(max_norm=self.max_norm, byzantine=self.byzantine, keep=1)
-        return one.aggregate(model, contributions, state)
+        kept, left_out = self.screened(model, contributions, 2 * self.byzantine + 3)
+        return best_of(model, kept, left_out, self.byzantine, 1)
 
 
 @dataclass(frozen=True)
 class GeometricMedian(Robust):
     """The point with the smallest sum of distances to the models, by the smoothed Weiszfeld algorithm.
 
-    z' = sum_i w_i x_i / sum_i w_i with w_i = 1 / max(nu, |z - x_i|), from the mean on. nu is `smoothing`
-    times the median distance between z and the models, so that it fits models of any size. Ends after
-    `iterations`, or when z moves by less than a millionth of that distance. All members count the same.
+    z' = sum_i w_i x_i / sum_i w_i with w_i = 1 / max(nu, |z - x_i|), from the coordinate median on, which no
+    minority can send off to infinity. nu is `smoothing` times the median distance between z and the models,
+    so that it fits models of any size. Ends after `iterations`, or when z moves by less than a millionth of
+    that distance. All members count the same.
 
     Source: K. Pillutla, S. M. Kakade, Z. Harchaoui, "Robust aggregation for federated learning", IEEE
     Trans. Signal Processing 70 (2022), algorithm 2.
@@ -185,11 +173,11 @@ class GeometricMedian(Robust):
         """The geometric median. Raises InvalidParameter when no contribution passes the screens."""
         kept, left_out = self.screened(model, contributions)
         models = [each.model for each in kept]
-        center = weighted_mean(models, [1.0] * len(models))
+        center = coordinate_median(kept)
         for _ in range(self.iterations):
             distances = [distance(each, center) for each in models]
             scale = median(distances) or max(distances)
-            if scale == 0:
+            if not 0 < scale < math.inf:
                 break
             weights = [1 / max(self.smoothing * scale, each) for each in distances]
             before, center = center, weighted_mean(models, weights)
@@ -243,6 +231,12 @@ class CenteredClipping(Robust):
         return Aggregate(as_model(center, model), update, left_out)
 
 
+def coordinate_median(contributions: Sequence[Contribution]) -> list[FloatArray]:
+    """The median of each coordinate by itself; of an even number the mean of the two in the middle."""
+    count = len(contributions)
+    return middle_mean(contributions, (count - 1) // 2, count // 2 + 1)
+
+
 def middle_mean(contributions: Sequence[Contribution], low: int, high: int) -> list[FloatArray]:
     """The mean of the sorted values number `low` up to `high` (excluded), of each coordinate by itself."""
     means: list[FloatArray] = []
@@ -256,6 +250,26 @@ def middle_mean(contributions: Sequence[Contribution], low: int, high: int) -> l
             flat[where] = total / (high - low)
         means.append(flat.reshape(parts[0].shape))
     return means
+
+
+def best_of(
+    model: Sequence[Array],
+    contributions: Sequence[Contribution],
+    left_out: dict[PeerId, str],
+    byzantine: int,
+    keep: int,
+) -> Aggregate:
+    """The mean of the `keep` models with the lowest scores; says of the others that they were left out."""
+    models = [each.model for each in contributions]
+    scores = krum_scores(models, byzantine)
+    order = sorted(range(len(models)), key=lambda index: (scores[index], index))
+    for place, index in enumerate(order[keep:], keep + 1):
+        left_out[contributions[index].member] = (
+            f"its distance to the others is number {place} of {len(models)}: "
+            f"the score is {scores[index]:.4g}, the best {scores[order[0]]:.4g}"
+        )
+    chosen = [models[index] for index in sorted(order[:keep])]
+    return Aggregate(as_model(weighted_mean(chosen, [1.0] * len(chosen)), model), [], left_out)
 
 
 def krum_scores(models: Sequence[Sequence[Array]], byzantine: int) -> list[float]:

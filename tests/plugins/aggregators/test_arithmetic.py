@@ -15,7 +15,7 @@ from fedd_aggregators.arithmetic import (
     blocks,
     distance,
     fold,
-    squared_norm,
+    squared_distance,
     state_type,
     weighted_mean,
 )
@@ -49,12 +49,12 @@ def test_a_sum_does_not_depend_on_how_the_array_lies_in_memory() -> None:
 def test_norms_and_distances_run_over_all_arrays() -> None:
     left = [np.array([3.0, 0.0], np.float32), np.array([[4]], np.int8)]
     right = [np.zeros(2, np.float32), np.array([[-8]], np.int8)]
-    assert squared_norm(left) == 25
+    assert squared_distance(left, [0 * array for array in left]) == 25
     assert distance(left, right) == math.sqrt(9 + 144)
 
 
 def test_float16_does_not_overflow_in_a_square() -> None:
-    assert squared_norm([np.full(4, 60000, np.float16)]) == 4 * 60000.0**2
+    assert squared_distance([np.full(4, 60000, np.float16)], [np.zeros(4, np.float16)]) == 4 * 60000.0**2
 
 
 def test_a_weighted_mean() -> None:
