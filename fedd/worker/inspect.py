@@ -8,6 +8,7 @@ affected. What plugins print goes to stderr.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
@@ -54,6 +55,8 @@ def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
 
     Each plugin with its `algorithms`, `commands`, `learners` and `aggregators`.
     """
+    # Most plugins import NumPy: once here takes less than again and again in their children.
+    importlib.import_module("numpy")
     plugins: list[dict[str, Any]] = []
     taken: dict[str, str] = {}
     owners: dict[tuple[str, str], str] = {}
