@@ -9,44 +9,20 @@ from fedd.api.algorithm import Merged
 from fedd.api.errors import InvalidMessage
 from fedd.api.types import Message, PeerId
 from fedd.core import codec
+from fedd.core.graph import Graph
 from fedd.worker import arrays
-from fedd.worker.port import Exchanges, Payload
+from fedd.worker.flooding import flood_items
+from fedd.worker.port import Exchanges
+from fedd.worker.reduction import Reduction
 
 
 async def flood(exchanges: Exchanges, message: Message, tag: str) -> dict[PeerId, Message]:
-    """Give every node `message`, return everybody's: each is passed on in the exchange after it came.
-
-    FloodSet (N. Lynch, "Distributed Algorithms", 6.2) on any graph: a message reaches a survivor along a path
-    of distinct members, the dead first, so that len(members) - 1 exchanges suffice.
-    """
+    """Give every node `message`, return everybody's, in len(members) - 1 exchanges."""
     members = exchanges.members
-    heard = await _flood(exchanges, {members.index(exchanges.me): arrays.encode(message)}, f"flood:{tag}")
+    mine = {members.index(exchanges.me): arrays.encode(message)}
+    heard = await flood_items(exchanges, mine, len(members) - 1, f"flood:{tag}")
     exchanges.name_contributors(tuple(members[origin] for origin in heard), None)
     return {members[origin]: exchanges.decode(members[origin], item) for origin, item in heard.items()}
-
-
-async def _flood(exchanges: Exchanges, mine: dict[int, bytes], tag: str) -> dict[int, bytes]:
-    """Everybody's items by the origin's index in `members`, sorted."""
-    known = dict(mine)
-    news = dict(known)
-    for _ in range(len(exchanges.members) - 1):
-        parts: list[int | bytes] = [part for pair in sorted(news.items()) for part in pair]
-        answers = await exchanges.swap(dict.fromkeys(exchanges.present, codec.encode(parts)), tag)
-        news = {}
-        for peer, answer in answers.items():
-            for origin, item in _flooded(exchanges, peer, answer):
-                if origin not in known:
-                    known[origin] = news[origin] = item
-    return {origin: known[origin] for origin in sorted(known)}
-
-
-def _flooded(exchanges: Exchanges, peer: PeerId, payload: Payload) -> list[tuple[int, bytes]]:
-    parts = exchanges.decode(peer, payload)
-    if isinstance(parts, list) and len(parts) % 2 == 0:
-        pairs = list(zip(parts[::2], parts[1::2], strict=True))
-        if all(type(o) is int and 0 <= o < len(exchanges.members) and type(i) is bytes for o, i in pairs):
-            return pairs
-    raise InvalidMessage(f"{peer} sent something else than flooded messages")
 
 
 async def merge(
@@ -98,12 +74,15 @@ async def gather(
 
 
 async def reduce(
-    exchanges: Exchanges, message: Message, combine: Callable[[Any, Any], Message], tag: str
+    exchanges: Exchanges,
+    graph: Graph,
+    base: tuple[PeerId, ...],
+    message: Message,
+    combine: Callable[[Any, Any], Message],
+    tag: str,
 ) -> Merged:
-    """Combine everybody's message, each exactly once, in the order of the members."""
-    heard = await flood(exchanges, message, tag)
-    contributors = tuple(heard)
-    value = heard[contributors[0]]
-    for peer in contributors[1:]:
-        value = combine(value, heard[peer])
-    return Merged(value, contributors)
+    """Combine everybody's message, each exactly once. `base`: who was in the last agreement of all."""
+    result = await Reduction(exchanges, graph, base, combine, tag).run(message)
+    contributors = peers_in(result.origins, exchanges.members)
+    exchanges.name_contributors(contributors, None)
+    return Merged(exchanges.decode(exchanges.me, result.value), contributors)

@@ -75,6 +75,8 @@ class Context:
         self._weights: Mapping[PeerId, float] | None = None
         self._gone: dict[PeerId, str] = {}
         self._finished: set[PeerId] = set()
+        self._agreed_members = start.graph.members
+        """Those whom all survivors here hold to be in the run, as of the last time that they agreed on it."""
         self._late: set[PeerId] = set()
         """Out of the run by a word that came between exchanges: the rounds learn it in the next one."""
         self._mail = Mailroom(port, self._neighbors, self._on_departed)
@@ -235,11 +237,15 @@ class Context:
 
     async def flood(self, message: Message, tag: str = "") -> dict[PeerId, Message]:
         """Give every node `message`, return everybody's: {origin: message}, in sorted peer order."""
-        return await collectives.flood(self, message, _plain_tag(tag))
+        heard = await collectives.flood(self, message, _plain_tag(tag))
+        self._agreed_members = tuple(heard)
+        return heard
 
     async def merge(self, message: Message, combine: Callable[[Any, Any], Message], tag: str = "") -> Merged:
         """Combine everybody's message by an idempotent, commutative and associative function."""
-        return await collectives.merge(self, message, combine, _plain_tag(tag))
+        merged = await collectives.merge(self, message, combine, _plain_tag(tag))
+        self._agreed_members = merged.contributors
+        return merged
 
     async def gather(self, message: Message, to: PeerId, tag: str = "") -> dict[PeerId, Message] | None:
         """Bring everybody's message to member `to`: {origin: message} there, None elsewhere."""
@@ -251,7 +257,10 @@ class Context:
 
     async def reduce(self, message: Message, merge: Callable[[Any, Any], Message], tag: str = "") -> Merged:
         """Combine everybody's message, each exactly once, and give the result to all."""
-        return await collectives.reduce(self, message, merge, _plain_tag(tag))
+        graph, base = self._start.graph, self._agreed_members
+        merged = await collectives.reduce(self, graph, base, message, merge, _plain_tag(tag))
+        self._agreed_members = merged.contributors
+        return merged
 
     def ledger(self, x0: ArrayLike) -> Books:
         """A mass-conserving average that starts from this node's value `x0`."""
