@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from fedd.api import Algorithm, InvalidParameter, Message, RunContext, TimedOut, Unhealthy, hookimpl
+from fedd.api import Algorithm, Conflict, InvalidParameter, Message, RunContext, TimedOut, Unhealthy, hookimpl
 from fedd_voting.ballots import Question, Rule, candidates, options_of
 from fedd_voting.box import BallotBox
 from fedd_voting.flooding import flood
@@ -53,7 +53,12 @@ class Vote:
         Quorum.read(self.quorum)
 
     async def run(self, ctx: RunContext) -> Message:
-        """Vote. Raises TimedOut when the others did not all answer within the limit."""
+        """Vote.
+
+        Raises TimedOut when the others did not all answer within the limit, Conflict when the run starts over.
+        """
+        if ctx.epoch > 1:  # a member that is gone may have finished before, with ballots that are lost now
+            raise Conflict("a vote does not start over with other members", hint="ask again, in a new run")
         quorum = Quorum.read(self.quorum)
         if quorum.of and len(ctx.members) > quorum.of:
             raise InvalidParameter(

@@ -142,6 +142,15 @@ def test_the_plugin_registers_the_vote() -> None:
     assert fedd_register_algorithms() == [Vote]
 
 
+def test_a_vote_never_starts_over() -> None:
+    """Some could have finished with the ballot of the one that was lost."""
+    federation = complete(5, contract="restart", kills=[Kill(0, 1, "one")])
+    results = federation.run(Vote(), ["yes"] * 5)
+    answers = {str(result.value) for result in results if result.error is None}
+    assert len(answers) <= 1
+    assert any("does not start over" in str(result.error) for result in results)
+
+
 def test_a_signature_that_the_others_would_refuse_is_no_silent_abstention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
