@@ -55,7 +55,8 @@ class Vote:
     async def run(self, ctx: RunContext) -> Message:
         """Vote.
 
-        Raises TimedOut when the others did not all answer within the limit, Conflict when the run starts over.
+        Raises TimedOut when the others did not all answer within the limit, Conflict when the run starts
+        over.
         """
         if ctx.epoch > 1:  # a member that is gone may have finished before, with ballots that are lost now
             raise Conflict("a vote does not start over with other members", hint="ask again, in a new run")
