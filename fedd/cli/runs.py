@@ -181,7 +181,7 @@ def show_result(
         )
     )
     rows += [
-        (name, value_text(value, 200))
+        (name, _metric(value, names))
         for name, value in (result.get("metrics") or {}).items()
         if name != "residual"
     ]
@@ -190,6 +190,13 @@ def show_result(
     if with_reason and (reason := failure(result)):
         rows.append(("reason", reason))
     out.pairs(rows)
+
+
+def _metric(value: Any, names: Mapping[str, str]) -> str:
+    """A metric for people; one of every member by the members' names."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{names.get(peer) or short(peer)} {number(one)}" for peer, one in value.items())
+    return value if isinstance(value, str) else value_text(value, 200)
 
 
 def failure(result: Mapping[str, Any]) -> str:

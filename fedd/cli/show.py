@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+MANY_NUMBERS = 64
+"""A matrix with more of them is named by its shape."""
 
 PEER_ID_CHARS = 16
 """How much of a peer id tables show: the first 8 characters of Ed25519 ids are all the same."""
@@ -110,8 +114,35 @@ def number(value: Any) -> str:
 
 
 def value_text(value: Any, limit_chars: int = 2000) -> str:
-    """A run's value for people: JSON, cut when it is long."""
+    """A run's value for people: JSON, with large arrays named by their shapes, cut when it is long."""
     if isinstance(value, Mapping) and {"shape", "dtype", "sha256"} <= value.keys():
         return f"array {value['shape']} {value['dtype']}, sha256 {str(value['sha256'])[:16]}"
-    text = json.dumps(value)
+    text = _brief(value)
     return text if len(text) <= limit_chars else f"{text[:limit_chars]}... (--json prints all)"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        if {"shape", "dtype", "sha256"} <= value.keys():
+            return f"({' x '.join(map(str, value['shape']))} numbers)"
+        return "{" + ", ".join(f"{json.dumps(key)}: {_brief(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        shape = _shape(value)
+        if shape is not None and len(shape) > 1 and math.prod(shape) > MANY_NUMBERS:
+            return f"({' x '.join(map(str, shape))} numbers)"
+        if shape is None:
+            return "[" + ", ".join(map(_brief, value)) + "]"
+    return json.dumps(value)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Of nested lists of numbers; None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ()
+    if not isinstance(value, list):
+        return None
+    shapes = {_shape(part) for part in value}
+    if len(shapes) > 1:
+        return None
+    inner = shapes.pop() if shapes else ()
+    return None if inner is None else (len(value), *inner)

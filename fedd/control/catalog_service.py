@@ -68,7 +68,8 @@ class CatalogService:
         return self._registry.aggregator(request.path["name"]).describe()
 
     async def inputs(self, request: Request) -> list[dict[str, Any]]:
-        """Inputs of this device."""
+        """Inputs of this device, once it is known which learners there are."""
+        await self._registry.ready()
         return self._inputs.list()
 
     async def set_input(self, request: Request) -> dict[str, Any]:

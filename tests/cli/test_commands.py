@@ -546,4 +546,11 @@ def test_numbers_in_the_units_of_people() -> None:
         == "array [3, 4] float64, sha256 abababababababab"
     )
     assert value_text(list(range(1000))).endswith("... (--json prints all)")
+    model = {"model": [[[0.5] * 10] * 65, [1.0, 2.0]], "rounds": 3, "who": ["a", None]}
+    assert value_text(model) == '{"model": [(65 x 10 numbers), [1.0, 2.0]], "rounds": 3, "who": ["a", null]}'
+    assert value_text([[1, 2], [3]]) == "[[1, 2], [3]]"
+    assert value_text([[], []]) == "[[], []]"
+    assert (
+        value_text({"w": {"shape": [70, 2], "dtype": "float32", "sha256": "ab"}}) == '{"w": (70 x 2 numbers)}'
+    )
     assert escape("naïve\ttab") == "naïve\\ttab"
