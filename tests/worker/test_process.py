@@ -60,6 +60,7 @@ def fedd_register_algorithms():
 
 
 LEARNING = '''
+import os, threading
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
@@ -70,6 +71,7 @@ class Net:
     """Counts its training."""
     name: ClassVar[str] = "net"
     rate: float = 0.5
+    slow: bool = False
 
     def __post_init__(self):
         if self.rate > 1:
@@ -83,6 +85,9 @@ class Net:
     def parameters(self): return [self.w.copy()]
     def load(self, parameters): self.w = parameters[0].copy()
     def train(self, *, epochs=0, steps=0):
+        if self.slow:
+            open(f"/proc/{os.getpid()}/comm", "w").write("training")
+            threading.Event().wait()
         self.w[0] += epochs * self.rate
         return TrainResult(3, epochs)
     def evaluate(self): return {"loss": float(self.w[0])}
@@ -509,4 +514,14 @@ def test_the_aggregators_that_the_owner_allows(
         assert said in failed["detail"]
     else:
         assert codec.decode(worker.next("result").body[0], max_bytes=100) == 2
+    worker.end()
+
+
+def test_a_stopped_run_does_not_wait_for_its_training(spawn: Callable[[], Worker]) -> None:
+    worker = spawn().start("learns", "learning", input=learner(options={"slow": True}))
+    name = Path(f"/proc/{worker.process.pid}/comm")
+    while name.read_text() != "training\n":
+        assert worker.process.poll() is None
+    worker.send({"kind": "stop", "reason": "stopped"})
+    assert worker.next("failed").header["code"] == "stopped"
     worker.end()
