@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedd.api import InvalidMessage, InvalidParameter, PeerId, RunContext
+from fedd.api import InvalidMessage, InvalidParameter, NotConnected, PeerId, RunContext
 from fedd_consensus.countdown import Countdown, needed_rounds
 from fedd_consensus.values import parts, received
 
@@ -28,8 +28,9 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
     estimate is s_i / w_i. Message: the two totals sent to that neighbour so far. Rate: the second eigenvalue
     of the column-stochastic matrix of shares; on one-peer-exponential of 2^d members exact after d rounds.
     What a lost message held is in the next one. A death: who sent to the dead takes the total back, who heard
-    from it gives the total back; the sums are again those of the survivors, who end at their mean as long as
-    the arcs between them reach everybody. Weights of the topology do not count, its arcs do.
+    from it gives the total back; the sums are again those of the survivors, who end at their mean. If the
+    arcs between them no longer lead from everybody to everybody (a directed ring), the run fails. Weights of
+    the topology do not count, its arcs do.
 
     Source: D. Kempe, A. Dobra, J. Gehrke, "Gossip-based computation of aggregate information", FOCS 2003;
     the totals: C. N. Hadjicostis, N. H. Vaidya, A. D. Dominguez-Garcia, "Robust distributed average
@@ -42,7 +43,11 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
     countdown = Countdown(ctx, needed, iterations)
     node = _Totals(start)
     ctx.on_leave(node.forget)
+    reachable = 0
     while countdown.begin():
+        if len(node.gone) > reachable:
+            reachable = len(node.gone)
+            _check_survivors(ctx, node.gone)
         node.share(ctx.out_neighbors)
         answers = await ctx.exchange(lambda peer: [*node.sent(peer)], tag="push-sum")
         for peer, message in answers.items():
@@ -63,7 +68,7 @@ class _Totals:
         self.weight = 1.0
         self._sent: dict[PeerId, Mass] = {}
         self._heard: dict[PeerId, Mass] = {}
-        self._gone: set[PeerId] = set()
+        self.gone: set[PeerId] = set()
         self._estimate = start
 
     @property
@@ -89,7 +94,7 @@ class _Totals:
 
     def take(self, peer: PeerId, total: Mass) -> None:
         """Add what is new in a neighbour's totals; nothing from one who is gone."""
-        if peer in self._gone:
+        if peer in self.gone:
             return
         known, known_weight = self._heard.get(peer, (np.zeros_like(total[0]), 0.0))
         self._sum = self._sum + (total[0] - known)
@@ -98,7 +103,7 @@ class _Totals:
 
     def forget(self, peer: PeerId, reason: str) -> None:
         """Undo what went between this node and one that is gone."""
-        self._gone.add(peer)
+        self.gone.add(peer)
         for book, sign in ((self._sent, 1.0), (self._heard, -1.0)):
             if peer in book:
                 total, weight = book.pop(peer)
@@ -123,6 +128,26 @@ def _second(graph: RunGraph) -> tuple[float, bool]:
     second = float(moduli[-2]) if count > 1 else 0.0
     rate = 0.0 if second < 1e-9 else second ** (1.0 / graph.period)
     return rate, bool(np.allclose(product.sum(axis=1), 1.0))
+
+
+def _check_survivors(ctx: RunContext, gone: set[PeerId]) -> None:
+    """Raise NotConnected when the arcs between the survivors do not lead from everybody to everybody."""
+    arcs = {arc for round in range(ctx.graph.period) for arc in ctx.graph.arcs(round)}
+    left = [arc for arc in sorted(arcs) if not gone.intersection(arc)]
+    members = set(ctx.members) - gone
+    for start, end in ((0, 1), (1, 0)):
+        reached = {ctx.me}
+        frontier = [ctx.me]
+        while frontier:
+            here = frontier.pop()
+            found = {arc[end] for arc in left if arc[start] == here} - reached
+            reached |= found
+            frontier += sorted(found)
+        if reached != members:
+            raise NotConnected(
+                f"without {', '.join(sorted(gone))} the arcs no longer lead from everybody to everybody",
+                hint="use a topology with more arcs, such as directed-exponential",
+            )
 
 
 def _refuse_unreachable(ctx: RunContext) -> None:

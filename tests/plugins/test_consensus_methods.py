@@ -183,6 +183,15 @@ def test_push_sum_refuses_arcs_that_do_not_lead_everywhere() -> None:
         assert "lead from everybody to everybody" in str(result.error)
 
 
+def test_push_sum_fails_where_a_death_leaves_no_way_round() -> None:
+    results = Federation(5, topology="directed-ring", kills=[Kill(2, 4, "all")]).run(
+        consensus("push-sum"), [1] * 5
+    )
+    for result in results:
+        assert isinstance(result.error, FeddError)
+        assert result.killed or "the arcs no longer lead" in str(result.error)
+
+
 def test_push_sum_on_arcs_of_all_kinds() -> None:
     """Not balanced: some hear of many, some of one; weights even that out."""
     rows = "directed\nnode-01,node-00\nnode-02,node-00\nnode-03,node-00\nnode-02,node-01\nnode-03,node-02\n"
