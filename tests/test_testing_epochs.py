@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedd.api import InvalidParameter, Message, QuorumLost, Refused, RunContext
+from fedd.api import Dropped, InvalidParameter, Message, QuorumLost, Refused, RunContext
 from fedd.testing import Federation, Join, Kill, NodeResult, Restart
 
 
@@ -238,3 +238,38 @@ def test_the_same_seed_gives_the_same_story_through_epochs() -> None:
 def test_impossible_comings_are_refused(more: dict[str, object]) -> None:
     with pytest.raises(InvalidParameter):
         Federation(3, **more)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.floats(0.1, 12.0),
+    st.sampled_from(["none", "one", "some", "all"]),
+    st.booleans(),
+)
+def test_however_joins_deaths_and_returns_meet_nobody_waits_for_ever(
+    seed: int, joins_at: int, dies_at: int, away_s: float, reaches: str, another: bool
+) -> None:
+    federation = Federation(
+        5,
+        topology="complete",
+        latency_s=(0.05, 0.3),
+        seed=seed,
+        quorum=2,
+        joins=[Join(4, joins_at)],
+        kills=[Kill(3, dies_at, reaches), *([Kill(0, joins_at + 1)] if another else [])],  # type: ignore[arg-type]
+        restarts=[Restart(3, away_s)],
+        deadline_s=500,
+    )
+    results = federation.run(Counter(40), [None] * 5)
+    well = survivors(results)
+    assert len({result.epoch for result in well}) == 1
+    for result in results:
+        if result.error is None:
+            assert isinstance(result.value, dict)
+            assert result.value["count"] == 40
+        else:
+            assert result.killed or isinstance(result.error, Refused | Dropped), result
+    assert len(well) >= 3 - another

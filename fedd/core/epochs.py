@@ -160,6 +160,7 @@ class Epochs:
 
     def lose(self, peer: PeerId, now: float) -> None:
         """A member takes part no longer: it is dead, has left, or no path leads to it."""
+        self.waiting.discard(peer)
         if peer in self.members and peer not in self.finished:
             self.out.add(peer)
             if self.frozen:
@@ -193,8 +194,13 @@ class Epochs:
         newcomers = tuple(peer for peer in members if peer not in self.members or peer in self.waiting)
         return Next(self.mark.number + 1, members, newcomers)
 
-    def hear(self, mark: Mark, members: tuple[PeerId, ...], now: float) -> News:
-        """Somebody, or this node itself, tells of an epoch. ENTER has been done when this returns it."""
+    def hear(
+        self, mark: Mark, members: tuple[PeerId, ...], now: float, newcomers: Collection[PeerId] = ()
+    ) -> News:
+        """Somebody, or this node itself, tells of an epoch. ENTER has been done when this returns it.
+
+        Who waits here and is a mere member of it was restarted after it was proposed, and waits on.
+        """
         if mark == self.mark:
             return News.KNOWN
         if mark < self.mark:
@@ -203,7 +209,7 @@ class Epochs:
             return News.EXCLUDED
         self.mark, self.members = mark, members
         self.out, self.finished = set(), set()
-        self.waiting.difference_update(members)
+        self.waiting.difference_update(newcomers)
         self._due_at = now + members.index(self.me) * PATIENCE_S if self.waiting else None
         return News.ENTER
 

@@ -72,6 +72,14 @@ class Checkpoints:
         self._ids.add(run_id)
         return ""
 
+    def move(self, run_id: str, manifest: bytes, round: int) -> str:
+        """The run is in another epoch now, its state the same; as `keep`. Nothing without a checkpoint.
+
+        A device that was restarted thus knows every epoch in which it has lost its place.
+        """
+        kept = self.read(run_id)
+        return "" if kept is None else self.keep(run_id, manifest, round, kept.started_unix_s, kept.state)
+
     def read(self, run_id: str) -> Kept | None:
         """The run's checkpoint; None when there is none, or it is damaged, which is logged."""
         data = self._store.read(_name(run_id)) if run_id in self._ids else None

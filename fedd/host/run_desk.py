@@ -137,7 +137,7 @@ class RunDesk:
             return {"kind": "unknown"} if state is None else {"kind": "ended", "state": state}
         if not node.epochs.knows(peer):
             raise Denied("this node was never a member of that run")
-        if sealed != node.manifest.sealed and peer in node.epochs.machine.present:
+        if sealed != node.manifest.sealed and peer in node.manifest.newcomers:
             self._tell(node.manifest, [peer])  # it is in already, and has not heard of it yet
             return {"kind": "ok"}
         refusal = node.epochs.refusal(peer)

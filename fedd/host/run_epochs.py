@@ -119,7 +119,9 @@ class RunEpochs:
 
     def hear(self, manifest: Manifest) -> News:
         """Somebody tells of an epoch of this run, its manifest verified."""
-        news = self.machine.hear(manifest.mark, manifest.members, self._around.clock())
+        news = self.machine.hear(
+            manifest.mark, manifest.members, self._around.clock(), manifest.newcomers
+        )
         if news is News.ENTER:
             self._closing_left = None
             for peer in manifest.admitted:

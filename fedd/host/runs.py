@@ -481,6 +481,7 @@ class Runs:
         for peer in before:
             self._pins.release(peer)
         self._publish(node.story, f"epoch {node.manifest.epoch}")
+        self._running().start_soon(self._move_checkpoint, node)
 
     def _tell_epoch(self, manifest: Manifest, peers: Collection[PeerId]) -> None:
         for peer in peers:
@@ -501,6 +502,16 @@ class Runs:
         if why:
             log.error("run %s: its checkpoint is not stored: %s", node.manifest.run_id[:8], why)
         node.checkpoint_kept()
+
+    async def _move_checkpoint(self, node: RunNode) -> None:
+        why = await self._write(partial(self._mark_checkpoint, node))
+        if why:
+            log.error("run %s: its checkpoint is not renewed: %s", node.manifest.run_id[:8], why)
+
+    def _mark_checkpoint(self, node: RunNode) -> str:
+        if node.story.ending is not None:
+            return ""
+        return self._checkpoints.move(node.manifest.run_id, node.manifest.sealed, node.round)
 
     def _save_checkpoint(self, node: RunNode, state: Payload) -> str:
         if node.story.ending is not None:  # what the run leaves is stored, and its checkpoint gone

@@ -379,10 +379,11 @@ class _Node:
 
     def hear(self, epoch: _Epoch) -> None:
         """An epoch is told of: by its proposer, or by whoever is in it already."""
-        if self.ended or self.killed:
-            return
+        if self.ended or self.killed or not (self.in_run or self.peer_id in epoch.newcomers):
+            return  # one that was restarted has lost its place in all epochs but those that it comes with
         before = self.epochs.members
-        news = self.epochs.hear(epoch.mark, epoch.graph.members, trio.current_time())
+        now = trio.current_time()
+        news = self.epochs.hear(epoch.mark, epoch.graph.members, now, epoch.newcomers)
         if news is News.EXCLUDED and self.in_run:
             if self.simulation.joinable:
                 self.in_run = False
@@ -405,8 +406,9 @@ class _Node:
         self.entered.set()
         self.turn.cancel()
         self._propose_in_time()
-        for peer, (reason, _) in list(self.verdicts.items()):
-            self._lose(peer, reason)
+        for peer, (reason, life) in list(self.verdicts.items()):
+            if self.simulation.nodes[peer].life == life:
+                self._lose(peer, reason)
 
 
 class Simulation:

@@ -104,7 +104,7 @@ def test_whoever_is_to_be_let_in_is_in_the_next_epoch() -> None:
     following = run.propose(3.0)
     assert following == Next(2, ("a", "b", "c", "d", "x"), ("c", "x"))
     # another's epoch without it wins: it is proposed again, in turn
-    assert run.hear(Mark(2, b"z"), ("a", "b", "c"), 4.0) is News.ENTER
+    assert run.hear(Mark(2, b"z"), ("a", "b", "c"), 4.0, ("c",)) is News.ENTER
     assert run.waiting == {"x"}
     assert run.due_at == 4.0 + PATIENCE_S
     assert run.propose(9.0) == Next(3, ("a", "b", "c", "x"), ("x",))
@@ -128,6 +128,15 @@ def test_who_is_refused_learns_why() -> None:
     assert "epochs" in old.refusal("x")
     old.let_in(["x"], 0.0)
     assert old.propose(0.0) is None
+
+
+def test_who_was_restarted_after_an_epoch_was_proposed_waits_for_another() -> None:
+    run = epochs("b", SURVIVORS, joinable=True)
+    run.let_in(["c", "x"], 0.0)
+    assert run.hear(Mark(2, b"z"), (*MEMBERS, "x"), 1.0, ("x",)) is News.ENTER
+    assert run.waiting == {"c"}
+    run.lose("c", 2.0)
+    assert run.waiting == set()
 
 
 def test_after_somebody_has_finished_no_epoch_is_proposed() -> None:
