@@ -47,6 +47,7 @@ class LentLearner:
         self._abilities = abilities(type(learner))
         self._lock = threading.Lock()  # an abandoned training still writes to the model
         self._limiter = trio.CapacityLimiter(1)
+        self._at_work = 0
         self._shapes: tuple[tuple[tuple[int, ...], str], ...] | None = None
 
     @property
@@ -86,8 +87,11 @@ class LentLearner:
 
     def load(self, parameters: Sequence[Array]) -> None:
         """Replace the model. Raises InvalidMessage when shape or type differ or a value is not finite."""
+        import numpy as np
+
         self._check_like_model("the model", parameters)
-        self._here("load", partial(self._learner.load, list(parameters)))
+        # Copies: those of a message are read-only, and a learner may train in the arrays that it gets.
+        self._here("load", partial(self._learner.load, [np.array(array) for array in parameters]))
 
     def gradient(self, *, batch: int = 0) -> list[Array]:
         """The gradient at the present model. Raises InvalidParameter when the learner has none."""
@@ -147,7 +151,7 @@ class LentLearner:
             if isinstance(count, bool) or not hasattr(count, "__index__") or count < 0:
                 raise self._fault(f"its train returned {name} {count!r:.40}")
         step = self._number("train", result.step)
-        if step < 0:
+        if not step >= 0:
             raise self._fault(f"its train returned the step size {step}")
         metrics = self._metrics("train", result.metrics)
         return TrainResult(int(result.num_samples), int(result.steps), step, metrics)
@@ -158,8 +162,19 @@ class LentLearner:
             await trio.lowlevel.checkpoint()
             return self._here(what, call)
         in_thread: Any = trio.to_thread.run_sync  # the type stubs know an older trio's keywords
-        result: _T = await in_thread(self._here, what, call, abandon_on_cancel=True, limiter=self._limiter)
+        self._at_work += 1
+        try:
+            result: _T = await in_thread(
+                self._here, what, call, abandon_on_cancel=True, limiter=self._limiter
+            )
+        finally:
+            self._at_work -= 1
         return result
+
+    @property
+    def at_work(self) -> bool:
+        """Whether somebody waits for its thread: a long training is no hanging algorithm."""
+        return self._at_work > 0
 
     def _here(self, what: str, call: Callable[[], _T]) -> _T:
         """Call it, one call at a time; what it raises is said to be the learner's."""

@@ -30,6 +30,8 @@ STOP_GRACE_S = 2.0
 """An algorithm that awaits something else than an exchange is cancelled this long after a stop."""
 LOOK_S = 0.25
 """How often a stop is looked for while an algorithm is not in an exchange."""
+LIFE_SIGN_S = 5.0
+"""How often the daemon hears that a learner is at work: a tenth of what it takes for a stall at least."""
 MAIL_LOOK_S = 0.005
 """The same after a question or a letter: another one may be on its way."""
 _JOIN_BYTES = 64 * 1024
@@ -61,8 +63,10 @@ class Pipe:
         self._sink: MailSink | None = None
         self._seen = 0
         """Frames that came outside the rounds."""
-        self._signatures: list[bytes] = []
-        self._signatures_asked = 0
+        self._signatures: dict[int, bytes] = {}
+        self._signatures_asked = self._signatures_got = 0
+        self.at_work: Callable[[], bool] = lambda: False
+        """Whether a thread works for the algorithm, which is no hanging then."""
         self._scope: trio.CancelScope | None = None
         self._completed: Round | None = None
         self._end: FeddError | None = None
@@ -152,12 +156,16 @@ class Pipe:
         for frame in frames:
             self._take(frame)
         look_s = LOOK_S
+        told_at = trio.current_time()
         while not isinstance(self._end, DaemonGone | ProtocolError):
             await trio.sleep(look_s)
             if not self._reading:
                 seen = self._seen
                 self._read_now()
                 look_s = LOOK_S if seen == self._seen else MAIL_LOOK_S
+            if self.at_work() and trio.current_time() - told_at >= LIFE_SIGN_S:
+                told_at = trio.current_time()
+                self._put(encode_frame({"kind": "ready"}))
             while self._unsent:
                 await self._drain()
         scope.cancel()
@@ -214,7 +222,8 @@ class Pipe:
         header = frame.header
         match header["kind"]:
             case "signature":
-                self._signatures.append(bytes(frame.body[0]))
+                self._signatures[self._signatures_got] = bytes(frame.body[0])
+                self._signatures_got += 1
             case _ if self._sink is None:
                 pass
             case "mail":
@@ -254,7 +263,7 @@ class Pipe:
         self._turn, self._next_epoch = turn, None
         self._round, self._completed, self._sink = 0, None, None
         self._signatures.clear()
-        self._signatures_asked = self._seen = 0
+        self._signatures_asked = self._signatures_got = self._seen = 0
 
     async def enter_epoch(self, number: int) -> None:
         """Tell the daemon that what it gets from now on is of this epoch."""
@@ -324,11 +333,11 @@ class Pipe:
         number = self._signatures_asked
         self._signatures_asked += 1
         await self.send({"kind": "sign"}, [data])
-        while len(self._signatures) <= number:
+        while number not in self._signatures:
             if self._end is not None:
                 raise self._end
             await self._read_more()
-        return self._signatures[number]
+        return self._signatures.pop(number)
 
     def verify(self, peer: str, signed: bytes, signature: bytes) -> bool:
         """Whether it is that member's signature."""

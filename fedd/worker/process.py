@@ -99,7 +99,10 @@ async def _to_the_end(
     """
     try:
         if source is not None:
-            context.lend(await source.lend(context.rng(rng_name(context.epoch))))
+            pipe.at_work = lambda: True
+            lent = await source.lend(context.rng(rng_name(context.epoch)))
+            pipe.at_work = lambda: lent.at_work
+            context.lend(lent)
         outcome = await run_algorithm(algorithm, context)
         arrays.encode(outcome.value)
     except FeddError as error:
@@ -131,6 +134,9 @@ def _run_start(header: dict[str, Any], state: Payload | None) -> RunStart:
         seed=header["seed"],
         quorum=header["quorum"],
         max_payload_bytes=header["max_payload_bytes"],
+        round=header.get("base_round", 0),
+        restored=state,
+        newcomers=tuple(header.get("newcomers") or ()),
         federation=header.get("federation", ""),
     )
 

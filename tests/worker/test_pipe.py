@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from fedd.api.errors import NotConnected, Stopped
 from fedd.core import codec
@@ -210,6 +211,26 @@ async def test_frames_larger_than_the_socket_go_out_whole_and_in_order() -> None
         nursery.start_soon(ctx.send, "p2", bytes(3_000_000))
         sizes = [len((await daemon.next("mail")).body[0]) for _ in range(3)]
         assert sorted(sizes) == [1_000_005, 3_000_005, 4_000_005]
+
+
+async def test_a_learner_at_work_gives_signs_of_life(autojump_clock: MockClock) -> None:
+    """A minute of training is no stall; between trainings nothing is said."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        pipe = Pipe(theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipe.watch, trio.CancelScope())
+            for at_work, signs in ((False, 0), (True, 13), (False, 0)):
+                pipe.at_work = lambda at_work=at_work: at_work  # type: ignore[misc]
+                await trio.sleep(61)
+                ours.setblocking(False)
+                try:
+                    data = ours.recv(1 << 16)
+                except BlockingIOError:
+                    data = b""
+                frames = PipeDecoder(1 << 16).receive_data(data)
+                assert [frame.header["kind"] for frame in frames] == ["ready"] * signs
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("gone", [True, False])
