@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
-    from fedd.api.algorithm import (
-        Agreement,
-        Algorithm,
-        Ledger,
-        Letter,
-        Merged,
-        RunContext,
-        RunGraph,
-        Spectrum,
-    )
+    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Letter, Merged, RunContext
     from fedd.api.command import Audience, Command, CommandContext, Member, Reached
     from fedd.api.errors import (
         Conflict,
@@ -37,6 +28,7 @@ if TYPE_CHECKING:
         TimedOut,
         Unhealthy,
     )
+    from fedd.api.graph import RunGraph, Spectrum
     from fedd.api.hookspecs import hookimpl, hookspec
     from fedd.api.learner import Learner, RunLearner, TrainResult
     from fedd.api.types import Message, PeerId
@@ -85,11 +77,9 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
-    **dict.fromkeys(
-        ("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext", "RunGraph", "Spectrum"),
-        "algorithm",
-    ),
+    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext"), "algorithm"),
     **dict.fromkeys(("Audience", "Command", "CommandContext", "Member", "Reached"), "command"),
+    **dict.fromkeys(("RunGraph", "Spectrum"), "graph"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Learner", "RunLearner", "TrainResult"), "learner"),
     **dict.fromkeys(("Message", "PeerId"), "types"),

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fedd.api.algorithm import Algorithm, Letter, Merged, Spectrum
+from fedd.api.algorithm import Algorithm, Letter, Merged
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, QuorumLost
+from fedd.api.graph import Spectrum
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
 from fedd.core.mixing import neighbor_weights

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedd.api.algorithm import Spectrum
 from fedd.api.errors import InvalidParameter
+from fedd.api.graph import Spectrum
 from fedd.core.graph import Graph
 from fedd.core.mixing import mixing_matrix
 

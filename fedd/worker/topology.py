@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fedd.api.algorithm import Spectrum
 from fedd.api.errors import InvalidParameter
+from fedd.api.graph import Spectrum
 from fedd.core.explicit_edges import EXPLICIT, edge_nodes
 from fedd.core.topology import build
 from fedd.worker.spectrum import MAX_MEMBERS, graph_spectrum
