@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedd.api import Message, RunContext
+from fedd_optimization import bounds
 from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
 
@@ -38,6 +39,7 @@ class EXTRA(Iterative):
         iteration = Iteration(ctx, self, "gradient")
         iteration.needs_both_ways()
         x = await iteration.begin()
+        iteration.predict(x, bounds.GRADIENT)
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)
@@ -75,6 +77,7 @@ class ExactDiffusion(Iterative):
         iteration = Iteration(ctx, self, "gradient")
         iteration.needs_both_ways()
         x = await iteration.begin()
+        iteration.predict(x, bounds.DIFFUSION)
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)

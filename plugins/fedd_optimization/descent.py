@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fedd.api import Message, RunContext
+from fedd_optimization import bounds
 from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
 
@@ -45,6 +46,8 @@ class DGD(Iterative):
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
         x = await iteration.begin()
+        if not self.batch:
+            iteration.predict(x, bounds.GRADIENT if self.form == "standard" else bounds.DIFFUSION)
         for _ in iteration.steps():
             match self.form:
                 case "standard":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedd.api import InvalidMessage, InvalidParameter, Message, PeerId, RunContext
+from fedd_optimization.bounds import StepBound, curvature
 from fedd_optimization.mixing import Books, Heard, mix, swap
 from fedd_optimization.vectors import Layout
 
@@ -88,6 +89,25 @@ class Iteration:
             self._done, theirs = await self._furthest(done, known)
             x = theirs if mine is None else mine
         return np.array(x)
+
+    def predict(self, x: Vector, bound: StepBound) -> None:
+        """Report the gap, this device's curvature at `x`, and up to which step the method converges with it.
+
+        A step beyond that is told in the metric `warning`. Not without a history, or after a restart.
+        """
+        if not self._settings.history or self._done:
+            return
+        spectrum = self.ctx.spectrum()
+        found = curvature(self.gradient, x, self.ctx.rng("curvature"))
+        self.ctx.report(spectral_gap=spectrum.gap, curvature=found)
+        if found > 0:
+            most = bound.of(spectrum.lower, found)
+            self.ctx.report(step_bound=most)
+            if self._settings.step > most:
+                self.ctx.report(
+                    warning=f"step {self._settings.step:g} is beyond {most:.3g} = {bound.formula} with this "
+                    f"device's curvature L = {found:.3g}: it may diverge"
+                )
 
     def steps(self) -> Iterator[int]:
         """Count the iterations that are left."""

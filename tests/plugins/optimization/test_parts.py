@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from plugins.optimization.problems import Objective, Quadratic, run, values
+from plugins.optimization.problems import LeastSquares, Objective, Quadratic, run, values
 
 import fedd_optimization
 from fedd.api import FeddError, InvalidMessage, InvalidParameter, TrainResult
@@ -286,3 +286,36 @@ def test_choco_goes_on_without_the_dead() -> None:
     algorithm = ChocoSGD(iterations=400, step=0.02, batch=0, history=0)
     results = run(algorithm, problem.learners, "complete", kills=[Kill(1, 60, "one")])
     assert np.abs(values(results).mean(axis=0) - problem.optimum([0, 2, 3, 4])).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("make", "bound"),
+    [
+        (lambda step: DGD(iterations=3, step=step), lambda lower, top: (1 + lower) / top),
+        (lambda step: DGD(iterations=3, step=step, form="atc"), lambda lower, top: 2 / top),
+        (lambda step: EXTRA(iterations=3, step=step), lambda lower, top: (1 + lower) / top),
+        (lambda step: ExactDiffusion(iterations=3, step=step), lambda lower, top: 2 / top),
+    ],
+)
+def test_a_step_beyond_the_known_bound_warns(
+    make: Callable[[float], Any], bound: Callable[[float, float], float]
+) -> None:
+    problem = Quadratic(6)
+    top = float(np.linalg.eigvalsh(problem.learners[0].hessian)[-1])
+    expected = bound(-1 / 3, top)  # the smallest eigenvalue of a ring of six with thirds
+    (small, *_) = run(make(0.98 * expected), problem.learners)
+    assert small.metrics["spectral_gap"] == pytest.approx(1 / 3, abs=1e-9)
+    assert small.metrics["curvature"] == pytest.approx(top, rel=1e-2)
+    assert small.metrics["step_bound"] == pytest.approx(expected, rel=1e-2)
+    assert "warning" not in small.metrics
+    (large, *_) = run(make(1.05 * expected), Quadratic(6).learners)
+    assert "beyond" in str(large.metrics["warning"])
+    silent = run(make(0.1), [Shaped(np.zeros(2)) for _ in range(3)])
+    assert silent[0].metrics["curvature"] == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_flat_objective_has_no_bound() -> None:
+    flat = [LeastSquares(np.zeros((1, 2)), np.zeros(1)) for _ in range(2)]
+    (result, _) = run(EXTRA(iterations=2), flat)
+    assert result.metrics["curvature"] == 0.0
+    assert "step_bound" not in result.metrics
