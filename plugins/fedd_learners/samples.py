@@ -152,7 +152,7 @@ def _table(value: Any, label: str, dtype: DTypeLike) -> NDArray[Any]:
         raise InvalidMessage(f"the rows of {label} differ in length") from None
     if array.dtype.kind not in "biuf":
         raise InvalidMessage(f"{label} holds {array.dtype} values, not numbers")
-    return array.astype(dtype)
+    return array.astype(dtype, copy=False)
 
 
 def _samples(x: NDArray[Any], y: NDArray[Any], x_label: str, y_label: str) -> Samples:

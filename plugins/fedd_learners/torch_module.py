@@ -86,9 +86,9 @@ class TorchModule:
                 class_count(test, count)
             kind = torch.int64
             self._counts = count_labels(train)
-        self._x, self._y = torch.from_numpy(train.x), torch.from_numpy(train.y).to(kind)
+        self._x, self._y = torch.tensor(train.x), torch.tensor(train.y, dtype=kind)
         shown = train if test is None else test
-        self._shown = (torch.from_numpy(shown.x), torch.from_numpy(shown.y).to(kind))
+        self._shown = (torch.tensor(shown.x), torch.tensor(shown.y, dtype=kind))
         self._rng = rng
         torch.manual_seed(self.seed)
         self._net = self._made()

@@ -162,6 +162,21 @@ async def test_a_learner_learns(threads: bool) -> None:
     assert made._learner.asked == {"epochs": 2, "steps": 0, "step": None, "proximal": 0.25}
 
 
+async def test_a_learner_may_train_in_the_arrays_that_it_gets() -> None:
+    class Keeps(Mean):
+        def load(self, parameters: Sequence[Any]) -> None:
+            self.w = parameters[0]
+
+    made = LentLearner(Keeps(), threads=False)
+    await made.prepare([1.0, 3.0], np.random.default_rng(0))
+    given = np.zeros(1)
+    given.flags.writeable = False  # as one that came in a message
+    made.load([given])
+    await made.train(epochs=1)
+    assert made.parameters()[0].tolist() == [1.0]
+    assert given.tolist() == [0.0]
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -215,6 +230,7 @@ async def call(made: LentLearner, what: str) -> None:
         ("train", TrainResult(True, 1), "num_samples True"),
         ("train", TrainResult(2, 1.5), "steps 1.5"),
         ("train", TrainResult(2, 1, -0.1), "step size -0.1"),
+        ("train", TrainResult(2, 1, float("nan")), "step size nan"),
         ("train", TrainResult(2, 1, "x"), "its train is 'x', no number"),
         ("train", TrainResult(2, 1, metrics=[]), "no dictionary"),
         ("train", TrainResult(2, 1, metrics={"loss": "x"}), "its train, loss is 'x', no number"),
@@ -316,7 +332,9 @@ async def test_the_loop_goes_on_while_it_trains() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: made.train(epochs=1))
         await trio.to_thread.run_sync(slow.begun.wait, 30)
+        assert made.at_work
         slow.may_end.set()
+    assert not made.at_work
 
 
 @dataclass
