@@ -9,8 +9,9 @@ import pytest
 from core.broadcast_world import FEDERATION, PEERS, Node, World, cheap_keys
 
 from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
-from fedd.core.broadcast import DIGEST_S, MAX_BAD, MAX_EXCESS
+from fedd.core.broadcast import DIGEST_S
 from fedd.core.broadcast_acks import MAX_TRACKED, OWN_MOST, TRACKED_S
+from fedd.core.broadcast_intake import MAX_BAD, MAX_EXCESS
 from fedd.core.broadcast_messages import (
     CHUNK_BYTES,
     MAX_PAYLOAD_BYTES,

@@ -10,7 +10,7 @@ from net.federations import Node, all_alive, form, full_mesh, nodes, until
 from trio.testing import MockClock
 
 from fedd.api.errors import Conflict, InvalidParameter, Unhealthy
-from fedd.core.broadcast import MAX_BAD
+from fedd.core.broadcast_intake import MAX_BAD
 from fedd.core.broadcast_messages import MAX_PAYLOAD_BYTES, Acks, Bcast, Chunk, Marks, Post, Pull
 from fedd.core.broadcast_origin import BURST
 from fedd.core.broadcast_types import Gap
