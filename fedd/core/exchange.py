@@ -185,6 +185,12 @@ class Exchange:
         self._waiting[peer] = (now, False)
         self.compare_due = now if self.compare_due is None else min(self.compare_due, now)
 
+    def doubt(self) -> None:
+        """Nobody is heard: what was news meanwhile did not come, and no link that stood will bring it."""
+        self._compared = False
+        self._comparing_with = None
+        self._compared_at = float("-inf")
+
     def unlinked(self, peer: PeerId) -> None:
         """The link is gone."""
         self._waiting.pop(peer, None)

@@ -230,7 +230,10 @@ class Membership(MembershipParts):
             self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
             self._compare_with_one()
         self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)
-        self._verdicts.set_isolated(not self._links.any_up, now)
+        isolated = not self._links.any_up
+        self._verdicts.set_isolated(isolated, now)
+        if isolated:
+            self._exchange.doubt()
         if self._judge and now >= self._settled_at:
             self._judge_now(now)
         if not self._warned and self._verdicts.holding(now):

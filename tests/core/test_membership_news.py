@@ -14,7 +14,7 @@ from fedd.core.membership import Membership
 from fedd.core.membership_types import Send
 from fedd.core.overlay import CAP_DIALABLE, SHED_ABOVE_DIALABLE, Overlay
 from fedd.core.own_record import SPARE_EDGE_S, TOLD_BY_PEER_S
-from fedd.core.presence_messages import Bye, Refuse, Rows
+from fedd.core.presence_messages import Bye, Digest, Refuse, Rows, Versions
 from fedd.core.records import Record
 from fedd.core.verdicts import Verdicts
 
@@ -245,3 +245,16 @@ def test_quiet_members_say_nothing_of_their_links_for_long() -> None:
     before = {peer: node.core.records[peer].stamp for peer, node in bench.nodes.items()}
     bench.run(90.0)  # longer than a loss is told
     assert before == {peer: node.core.records[peer].stamp for peer, node in bench.nodes.items()}
+
+
+def test_who_heard_nobody_for_a_while_asks_for_what_it_missed() -> None:
+    """The peer that it finds thinks that it never was alone, and would not ask by itself."""
+    one = linked_with_all("a")
+    told(one, "a", 2, 1.0, "m", "b")
+    one.receive("a", Rows((known(Record("b", 1, 1, neighbours=frozenset("a"))).row,)), 1.0)
+    one.receive("a", Digest(one.digest), 1.0)  # compared, and equal
+    drive(one, 1.0 + LAN.link_silent_s + 0.5)
+    assert one.state_of("a") == "suspect"
+    actions = [*one.link_up("b", False, 5.0), *one.handle_timeout(5.01)]
+    versions = [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, Versions)]
+    assert [peer for message in versions for peer, _ in message.stamps] == ["a", "b", "m"]
