@@ -47,6 +47,12 @@ def configured(root: Path, index: int) -> str:
     return f'[inputs.problem]\nlearner = "least-squares"\nfile = "{path}"\n'
 
 
+def iterations(daemon: Daemon, run_id: str) -> int:
+    """How far the run is on this daemon, 0 when nothing was reported yet."""
+    reply = daemon.ctl("show", run_id)
+    return 0 if reply.code else int(reply.json["metrics"].get("iteration", 0))
+
+
 def check(fed: Federation, run_id: str, epoch: int) -> dict[str, Any]:
     """All have finished in this epoch; one of the results."""
     results = [result_of(daemon, run_id, 90.0) for daemon in fed]
@@ -86,6 +92,9 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
             daemon.kill()
         for daemon, config in zip(fed, configs, strict=True):
             daemon.start(config=config)
+        fed[2].wait_ready()
+        again = eventually(lambda: iterations(fed[2], run_id), 30.0, "the run goes on")
+        assert again >= shown["metrics"]["iteration"] - 5  # from its checkpoint, not from the beginning
         result = check(fed, run_id, 4)
         assert len(result["members"]) == 4
         assert result["dropped"] == []
