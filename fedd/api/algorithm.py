@@ -94,7 +94,7 @@ class RunContext(Protocol):
 
     @property
     def members(self) -> tuple[PeerId, ...]:
-        """All nodes of the run as it started, sorted; the same tuple everywhere."""
+        """All nodes of the run as this epoch began, sorted; the same tuple everywhere."""
         ...
 
     @property
@@ -107,12 +107,17 @@ class RunContext(Protocol):
 
     @property
     def round(self) -> int:
-        """Exchanges completed so far."""
+        """Exchanges completed so far, in all epochs."""
         ...
 
     @property
     def epoch(self) -> int:
-        """Counts from 1; rises when a run starts over with fewer members."""
+        """Counts from 1; rises when the run goes on with other members, and `run` is called again."""
+        ...
+
+    @property
+    def initiator(self) -> PeerId:
+        """Who started the run: a member like any other, which may be gone, or empty when it is not known."""
         ...
 
     @property
@@ -198,38 +203,46 @@ class RunContext(Protocol):
     async def send(self, peer: PeerId, message: Message, tag: str = "") -> None:
         """Send to one neighbour, outside the exchanges. Messages of one sender arrive once and in order.
 
-        Returns when it is queued; waits while 16 messages to that neighbour are unconfirmed. To one that is
-        out of the run it goes nowhere, and nothing is raised. Raises InvalidMessage when it cannot be encoded
-        or is too large, InvalidParameter for one that was never a neighbour, and as `exchange`.
+        Returns when it is queued: a link that breaks costs nothing, the neighbour's death the message. Waits
+        while 16 messages to that neighbour are unconfirmed, or wait because 256 letters, or the bytes of
+        the largest message, lie there unread. An algorithm that is sent letters must therefore `receive`
+        them: one that waits for others and lets a neighbour wait for that is held to hang. To a neighbour
+        that is out of the run or has finished a message goes nowhere, and nothing is raised.
+
+        Raises InvalidMessage when it cannot be encoded or is too large, InvalidParameter for one that was
+        never a neighbour, and as `exchange`.
         """
         ...
 
     async def broadcast(self, message: Message, tag: str = "") -> None:
-        """`send` to every neighbour that is in the run."""
+        """`send` to every neighbour that is in the run; in a directed graph to those of `out_neighbors`."""
         ...
 
     async def receive(self, tag: str = "", *, newest: bool = False) -> Letter:
         """The next message with this tag, whoever sent it.
 
-        With `newest` the last one of its sender, the earlier ones skipped. Waits for ever as long as
-        somebody can send one: raises NotConnected when every neighbour is out of the run or has finished
-        and nothing is left to read, and as `exchange`.
+        With `newest` the last one of its sender that is here, the earlier ones skipped. Waits for ever as
+        long as somebody can send one: raises NotConnected when every neighbour is out of the run or has
+        finished and nothing is left to read, and as `exchange`. Who has left meanwhile is no longer among
+        `neighbors` afterwards: this, `send` and `ask` count as being between exchanges.
         """
         ...
 
     async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message:
         """Send a question to a neighbour and return the answer of its `on_ask` handler.
 
-        Raises NotConnected when the neighbour is, or falls, out of the run or has finished, NotFound when it
-        has no handler for this tag, PluginFailed when its handler raised, and as `exchange`.
+        The question is answered once, however often the link breaks meanwhile. Raises NotConnected when the
+        neighbour is, or falls, out of the run or has finished, NotFound when it has no handler for this tag,
+        PluginFailed when its handler raised, and as `send`.
         """
         ...
 
     def on_ask(self, tag: str, handler: Callable[[PeerId, Message], Message]) -> None:
         """Answer questions with this tag by `handler(peer, message)`.
 
-        Called whenever `run` awaits anything of its context, never in parallel to it; quick, and without
-        awaiting.
+        Called whenever `run` awaits anything, never in parallel to it; quick, and without awaiting. Register
+        all handlers before `run` first awaits its context: questions that come earlier are kept until then,
+        later ones that nobody handles are refused.
         """
         ...
 
@@ -243,10 +256,15 @@ class RunContext(Protocol):
     async def reduce(self, message: Message, merge: Callable[[Any, Any], Message], tag: str = "") -> Merged:
         """Combine everybody's message, each exactly once, and give the result to all.
 
-        `merge` is associative and commutative over disjoint contributors, such as a sum; it is called in
-        sorted order of the members, so that the same members give the same bits. Up a tree and down again;
-        what a death tore out is asked for once more: all survivors of a component hold the same
-        result over the same contributors, which the result names. Errors as `exchange`.
+        `merge` is associative and commutative over disjoint contributors, such as a sum. Messages go up a
+        breadth-first tree of the graph, each member combining its own with its children's in sorted order,
+        and the result down again; what a death tore out is asked for once more. All survivors of a component
+        hold the same bits over the same contributors, which the result names; they are the same in every
+        repetition of a run in which nobody dies. The dead count if theirs had come through.
+
+        Takes twice the tree's height and len(members) exchanges, all of them small but those along the tree,
+        and as many as there are members once more when somebody is missing for the first time. The run's
+        result then names the contributors. Errors as `exchange`, and what `merge` raises.
         """
         ...
 
@@ -319,6 +337,11 @@ class Algorithm(Protocol):
     Every field needs a type of bool, int, float or str (or a Literal of strings) and a default.
     The class docstring's first line is its help; a field's help is `field(metadata={"help": ...})`.
     A `__post_init__` that raises ValueError refuses bad parameters before the run starts.
+
+    Two class variables may say more. `contract: ClassVar[str]` is "survivors" (where there is none),
+    "contributed", or "restart": when a member is lost, `run` is called again with those who are left.
+    `joinable: ClassVar[bool]`, False where there is none: whether `run` may be called again with members that
+    came late or came back. With either all members must make the same number of exchanges.
     """
 
     name: ClassVar[str]
