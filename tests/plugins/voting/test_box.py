@@ -82,6 +82,7 @@ def test_a_voter_with_two_ballots_has_none_and_a_third_changes_nothing() -> None
     ab = box(vote("a"), vote("b"), vote("c"), question=question)
     cb = box(vote("c"), vote("b"), question=question)
     assert (ab.ballots, ab.void) == ({}, ("n0",))
+    assert box(vote("a"), vote("b"), question=question).take([vote("c")]) == []
     assert ab.digest() == cb.digest()
     assert ab.digest() != box(vote("a"), question=question).digest()
 
