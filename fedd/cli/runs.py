@@ -32,6 +32,10 @@ def do_run(client: Client, options: Namespace, out: Output) -> int:
         else:
             out.line(run_id)
         return 0
+    if out.live:
+        from fedd.cli.topology import foreseen  # here, because scripts need none of it
+
+        sys.stderr.write(foreseen(started))
     try:
         return _finish(client, run_id, out, _follow(client, run_id, out))
     except KeyboardInterrupt as interrupt:
