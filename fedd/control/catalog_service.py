@@ -11,7 +11,7 @@ from fedd.net.events import EventLog
 
 
 class CatalogService:
-    """All wait until the plugins were inspected, but for those of inputs."""
+    """What depends on plugins waits until they were inspected."""
 
     def __init__(self, registry: PluginRegistry, inputs: Inputs, events: EventLog) -> None:
         self._registry = registry
@@ -69,7 +69,8 @@ class CatalogService:
 
     async def inputs(self, request: Request) -> list[dict[str, Any]]:
         """Inputs of this device, once it is known which learners there are."""
-        await self._registry.ready()
+        if any("learner" in each for each in self._inputs.list()):
+            await self._registry.ready()  # until then nobody knows what is wrong with a learner
         return self._inputs.list()
 
     async def set_input(self, request: Request) -> dict[str, Any]:

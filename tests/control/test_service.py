@@ -323,6 +323,10 @@ async def test_the_catalogue_waits_for_the_inspector(ask: Any, house: House) -> 
     assert await ask("aggregator", {"name": "krum"}) == {"name": "krum"}
     assert house.calls == [("ready",)] * 7
     assert await ask("inputs") == []
+    assert house.calls == [("ready",)] * 7
+    house.inputs.list = lambda: [{"name": "digits", "learner": "net"}]
+    assert await ask("inputs") == [{"name": "digits", "learner": "net"}]
+    assert house.calls == [("ready",)] * 8
     assert await ask("set", {"name": "temp"}, value=[1]) == {"input": "temp", "value": [1]}
     assert house.calls[-1] == ("set", "temp", [1])
     assert (await anext(house.events.subscribe(0)))["input"] == "temp"
