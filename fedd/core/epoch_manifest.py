@@ -24,6 +24,8 @@ from fedd.core.manifest import (
     check_graph,
     document,
     open_manifest,
+    pairs,
+    printable,
     read_proposal,
     take,
 )
@@ -51,9 +53,16 @@ def admit(key: PrivateKey, manifest: Manifest, peer: PeerId, acceptance: bytes) 
 
 
 def issue_epoch(
-    key: PrivateKey, manifest: Manifest, following: Next, round: int, admissions: Sequence[bytes] = ()
+    key: PrivateKey,
+    manifest: Manifest,
+    following: Next,
+    round: int,
+    admissions: Sequence[bytes] = (),
+    lost: Mapping[PeerId, str] | None = None,
 ) -> Manifest:
     """The next epoch's manifest; `admissions` are those of newcomers who were never in the run.
+
+    `lost` says why members of `manifest` are not in it.
 
     Raises InvalidParameter when there is no graph over its members, ProtocolError when somebody is not
     admitted.
@@ -68,6 +77,7 @@ def issue_epoch(
             "members": list(graph.members),
             "newcomers": list(following.newcomers),
             "admissions": [*manifest.admissions, *admissions],
+            "lost": [[peer, printable(reason)] for peer, reason in sorted((lost or {}).items())],
             "adjacency": graph.adjacency_hash(),
         }
     )
@@ -123,6 +133,7 @@ def open_any(sealed: bytes, known: Manifest | None = None) -> Manifest:
         newcomers=newcomers,
         admissions=admissions,
         admitted=tuple(sorted(entitled.difference(initial.members))),
+        lost=tuple((peer, printable(reason)) for peer, reason in pairs(fields, "lost", str)),
         first=initial,
     )
 

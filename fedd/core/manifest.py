@@ -122,7 +122,8 @@ class Manifest:
     `sealed` is the signed document, as it is handed on unchanged. The initiator's begins epoch 1; those of
     later epochs (`core.epoch_manifest`) have other members, and in `first` the initiator's: `round` counts
     the exchanges of the epochs before, `newcomers` are the members that came with this one, `admissions`
-    admit all members that the initiator did not ask: those `admitted`.
+    admit all members that the initiator did not ask: those `admitted`. `lost`
+    are members of the epoch before that are not in this one, and why.
     """
 
     run_id: str
@@ -138,6 +139,7 @@ class Manifest:
     newcomers: tuple[PeerId, ...] = ()
     admissions: tuple[bytes, ...] = ()
     admitted: tuple[PeerId, ...] = ()
+    lost: tuple[tuple[PeerId, str], ...] = ()
     first: Manifest | None = None
 
     @property
@@ -209,7 +211,7 @@ def open_manifest(sealed: bytes) -> Manifest:
     """
     proposal, payload, fields = _open_envelope(sealed)
     digest = proposal.digest
-    acceptances = _pairs(fields, "acceptances", bytes)
+    acceptances = pairs(fields, "acceptances", bytes)
     for member, acceptance in acceptances:
         check_acceptance(acceptance, digest, member)
     members = tuple(member for member, _ in acceptances)
@@ -232,7 +234,7 @@ def open_manifest(sealed: bytes) -> Manifest:
         run_id=_run_id(payload),
         proposal=proposal,
         members=members,
-        declined=tuple((peer, printable(reason)) for peer, reason in _pairs(fields, "declined", str)),
+        declined=tuple((peer, printable(reason)) for peer, reason in pairs(fields, "declined", str)),
         topology=name,
         max_payload_bytes=max_payload_bytes,
         graph=graph,
@@ -311,8 +313,9 @@ def take(fields: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
     return value
 
 
-def _pairs(fields: Mapping[str, Any], name: str, kind: type[_T]) -> list[tuple[PeerId, _T]]:
-    pairs: list[tuple[PeerId, _T]] = []
+def pairs(fields: Mapping[str, Any], name: str, kind: type[_T]) -> list[tuple[PeerId, _T]]:
+    """A field that lists [peer, `kind`]. Raises ProtocolError."""
+    found: list[tuple[PeerId, _T]] = []
     for pair in take(fields, name, list):
         if not (
             isinstance(pair, list)
@@ -323,5 +326,5 @@ def _pairs(fields: Mapping[str, Any], name: str, kind: type[_T]) -> list[tuple[P
             raise ProtocolError(
                 f"{name} holds something that is no pair of a peer and {kind.__name__}", field=name
             )
-        pairs.append((pair[0], pair[1]))
-    return pairs
+        found.append((pair[0], pair[1]))
+    return found

@@ -78,6 +78,7 @@ class RunEpochs:
                 following,
                 node.round,
                 [self._admissions[peer] for peer in following.newcomers if peer in self._admissions],
+                {peer: why for peer, (_, why) in node.story.dropped.items() if peer in before.members},
             )
         except FeddError as error:  # more members than a document holds, or no graph over them
             log.error("run %s: no epoch %d: %s", node.manifest.run_id[:8], following.number, error.detail)
@@ -119,9 +120,7 @@ class RunEpochs:
 
     def hear(self, manifest: Manifest) -> News:
         """Somebody tells of an epoch of this run, its manifest verified."""
-        news = self.machine.hear(
-            manifest.mark, manifest.members, self._around.clock(), manifest.newcomers
-        )
+        news = self.machine.hear(manifest.mark, manifest.members, self._around.clock(), manifest.newcomers)
         if news is News.ENTER:
             self._closing_left = None
             for peer in manifest.admitted:

@@ -182,9 +182,11 @@ class Story:
 
     def enter(self, manifest: Manifest) -> None:
         """The run goes on in this epoch."""
+        reasons = dict(manifest.lost)
         for peer in self.manifest.members:
             if peer not in manifest.members:
-                self.dropped.setdefault(peer, (manifest.round, "it is not in the next epoch"))
+                reason = reasons.get(peer, "it is not in the next epoch")
+                self.dropped.setdefault(peer, (manifest.round, reason))
         self._note_newcomers(manifest)
         self.manifest = manifest
 

@@ -29,7 +29,7 @@ def begun(topology: str = "ring") -> Manifest:
 
 
 def second(manifest: Manifest) -> Manifest:
-    return issue_epoch(FIRST_FOUR[1], manifest, Next(2, (A, B, D), ()), 17)
+    return issue_epoch(FIRST_FOUR[1], manifest, Next(2, (A, B, D), ()), 17, lost={C: "dead\n"})
 
 
 def resealed(later: Manifest, key: PrivateKey = FIRST_FOUR[1], **more: Any) -> bytes:
@@ -46,6 +46,7 @@ def test_an_epoch_says_all_that_a_member_needs() -> None:
     assert (later.epoch, later.round, later.members, later.newcomers) == (2, 17, (A, B, D), ())
     assert (later.run_id, later.proposal, later.topology) == (first.run_id, first.proposal, "ring")
     assert later.graph.members == (A, B, D)
+    assert later.lost == ((C, "dead?"),)
     assert later.max_payload_bytes == first.max_payload_bytes
     assert later.initial is first
     assert later.mark > first.mark
@@ -112,6 +113,7 @@ def test_nobody_comes_in_without_an_admission() -> None:
         ({"members": [A, B, C]}, "not the one derived here"),
         ({"manifest": b"x"}, "malformed"),
         ({"epoch": True}, "epoch is missing"),
+        ({"lost": [C]}, "no pair"),
     ],
 )
 def test_a_document_that_is_not_right_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -25,6 +25,7 @@ from fedd.core import (
     codec,
     command_messages,
     dns_messages,
+    epoch_manifest,
     manifest,
     mdns,
     multistream,
@@ -60,6 +61,7 @@ from fedd.core.certificates import (
     parse_token,
     verify_chain,
 )
+from fedd.core.epochs import Next
 from fedd.core.identity import PrivateKey, PublicKey, open_sealed, parse_peer_id, peer_id_from_bytes, seal
 from fedd.core.noise import HandshakeXX, KeyPair, NoiseTransport
 from fedd.core.noise_handshake import NoiseHandshake
@@ -542,6 +544,34 @@ def _manifest(data: bytes, rng: random.Random) -> None:
         manifest.open_manifest(seal(MEMBER_KEY, "fedd/run-manifest/1", codec.encode(fields)))
 
 
+_ACCEPTED = manifest.accept(OTHER, _PROPOSAL)
+_ADMISSION = epoch_manifest.admit(ADMIN_KEY, _MANIFEST, OTHER.peer_id, _ACCEPTED)
+_EPOCH = epoch_manifest.issue_epoch(
+    MEMBER_KEY,
+    _MANIFEST,
+    Next(2, tuple(sorted((MEMBER_KEY.peer_id, OTHER.peer_id))), (OTHER.peer_id,)),
+    17,
+    [_ADMISSION],
+).sealed
+_EPOCH_PREFIX = _EPOCH[: _EPOCH.index(b"\0") + 1]
+_EPOCH_PAYLOAD = open_sealed(_EPOCH[len(_EPOCH_PREFIX) :], "fedd/run-epoch/1", max_bytes=1 << 18)[1]
+_ADMISSION_PAYLOAD = open_sealed(_ADMISSION, "fedd/run-admission/1")[1]
+
+
+def _epoch(data: bytes, rng: random.Random) -> None:
+    way = rng.randrange(3)
+    if way == 0:
+        epoch_manifest.open_any(data)
+    elif way == 1:
+        sealed = seal(MEMBER_KEY, "fedd/run-epoch/1", data)
+        epoch_manifest.open_any(_EPOCH_PREFIX + sealed, _MANIFEST)
+    else:
+        admissions = [seal(ADMIN_KEY, "fedd/run-admission/1", data)]
+        fields = {**codec.decode(_EPOCH_PAYLOAD), "admissions": admissions}
+        sealed = seal(MEMBER_KEY, "fedd/run-epoch/1", codec.encode(fields))
+        epoch_manifest.open_any(_EPOCH_PREFIX + sealed, _MANIFEST)
+
+
 def _statement(data: bytes, rng: random.Random) -> None:
     if rng.random() < 0.3:
         manifest.open_end(data, _MANIFEST.run_id)
@@ -670,6 +700,7 @@ TARGETS: dict[str, Target] = {
         (codec.encode([bytes.fromhex(FEDERATION), list(_TOKEN.addresses), _TOKEN.secret]),),
     ),
     "manifest": Target(_manifest, _PROTOCOL, (_MANIFEST.sealed, _MANIFEST_PAYLOAD, _PROPOSAL.encode())),
+    "epoch": Target(_epoch, _PROTOCOL, (_EPOCH, _EPOCH_PAYLOAD, _ADMISSION_PAYLOAD)),
     "statement": Target(_statement, _PROTOCOL, (_END, _END_PAYLOAD)),
     "run-frames": Target(
         _run_frames,
