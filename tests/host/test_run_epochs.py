@@ -12,7 +12,11 @@ from host.worlds import Node, document, request, until, world
 from trio.testing import MockClock
 
 from fedd.api.errors import Conflict, Refused
+from fedd.core.epoch_manifest import issue_epoch
+from fedd.core.epochs import Next
+from fedd.core.identity import open_sealed, seal
 from fedd.host.policy import Policy
+from fedd.host.run_control import ask
 from fedd.worker.context import Context
 
 
@@ -244,3 +248,63 @@ async def test_a_run_that_waits_can_be_given_up(autojump_clock: MockClock) -> No
         assert nodes[0].runs.get(run_id)["state"] == "failed"
         await until(lambda: not checkpoints(nodes[0]))
         nursery.cancel_scope.cancel()
+
+
+async def test_who_was_declared_dead_by_mistake_comes_back(autojump_clock: MockClock) -> None:
+    async with world(4, prepare=JOINABLE) as nodes:
+        started = await nodes[0].runs.start(request(topology="complete", pace_s=2.0, quorum=1))
+        run_id = started["run_id"]
+        await until(lambda: nodes[1].round_of(run_id) >= 8)
+        others = [nodes[0], nodes[2], nodes[3]]
+        wires = nodes[1].links
+        for wire in wires:
+            wire.hold()
+        await until(lambda: all(node.presence.state_of(nodes[1].id) == "dead" for node in others))
+        for wire in wires:
+            wire.release()
+        await until(lambda: nodes[0].runs.get(run_id)["epoch"] == 2)
+        ended = [await node.result(run_id, 600.0) for node in nodes]
+        check_counted(ended, 2)
+        for result in ended:
+            assert [joined["peer_id"] for joined in result["joined"]] == [nodes[1].id]
+
+
+async def test_an_epoch_of_somebody_who_is_no_member_is_refused(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=JOINABLE) as nodes:
+        members = [nodes[0].id, nodes[1].id]
+        started = await nodes[0].runs.start(request(members=members, pace_s=0.5))
+        run_id = started["run_id"]
+        sealed = nodes[0].runs._nodes[run_id].manifest.sealed
+
+        async def say(kind: str) -> dict[str, Any]:
+            return await ask(nodes[2].relay, nodes[0].id, {"kind": kind, "manifest": sealed}, 5.0)
+
+        assert (await say("return"))["code"] == "denied"
+        assert (await say("enlist"))["kind"] == "declined"
+        own = issue_epoch(
+            nodes[1].key, nodes[0].runs._nodes[run_id].manifest, Next(2, tuple(sorted(members)), ()), 0
+        )
+        foreign = own.sealed[: own.sealed.index(b"\0") + 1] + seal(
+            nodes[2].key,
+            "fedd/run-epoch/1",
+            open_sealed(own.sealed[11:], "fedd/run-epoch/1", max_bytes=1 << 18)[1],
+        )
+        reply = await ask(nodes[2].relay, nodes[0].id, {"kind": "manifest", "manifest": foreign}, 5.0)
+        assert reply["kind"] == "error"
+        assert "is no member of that run" in reply["detail"]
+        assert nodes[0].runs.get(run_id)["epoch"] == 1
+        check_counted(await results(nodes[:2], run_id), 1)
+
+
+async def test_who_asks_about_a_run_that_nobody_knows_is_told_so(autojump_clock: MockClock) -> None:
+    async with world(2, prepare=JOINABLE) as nodes:
+        started = await nodes[0].runs.start(request(members=[nodes[0].id], quorum=1, pace_s=0.1))
+        run_id = started["run_id"]
+        sealed = nodes[0].runs._nodes[run_id].manifest.sealed
+        question = {"kind": "return", "manifest": sealed}
+        assert await ask(nodes[0].relay, nodes[1].id, question, 5.0) == {"kind": "unknown"}
+        await nodes[0].result(run_id)
+        await until(lambda: not nodes[0].runs._nodes)
+        assert await ask(nodes[1].relay, nodes[0].id, question, 5.0) == {"kind": "ended", "state": "finished"}
+        reply = await ask(nodes[1].relay, nodes[0].id, {"kind": "manifest", "manifest": sealed}, 5.0)
+        assert reply == {"kind": "ended", "digest": ""}
