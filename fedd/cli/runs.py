@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
+from fedd.cli.edges import with_edges
 from fedd.cli.show import Output, count_bytes, escape, number, seconds, short, value_text
 from fedd.control.client import Client, path_of
 
 RUN_ID_CHARS = 12
-EDGES = "edges:"
-MAX_EDGES_CHARS = 60_000
-"""What a daemon takes for a topology, about a thousand rows."""
 
 
 def do_run(client: Client, options: Namespace, out: Output) -> int:
@@ -136,24 +134,6 @@ def run_request(options: Namespace) -> dict[str, Any]:
     if options.quorum is not None:
         body["quorum"] = int(options.quorum) if options.quorum.isdecimal() else options.quorum
     return body
-
-
-def with_edges(topology: str) -> str:
-    """The topology, `edges:FILE` with the file's text in place of its name. Raises InvalidParameter."""
-    if not topology.startswith(EDGES):
-        return topology
-    path = topology.removeprefix(EDGES)
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MAX_EDGES_CHARS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InvalidParameter(
-            f"the edges in {path or 'no file'} cannot be read: {why}", field="topology"
-        ) from None
-    if len(text) > MAX_EDGES_CHARS:
-        raise InvalidParameter(f"{path} has more than {MAX_EDGES_CHARS} characters", field="topology")
-    return EDGES + text
 
 
 def names_of(client: Client) -> dict[str, str]:

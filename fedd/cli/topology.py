@@ -12,7 +12,7 @@ from html import escape as xml
 from typing import Any
 
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut, Unhealthy
-from fedd.cli.runs import EDGES, with_edges
+from fedd.cli.edges import EDGES, with_edges
 from fedd.cli.show import Output, escape
 from fedd.control.client import Client
 
