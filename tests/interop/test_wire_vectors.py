@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,12 @@ def test_the_adjacency_is_hashed_as_the_page_says(published: Any) -> None:
             near[low].append(members[high])
             near[high].append(members[low])
         text = "fedd/graph/1\n" + "".join(f"{members[i]}:{','.join(sorted(near[i]))}\n" for i in near)
-        assert hashlib.sha256(text.encode()).hexdigest() == graph["adjacency"]
+        for number, arcs in enumerate(graph.get("arcs", [])):
+            text += "".join(f"{number}:{members[a]}>{members[b]}\n" for a, b in arcs)
+        data = (text + (f"{graph['rule']}\n" if "rule" in graph else "")).encode()
+        for a, b, weight in graph.get("weights", []):
+            data += f"{members[a]}>{members[b]}=".encode() + struct.pack("<d", weight)
+        assert hashlib.sha256(data).hexdigest() == graph["adjacency"]
 
 
 def test_the_digest_is_computed_as_the_page_says(published: Any) -> None:

@@ -38,6 +38,7 @@ from fedd.core.certificates import (
 from fedd.core.database import Database
 from fedd.core.dns_messages import Texts, decode_message
 from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
+from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.manifest import state_end, state_stop
 from fedd.core.multistream import Dialer
 from fedd.core.presence_messages import (
@@ -57,8 +58,9 @@ from fedd.core.presence_messages import (
 from fedd.core.presence_messages import encode_message as encode_presence
 from fedd.core.records import Record, sign_record
 from fedd.core.revocation import sign_list, stay_digest
+from fedd.core.run_signature import signed_bytes
 from fedd.core.topology import build
-from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
+from fedd.host.run_wire import Kind, encode_confirm, encode_frame, encode_mail, encode_preamble, encode_round
 
 ROOT, ADMIN_KEY, MEMBER_KEY = (PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
 FEDERATION = federation_id(ROOT.public_key)
@@ -159,6 +161,9 @@ def graphs() -> list[dict[str, Any]]:
         ("ring", 5, 0),
         ("random-regular:4", 8, 12345),
         ("random-regular:3", 6, 1),
+        ("one-peer-exponential", 5, 0),
+        ("star@lazy", 4, 0),
+        (f"edges:directed\n{members[1]},{members[0]},0.3\n{members[0]},{members[1]},0.25", 2, 0),
     ):
         graph = build(name, members[:count], seed)
         found.append(
@@ -166,7 +171,7 @@ def graphs() -> list[dict[str, Any]]:
                 "topology": name,
                 "seed": seed,
                 "members": list(graph.members),
-                "edges": graph.edge_indices(),
+                **graph.document(),
                 "adjacency": graph.adjacency_hash().hex(),
             }
         )
@@ -175,6 +180,7 @@ def graphs() -> list[dict[str, Any]]:
 
 def runs() -> dict[str, Any]:
     run_id = "00112233445566778899aabbccddeeff00112233"
+    question = Item(MailKind.QUESTION, 9, "mean", b"payload")
     return {
         "run_id": run_id,
         "end_statement": state_end(MEMBER_KEY, run_id, 12, "left: its worker died").sealed.hex(),
@@ -185,7 +191,10 @@ def runs() -> dict[str, Any]:
             "end": encode_frame(Kind.END, 6).hex(),
             "ack": encode_frame(Kind.ACK).hex(),
             "cut": encode_frame(Kind.CUT, 0, b"why").hex(),
+            "mail": b"".join(encode_mail(4, question, Receipt(3, 2, 70))).hex(),
+            "confirm": encode_confirm(Receipt(5, 2, 70, waiting=True)).hex(),
         },
+        "signature": MEMBER_KEY.sign(signed_bytes(FEDERATION, run_id, b"yes")).hex(),
     }
 
 
