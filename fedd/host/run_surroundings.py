@@ -55,6 +55,7 @@ def start_header(manifest: Manifest, me: PeerId, more: bool = False) -> dict[str
         "newcomers": list(manifest.newcomers),
         "more": more,
         "federation": manifest.proposal.federation,
+        "initiator": manifest.proposal.initiator,
         "seed": manifest.proposal.seed,
         "quorum": manifest.proposal.quorum,
         "max_payload_bytes": manifest.max_payload_bytes,

@@ -173,6 +173,7 @@ class _Node:
             round=epoch.round,
             restored=self.state,
             newcomers=epoch.newcomers,
+            initiator=federation.peer_ids[0],
         )
         self.context = Context(start, self, data_of(self.given))
         await lend(self.given, self.context)

@@ -80,7 +80,7 @@ class Context:
         """Those whom all survivors here hold to be in the run, as of the last time that they agreed on it."""
         self._late: set[PeerId] = set()
         """Out of the run by a word that came between exchanges: the rounds learn it in the next one."""
-        self._mail = Mailroom(port, self._neighbors, self._on_departed)
+        self._mail = Mailroom(port, self._neighbors, start.max_payload_bytes, self._on_departed)
         port.attach(self._mail)
         self._leave_callbacks: list[Callable[[PeerId, str], None]] = []
         self._metrics: dict[str, Metric] = {}
@@ -142,6 +142,11 @@ class Context:
     def epoch(self) -> int:
         """Counts from 1."""
         return self._start.epoch
+
+    @property
+    def initiator(self) -> PeerId:
+        """Who started the run."""
+        return self._start.initiator
 
     @property
     def seed(self) -> int:

@@ -33,6 +33,7 @@ class RunStart:
     restored: Payload | None = None
     newcomers: tuple[PeerId, ...] = ()
     federation: str = ""
+    initiator: PeerId = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class MailSink(Protocol):
         """A neighbour's item has arrived: each comes once, those of one neighbour in order."""
         ...
 
-    def on_room(self, peer: PeerId, count: int) -> None:
-        """`count` more items may be posted to this neighbour."""
+    def on_room(self, peer: PeerId, count: int, size: int) -> None:
+        """`count` more items may be posted to this neighbour, `size` more bytes."""
         ...
 
     def on_left(self, peer: PeerId, reason: str, how: str) -> None:

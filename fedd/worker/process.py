@@ -138,6 +138,7 @@ def _run_start(header: dict[str, Any], state: Payload | None) -> RunStart:
         restored=state,
         newcomers=tuple(header.get("newcomers") or ()),
         federation=header.get("federation", ""),
+        initiator=header.get("initiator", ""),
     )
 
 

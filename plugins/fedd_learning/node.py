@@ -79,7 +79,7 @@ class Node:
             ctx.seed,
             ctx.quorum,
             ctx.members,
-            getattr(ctx, "initiator", ""),
+            ctx.initiator,
         )
 
     async def run(self) -> Message:
