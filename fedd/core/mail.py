@@ -3,7 +3,8 @@
 To each neighbour goes one numbered sequence of items. What is not confirmed is sent again on a renewed link;
 a number that comes twice is dropped. Three bounds hold memory in:
 
-- `WINDOW` items of the own algorithm that a neighbour has not confirmed, or that wait here to be sent;
+- `WINDOW` items of the own algorithm, and the bytes of a run's largest message, that a neighbour has not
+  confirmed or that wait here to be sent;
 - `MAILBOX_LETTERS` letters, and the bytes of a run's largest message, that lie unread at a neighbour:
   then the next ones wait here, and with them their sender;
 - `QUESTIONS` that a neighbour has not answered. An answer is bounded by its question and waits for nothing.
@@ -104,10 +105,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The own algorithm may post `count` more items to this neighbour."""
+    """The own algorithm may post `count` more items to this neighbour, `size` more bytes."""
 
     peer: PeerId
     count: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,11 @@ class Emptied:
 Action: TypeAlias = Carry | Confirm | Deliver | Room | Emptied
 
 
+def window_fits(used_bytes: int, size: int, max_payload_bytes: int) -> bool:
+    """Whether so many bytes may follow those in a window, of which each end knows `SLACK_BYTES` late."""
+    return used_bytes <= SLACK_BYTES or used_bytes + size <= max_payload_bytes
+
+
 @dataclass(slots=True)
 class _Outbound:
     """My items to a neighbour."""
@@ -129,8 +136,10 @@ class _Outbound:
     waiting: deque[Item] = field(default_factory=deque)
     questions: set[int] = field(default_factory=set)
     used: int = 0
+    used_bytes: int = 0
     """Of the window: letters and questions that wait or are unconfirmed."""
     freed: int = 0
+    freed_bytes: int = 0
     """Of the window, and the algorithm was not told yet."""
     letters: int = 0
     bytes: int = 0
@@ -182,13 +191,15 @@ class Mail:
                 raise ProtocolError(f"an answer to {peer}, which asked no question {item.ref}")
             box.into.questions.discard(item.ref)
             return [self._carry(peer, box.out, item)]
-        if box.out.used >= WINDOW:
-            raise ProtocolError(f"more than {WINDOW} unconfirmed items to {peer}")
+        size = len(item.payload)
+        if box.out.used >= WINDOW or not window_fits(box.out.used_bytes, size, self._max_payload_bytes):
+            raise ProtocolError(f"more than {WINDOW} unconfirmed items to {peer}, or too large ones")
         if item.kind is MailKind.QUESTION:
             if len(box.out.questions) >= QUESTIONS or item.ref in box.out.questions:
                 raise ProtocolError(f"more than {QUESTIONS} open questions to {peer}, or one twice")
             box.out.questions.add(item.ref)
         box.out.used += 1
+        box.out.used_bytes += size
         if box.out.waiting or not self._fits(box, item):
             box.out.waiting.append(item)
             return [Confirm(peer)] if len(box.out.waiting) == 1 else []
@@ -260,17 +271,20 @@ class Mail:
         while out.unconfirmed and out.unconfirmed[0].number < receipt.arrived:
             done = out.unconfirmed.popleft()
             if done.item.kind in (MailKind.LETTER, MailKind.QUESTION):
+                size = len(done.item.payload)
                 out.used -= 1
                 out.freed += 1
+                out.used_bytes -= size
+                out.freed_bytes += size
         actions: list[Action] = []
         waited = bool(out.waiting)
         while out.waiting and self._fits(box, out.waiting[0]):
             actions.append(self._carry(peer, out, out.waiting.popleft()))
         if waited and not out.waiting:
             actions.append(Emptied(peer))
-        if out.freed >= CONFIRM_EVERY:
-            actions.append(Room(peer, out.freed))
-            out.freed = 0
+        if out.freed >= CONFIRM_EVERY or out.freed_bytes >= SLACK_BYTES:
+            actions.append(Room(peer, out.freed, out.freed_bytes))
+            out.freed = out.freed_bytes = 0
         return actions
 
     def release(self, peer: PeerId) -> None:
@@ -320,9 +334,7 @@ class Mail:
             return True
         letters = box.out.letters - box.into.receipt.read_letters
         unread = box.out.bytes - box.into.receipt.read_bytes
-        return letters < MAILBOX_LETTERS and (
-            unread <= SLACK_BYTES or unread + len(item.payload) <= self._max_payload_bytes
-        )
+        return letters < MAILBOX_LETTERS and window_fits(unread, len(item.payload), self._max_payload_bytes)
 
     def _carry(self, peer: PeerId, out: _Outbound, item: Item) -> Carry:
         carry = Carry(peer, out.next_number, item)

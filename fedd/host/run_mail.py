@@ -120,7 +120,7 @@ class RunMail:
                 case Deliver(peer, item):
                     header = {"kind": "mail", "from": peer, "what": int(item.kind), "ref": item.ref}
                     self._deliver({**header, "tag": item.tag}, [item.payload])
-                case Room(peer, count):
-                    self._deliver({"kind": "room", "to": peer, "count": count}, [])
+                case Room(peer, count, size):
+                    self._deliver({"kind": "room", "to": peer, "count": count, "bytes": size}, [])
                 case Emptied(peer):
                     self._on_emptied(peer)

@@ -121,8 +121,8 @@ class DeviceMail:
                     self._sink.on_mail(peer, item)
                 case Deliver():
                     self._kept.append(action)
-                case Room(peer, count) if self._sink is not None:
-                    self._sink.on_room(peer, count)
+                case Room(peer, count, size) if self._sink is not None:
+                    self._sink.on_room(peer, count, size)
                 case _:
                     pass
         self._news.unpark_all()

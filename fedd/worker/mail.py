@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedd.api.errors import FeddError, InvalidMessage, NotConnected, NotFound, PluginFailed
 from fedd.api.types import PeerId
 from fedd.core import codec
-from fedd.core.mail import QUESTIONS, SLACK_BYTES, TOLD_LETTERS, WINDOW, Item, MailKind
+from fedd.core.mail import QUESTIONS, SLACK_BYTES, TOLD_LETTERS, WINDOW, Item, MailKind, window_fits
 from fedd.worker.failures import plugin_failure
 from fedd.worker.port import MailPort, Payload
 
@@ -23,6 +23,7 @@ _MAX_REFUSAL_CHARS = 1000
 @dataclass(slots=True)
 class _Neighbor:
     room: int = WINDOW
+    unconfirmed_bytes: int = 0
     letters_read: int = 0
     bytes_read: int = 0
     open_questions: int = 0
@@ -39,10 +40,12 @@ class Mailroom:
         self,
         port: MailPort,
         neighbors: Iterable[PeerId],
+        max_payload_bytes: int,
         on_departed: Callable[[PeerId, str, str], None],
     ) -> None:
         self._port = port
         self._near = {peer: _Neighbor() for peer in neighbors}
+        self._max_payload_bytes = max_payload_bytes
         self._on_departed = on_departed
         self._departed: dict[PeerId, str] = {}
         self._untold: list[tuple[PeerId, str, str]] = []
@@ -69,9 +72,10 @@ class Mailroom:
         elif item.ref in self._asked:
             self._asked[item.ref] = (peer, item)
 
-    def on_room(self, peer: PeerId, count: int) -> None:
-        """A neighbour has confirmed `count` items."""
+    def on_room(self, peer: PeerId, count: int, size: int) -> None:
+        """A neighbour has confirmed `count` items, of `size` bytes together."""
         self._near[peer].room += count
+        self._near[peer].unconfirmed_bytes -= size
 
     def on_left(self, peer: PeerId, reason: str, how: str) -> None:
         """A member is out of the run, has finished, or its edge was cut."""
@@ -169,11 +173,16 @@ class Mailroom:
         return any(peer not in self._departed for peer in self._near)
 
     async def _post(self, peer: PeerId, item: Item) -> None:
-        near = self._near[peer]
-        while near.room < 1 and peer not in self._departed:
-            await self._wait(lambda: near.room > 0)
+        near, size = self._near[peer], len(item.payload)
+
+        def fits() -> bool:
+            return near.room > 0 and window_fits(near.unconfirmed_bytes, size, self._max_payload_bytes)
+
+        while not fits() and peer not in self._departed:
+            await self._wait(fits)
         if peer not in self._departed:
             near.room -= 1
+            near.unconfirmed_bytes += size
             await self._port.post(peer, item)
 
     def _note_read(self, sender: PeerId, payload: Payload) -> None:

@@ -230,7 +230,7 @@ class Pipe:
                 item = Item(MailKind(header["what"]), header["ref"], header["tag"], frame.body[0])
                 self._sink.on_mail(header["from"], item)
             case "room":
-                self._sink.on_room(header["to"], header["count"])
+                self._sink.on_room(header["to"], header["count"], header["bytes"])
             case _:
                 self._sink.on_left(header["peer"], header["reason"], header["how"])
 

@@ -25,6 +25,7 @@ from fedd.core.mail import (
     MailKind,
     Receipt,
     Room,
+    window_fits,
 )
 
 LARGEST = 200_000
@@ -87,11 +88,25 @@ def test_the_window_is_told_in_halves_and_kept() -> None:
     with pytest.raises(ProtocolError, match="unconfirmed"):
         one.post("p", letter())
     assert one.confirm("p", Receipt(arrived=CONFIRM_EVERY - 1)) == []
-    assert one.confirm("p", Receipt(arrived=CONFIRM_EVERY + 1)) == [Room("p", CONFIRM_EVERY + 1)]
+    told = Room("p", CONFIRM_EVERY + 1, CONFIRM_EVERY + 1)
+    assert one.confirm("p", Receipt(arrived=CONFIRM_EVERY + 1)) == [told]
     for _ in range(CONFIRM_EVERY + 1):
         one.post("p", letter())
     with pytest.raises(ProtocolError):
         one.post("p", letter())
+
+
+def test_the_window_is_bounded_in_bytes_too() -> None:
+    one = mail()
+    one.post("p", letter(bytes(SLACK_BYTES)))
+    one.post("p", letter(bytes(LARGEST)))  # waits
+    with pytest.raises(ProtocolError, match="too large ones"):
+        one.post("p", question(1))
+    assert one.confirm("p", Receipt(1, 1, SLACK_BYTES))[-1] == Room("p", 1, SLACK_BYTES)
+    with pytest.raises(ProtocolError, match="too large ones"):
+        one.post("p", question(1))
+    one.confirm("p", Receipt(2, 1, SLACK_BYTES))
+    one.post("p", question(1))
 
 
 def fill(one: Mail, count: int, size: int = 1) -> list[Action]:
@@ -125,6 +140,7 @@ def test_large_letters_wait_by_their_bytes_and_one_may_always_follow_a_little() 
     one = mail()
     fill(one, 1, SLACK_BYTES)
     assert isinstance(one.post("p", letter(bytes(LARGEST)))[0], Carry)
+    one.confirm("p", Receipt(arrived=2))
     assert one.post("p", letter()) == [Confirm("p")]
     one.drop_waiting("p")
     assert not one.has_waiting("p")
@@ -222,15 +238,19 @@ def test_nothing_goes_to_or_comes_from_one_who_is_out() -> None:
     assert not one.has_mail("p")
 
 
+LARGE = 3 * SLACK_BYTES
+
+
 class Side:
     """One end of a link that breaks: its mail, what its algorithm got and has not read."""
 
     def __init__(self) -> None:
-        self.mail = Mail(["other"], 1000)
+        self.mail = Mail(["other"], LARGE)
         self.got: list[Item] = []
         self.unread: deque[Item] = deque()
         self.wire: deque[tuple[int, Receipt, Item | None]] = deque()
         self.room = WINDOW
+        self.bytes = 0
         self.open: set[int] = set()
         self.posted: list[Item] = []
 
@@ -249,13 +269,18 @@ class Side:
                         self.act(self.mail.post("other", answer(item.ref)))
                     else:
                         self.open.discard(item.ref)
-                case Room(_, count):
+                case Room(_, count, size):
                     self.room += count
+                    self.bytes -= size
 
     def post(self, item: Item) -> None:
-        if self.room < 1 or (item.kind is MailKind.QUESTION and len(self.open) >= QUESTIONS):
+        size = len(item.payload)
+        if self.room < 1 or not window_fits(self.bytes, size, LARGE):
+            return
+        if item.kind is MailKind.QUESTION and len(self.open) >= QUESTIONS:
             return
         self.room -= 1
+        self.bytes += size
         if item.kind is MailKind.QUESTION:
             self.open.add(item.ref)
         self.posted.append(item)
@@ -289,7 +314,10 @@ STEPS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(steps=STEPS, sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=10))
+@given(
+    steps=STEPS,
+    sizes=st.lists(st.sampled_from([1, 100, 20_000, SLACK_BYTES, LARGE]), min_size=1, max_size=10),
+)
 def test_all_arrives_once_and_in_order_over_any_link(steps: list[tuple[str, bool]], sizes: list[int]) -> None:
     sides = Side(), Side()
     for number, (what, first) in enumerate(steps):

@@ -156,7 +156,7 @@ class PlayedWorker:
                 item = Item(MailKind(header["what"]), header["ref"], header["tag"], frame.body[0])
                 self.sink.on_mail(header["from"], item)
             case "room":
-                self.sink.on_room(header["to"], header["count"])
+                self.sink.on_room(header["to"], header["count"], header["bytes"])
             case "left":
                 self.sink.on_left(header["peer"], header["reason"], header["how"])
             case "signature":

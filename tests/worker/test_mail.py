@@ -19,7 +19,10 @@ from fedd.api import (
     QuorumLost,
     RunContext,
 )
+from fedd.core import codec
+from fedd.core.mail import Item, MailKind
 from fedd.testing import Federation, Kill, NodeResult
+from fedd.worker.mail import Mailroom
 
 Does = Callable[[RunContext], Awaitable[Message]]
 A, B, C = "node-00", "node-01", "node-02"
@@ -289,6 +292,57 @@ def test_what_cannot_be_sent_is_said() -> None:
     federation = Federation(4, topology="ring", max_payload_bytes=100)
     each(federation, n0=work)
     assert good(each(federation, n0=work))[0] is None
+
+
+class Played:
+    """A port that does what the test says whenever the algorithm waits."""
+
+    def __init__(self, *then: Callable[[Mailroom], None]) -> None:
+        self.then = list(then)
+        self.posted: list[Item] = []
+        self.room = Mailroom(self, ["p"], 1000, lambda peer, reason, how: None)
+
+    async def listen(self) -> None:
+        pass
+
+    async def post(self, peer: str, item: Item) -> None:
+        self.posted.append(item)
+
+    def answer(self, peer: str, item: Item) -> None:
+        self.posted.append(item)
+
+    def read(self, peer: str, letters: int, size: int) -> None:
+        pass
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            self.then.pop(0)(self.room)
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("refusal", [5, [1], {"a": 1}, "abc"])
+async def test_a_refusal_that_cannot_be_read_is_one(refusal: Any) -> None:
+    item = Item(MailKind.REFUSAL, 0, "t", codec.encode(refusal))
+    port = Played(lambda room: room.on_mail("p", item))
+    with pytest.raises(PluginFailed, match="failed to answer 't'"):
+        await port.room.ask("p", "t", b"")
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_dropped() -> None:
+    port = Played()
+    port.then.append(lambda room: scope.cancel())
+    with trio.CancelScope() as scope:
+        await port.room.ask("p", "t", b"")
+    port.room.on_mail("p", Item(MailKind.ANSWER, 0, "t", b"late"))
+    port.then.append(lambda room: room.on_mail("p", Item(MailKind.ANSWER, 1, "t", b"now")))
+    assert await port.room.ask("p", "t", b"") == b"now"
+    assert [item.ref for item in port.posted] == [0, 1]
+
+
+async def test_the_first_word_about_a_member_stays() -> None:
+    port = Played(lambda room: (room.on_left("p", "dead", "gone"), room.on_left("p", "again", "gone"))[0])
+    with pytest.raises(NotConnected, match="p does not answer: dead"):
+        await port.room.ask("p", "t", b"")
 
 
 def test_signatures_are_of_one_member_one_run_and_one_text() -> None:

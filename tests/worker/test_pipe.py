@@ -106,6 +106,16 @@ async def test_questions_are_answered_whatever_the_algorithm_does() -> None:
         assert not pipe.end
 
 
+async def test_what_nobody_handles_is_refused_once_the_algorithm_waits() -> None:
+    async with pair() as (daemon, pipe, ctx, nursery):
+        await daemon.mail(MailKind.QUESTION, 1, ref=5, tag="late")
+        await trio.testing.wait_all_tasks_blocked()
+        pipe._read_now()
+        nursery.start_soon(ctx.exchange, 0)
+        assert (await daemon.next("mail")).header["what"] == MailKind.REFUSAL
+        await daemon.next("exchange")
+
+
 async def test_two_tasks_of_an_algorithm_share_the_socket() -> None:
     async with pair() as (daemon, _, ctx, nursery):
         found: dict[str, Any] = {}
@@ -173,7 +183,7 @@ async def test_a_full_window_waits_for_room() -> None:
             await daemon.next("mail")
         await daemon.next("wait")
         assert len(sent) == 16
-        await daemon.send({"kind": "room", "to": "p1", "count": 8})
+        await daemon.send({"kind": "room", "to": "p1", "count": 8, "bytes": 8})
         for _ in range(4):
             await daemon.next("mail")
 
