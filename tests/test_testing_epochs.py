@@ -80,7 +80,7 @@ def test_whenever_somebody_dies_all_survivors_have_the_same_and_a_right_sum(
     topology: str, reaches: str
 ) -> None:
     inputs = [1, 2, 4, 8, 16]
-    for victim, round in itertools.product(range(5), range(8)):
+    for victim, round in itertools.product((0, 2, 4), range(8)):
         federation = Federation(
             5, topology=topology, kills=[Kill(victim, round, reaches)], latency_s=(0.001, 0.05), seed=round
         )
@@ -95,7 +95,7 @@ def test_whenever_somebody_dies_all_survivors_have_the_same_and_a_right_sum(
         assert len(members) >= 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.sampled_from(["complete", "ring", "star", None]),
@@ -240,7 +240,7 @@ def test_impossible_comings_are_refused(more: dict[str, object]) -> None:
         Federation(3, **more)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(0, 40),
