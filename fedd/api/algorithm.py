@@ -106,6 +106,11 @@ class RunContext(Protocol):
         ...
 
     @property
+    def finished(self) -> frozenset[PeerId]:
+        """Neighbours that ended well: no neighbours any more, and what they did counts."""
+        ...
+
+    @property
     def round(self) -> int:
         """Exchanges completed so far, in all epochs."""
         ...

@@ -2,6 +2,7 @@
 
 x_i = x_i(0) - sum_j F_ij. Both ends of an edge book each transfer with opposite signs; when a member is gone
 its neighbours delete their entries, and the values of the others sum up to the sum of their starts again.
+So do both ends of an edge that was cut: one may have booked a transfer that the other has not heard of.
 The entries of one who finished stay.
 
 Source: P. Jesus, C. Baquero, P. S. Almeida, "Flow updating: fault-tolerant aggregation for dynamic
@@ -24,28 +25,25 @@ class Flows:
     """The entries of one node, one array a neighbour."""
 
     def __init__(self, ctx: RunContext, start: FloatArray) -> None:
+        self._ctx = ctx
         self._start = start
         self._entries: dict[PeerId, FloatArray] = {}
-        self._gone: set[PeerId] = set()
-        ctx.on_leave(self._forget)
 
     def book(self, peer: PeerId, amount: FloatArray) -> None:
         """`amount` goes to `peer`, who books the negative; nothing goes to one who is gone."""
-        if peer not in self._gone:
-            entry = self._entries.get(peer)
-            self._entries[peer] = amount if entry is None else entry + amount
+        entry = self._entries.get(peer)
+        self._entries[peer] = amount if entry is None else entry + amount
 
     @property
     def value(self) -> FloatArray:
         """What is left here, summed up in the order of the peers."""
+        counts = {*self._ctx.neighbors, *self._ctx.finished}
+        for peer in self._entries.keys() - counts:
+            del self._entries[peer]
         value = self._start.copy()
         for peer in sorted(self._entries):
             value -= self._entries[peer]
         return value
-
-    def _forget(self, peer: PeerId, reason: str) -> None:
-        self._gone.add(peer)
-        self._entries.pop(peer, None)
 
 
 def edge_weight(rule: str, given: float, degrees: tuple[int, int], *, lazy: bool = False) -> float:

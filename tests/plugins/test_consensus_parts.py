@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import pytest
@@ -22,10 +22,8 @@ class Members:
     members = ("a", "b", "c")
 
     def __init__(self) -> None:
-        self.leave: Any = None
-
-    def on_leave(self, callback: Any) -> None:
-        self.leave = callback
+        self.neighbors = {"b": 0.25, "c": 0.25}
+        self.finished: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize(
@@ -57,18 +55,20 @@ def test_a_degree_that_nobody_has_is_refused(degree: Message) -> None:
         received_degree(degree, cast(RunContext, Members()))
 
 
-def test_entries_of_the_gone_are_deleted_and_those_of_the_others_stay() -> None:
+def test_entries_of_the_gone_and_the_cut_off_are_deleted_and_those_of_the_finished_stay() -> None:
     members = Members()
     flows = Flows(cast(RunContext, members), np.array([10.0]))
     flows.book("b", np.array([3.0]))
     flows.book("b", np.array([1.0]))
     flows.book("c", np.array([-2.0]))
     assert flows.value.tolist() == [8.0]
-    members.leave("b", "dead")
+    del members.neighbors["b"]
     assert flows.value.tolist() == [12.0]
     flows.book("b", np.array([5.0]))  # a message that was on the way
     assert flows.value.tolist() == [12.0]
-    members.leave("nobody", "dead")
+    del members.neighbors["c"]
+    members.finished = frozenset({"c"})
+    assert flows.value.tolist() == [12.0]
 
 
 def test_weights_by_rule() -> None:
