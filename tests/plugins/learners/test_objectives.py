@@ -227,3 +227,39 @@ def test_a_device_that_has_one_class_only() -> None:
     skewed = prepared(Softmax(classes=10), {"x": X, "y": np.full(40, 3)})
     assert skewed.parameters()[0].shape == (5, 10)
     assert "r2" not in prepared(LeastSquares(), {"x": X, "y": np.ones(40)}).evaluate()
+
+
+@pytest.mark.parametrize(
+    ("learner", "data", "held"),
+    [
+        (Ridge(l2=0.3, intercept=True), REGRESSION, [0]),
+        (Logistic(l2=0.3, intercept=True), TWO, [0]),
+        (Softmax(l2=0.3), FOUR, [0]),
+        (Mlp(l2=0.3, hidden="4"), FOUR, [0, 2]),
+    ],
+)
+def test_the_penalty_is_on_weights_and_on_no_constant(learner: Any, data: Any, held: list[int]) -> None:
+    prepared(learner, data)
+    model = [np.full_like(array, 0.5) for array in learner.parameters()]
+    learner.load(model)
+    penalty = 0.3 / 2 * sum(float(np.sum(model[index] ** 2)) for index in held)
+    with_penalty = learner.objective()
+    learner.l2 = 0.0
+    assert with_penalty - learner.objective() == pytest.approx(penalty)
+
+
+def test_a_trainings_loss_is_the_mean_over_its_last_pass() -> None:
+    learner, twin = prepared(LeastSquares(l2=0.1), REGRESSION), prepared(LeastSquares(l2=0.1), REGRESSION)
+    twin.train(steps=2)
+    assert learner.train(steps=3).metrics["loss"] == pytest.approx(twin.objective())
+    seen: list[float] = []
+
+    class Watched(LeastSquares):
+        def _penalised_gradient(self, samples: Any) -> Any:
+            loss, gradient = super()._penalised_gradient(samples)
+            seen.append(loss)
+            return loss, gradient
+
+    watched = prepared(Watched(batch=10), REGRESSION)
+    assert watched.train(epochs=2).metrics["loss"] == pytest.approx(np.mean(seen[4:]))
+    assert watched.train(steps=2).metrics["loss"] == pytest.approx(np.mean(seen[8:]))

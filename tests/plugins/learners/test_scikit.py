@@ -41,6 +41,8 @@ def prepared(model: Any, data: Any = None, seed: int = 0, **options: Any) -> Skl
 def test_it_learns(model: str) -> None:
     learner = prepared(model)
     assert [array.shape for array in learner.parameters()] == SHAPES[model]
+    if model != "mlp-classifier":
+        assert not any(array.any() for array in learner.parameters())  # from zero, whatever the data
     before = learner.evaluate()["loss"]
     result = learner.train(epochs=40)
     assert (result.num_samples, result.steps, result.step) == (60, 80, 0.0)
