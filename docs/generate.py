@@ -269,11 +269,43 @@ def _arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -
     return ["", "| argument | meaning |", "|---|---|", *rows] if rows else []
 
 
+def learning_page() -> str:
+    """The states of a run of learning, and the messages in it, from the tables that its members follow."""
+    workflow = importlib.import_module("fedd_learning.workflow")
+    messages = importlib.import_module("fedd_learning.messages")
+    lines = [
+        "# Learning: states and messages\n",
+        "What a run of [`learning`](../explanation/learning.md) does is decided by one table, on every member",
+        "the same way. A pair of state and event that is not in it cannot happen.\n",
+        "```mermaid\nstateDiagram-v2\n    [*] --> sync",
+        *(f"    {_state(row.state)} --> {_state(row.next)}: {row.event}" for row in workflow.TRANSITIONS),
+        "    finished --> [*]\n```\n",
+        "| state | event | next | when |",
+        "|---|---|---|---|",
+        *(f"| {row.state} | {row.event} | {row.next} | {_cell(row.when)} |" for row in workflow.TRANSITIONS),
+        "\n## Messages\n",
+        "They travel in the exchanges of a run, where their sender is proven, and nowhere else: `fedctl",
+        "commands` lists them, and nobody can send them.",
+    ]
+    for name, message in messages.LISTED.items():
+        lines += [f"\n### {name}\n", _doc(message), "\n| field | type | meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{field.name}` | {field.type} | {_cell(field.metadata['help'])} |"
+            for field in fields(message)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _state(state: str) -> str:
+    return state.replace(" ", "_")
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "fedctl.md": fedctl_page,
     "fedd.md": fedd_page,
     "configuration.md": configuration_page,
     "control-api.md": routes_page,
+    "learning.md": learning_page,
     "plugin-api.md": plugin_page,
     "testing.md": testing_page,
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fedd.api import Algorithm, Command, Message, RunContext, hookimpl
-from fedd_learning.messages import MESSAGES
+from fedd_learning.messages import LISTED
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def fedd_register_algorithms() -> list[type[Algorithm]]:
 @hookimpl
 def fedd_register_commands() -> list[type[Command]]:
     """Register the messages of its runs, so that they are listed."""
-    return list(MESSAGES.values())
+    return list(LISTED.values())
 
 
 __all__ = ["Learning", "fedd_register_algorithms", "fedd_register_commands"]

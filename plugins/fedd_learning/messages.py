@@ -215,6 +215,61 @@ MESSAGES: Mapping[str, type[RunMessage]] = {
 }
 
 
+@dataclass(frozen=True)
+class StartLearning:
+    """Starts a run on all members: what the proposal of `fedctl run learning` does.
+
+    Any member may start one. Each daemon asks its owner's policy, and accepts or declines with a reason.
+    """
+
+    name: ClassVar[str] = "start_learning"
+    audience: ClassVar[str] = AUDIENCE
+
+    learning_rounds: int = field(metadata={"help": "`rounds` of the run"})
+    learning_epochs: int = field(metadata={"help": "`epochs` of the run"})
+    trainset_size: int = field(metadata={"help": "`train_set` of the run"})
+    experiment_name: str = field(metadata={"help": "a run has an id instead"})
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        """Refuse: a run is proposed, so that every device's owner is asked."""
+        raise Denied("a run is proposed to its members, not commanded", hint="fedctl run learning rounds=...")
+
+
+@dataclass(frozen=True)
+class StopLearning:
+    """Stops a run on all members: what `fedctl stop RUN` does, on whichever member."""
+
+    name: ClassVar[str] = "stop_learning"
+    audience: ClassVar[str] = AUDIENCE
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        """Refuse: there may be several runs."""
+        raise Denied("a run is stopped by its id", hint="fedctl stop RUN")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Tells the others that this member is alive: daemons do that by themselves, with or without a run.
+
+    A member that is silent for a detection time is dead for its runs.
+    """
+
+    name: ClassVar[str] = "heartbeat"
+    audience: ClassVar[str] = AUDIENCE
+
+    time: float = field(metadata={"help": "of sending; daemons trust no clock but their own"})
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        """Refuse: liveness is the daemon's affair."""
+        raise Denied("daemons tell each other that they are alive by themselves", hint="fedctl members")
+
+
+LISTED: Mapping[str, type[Any]] = {
+    cls.name: cls for cls in (StartLearning, StopLearning, Heartbeat, *MESSAGES.values())
+}
+"""P2PFL's commands by their names, and `model_trained`; `pre_send_model` is made needless by streams."""
+
+
 def read(value: Any) -> RunMessage:
     """The message that travelled as `value`. Raises InvalidMessage for anything else."""
     if not isinstance(value, dict) or value.get("name") not in MESSAGES:
