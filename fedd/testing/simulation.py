@@ -1,415 +1,36 @@
-"""The network, the failure detector and the devices of a simulated federation: on virtual time, in one order.
-
-A device lives through the epochs of its run, and through restarts of its own: `_Node`. What epochs are due is
-decided by `fedd.core.epochs`, as among daemons.
-"""
+"""The network and the failure detector of a simulated federation: on virtual time, in one order."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from fedd.api.errors import Dropped, FeddError, NotConnected, QuorumLost, Refused, TimedOut
-from fedd.api.types import Message, PeerId
+from fedd.api.errors import Dropped, NotConnected, Refused
+from fedd.api.types import PeerId
 from fedd.core.epochs import (
     CLOSING_TAG,
     FIRST,
-    End,
-    Epochs,
     Mark,
-    News,
     Sleepers,
-    closing_rounds,
     epoch_graph,
 )
 from fedd.core.graph import Graph
 from fedd.core.mail import Item, Receipt
-from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
-from fedd.testing.learners import Input, data_of, lend
-from fedd.testing.mail import RUN_ID, DeviceMail
-from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
-from fedd.worker import arrays
-from fedd.worker.context import Context, Round, RunStart, run_algorithm
-from fedd.worker.metrics import Metric
+from fedd.core.rounds import Send
+from fedd.testing.learners import Input
+from fedd.testing.node import Epoch, Node
+from fedd.testing.outcomes import NodeResult
 from fedd.worker.terms import terms
 
 if TYPE_CHECKING:
     from fedd.api.algorithm import Algorithm
     from fedd.testing.federation import Federation
-    from fedd.worker.context import Outcome
-    from fedd.worker.port import MailSink
-
-
-LAST_LETTERS_S = 10.0
-"""How long a device that is done waits for neighbours that have not read its letters, as a daemon does."""
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """An epoch as its proposer told it."""
-
-    mark: Mark
-    graph: Graph
-    round: int
-    newcomers: tuple[PeerId, ...]
-
-
-class _Node:
-    """One device: its side of the rounds, and the port that its context sees."""
-
-    def __init__(self, simulation: Simulation, index: int, epoch: _Epoch) -> None:
-        federation = simulation.federation
-        self.simulation = simulation
-        self.index = index
-        self.peer_id = federation.peer_ids[index]
-        self.given = simulation.inputs[index]
-        self.kill = next((kill for kill in federation.kills if kill.node == index), None)
-        self.life = 1
-        """Rises when it is started again after a kill: verdicts are about one life."""
-        self.scope = trio.CancelScope()
-        self.turn = trio.CancelScope()
-        self.entered = trio.Event()
-        self.in_run = self.peer_id in epoch.graph.members
-        self.ended = self.killed = self.tells = False
-        self.error: FeddError | None = None
-        self.value: Message = None
-        self.outcome: Outcome | None = None
-        self.state: Payload | None = None
-        self.completed: Completed | None = None
-        self.wake = trio.Event()
-        self.verdicts: dict[PeerId, tuple[str, int]] = {}
-        self.untold: dict[PeerId, str] = {}  # about members that are no neighbours
-        self.dropped: dict[PeerId, DroppedPeer] = {}
-        self.joined: dict[PeerId, JoinedPeer] = {}
-        self.metrics: dict[str, Metric] = {}
-        self.context: Context | None = None
-        self._begin(epoch)
-
-    @property
-    def round(self) -> int:
-        """Exchanges completed, in all epochs."""
-        return self.epoch.round + self.rounds.round
-
-    @property
-    def running(self) -> bool:
-        """Whether it takes part at present."""
-        return self.in_run and not (self.ended or self.killed)
-
-    def _begin(self, epoch: _Epoch) -> None:
-        simulation, federation = self.simulation, self.simulation.federation
-        self.epoch = epoch
-        self.rounds = Rounds(epoch.graph.neighbors(self.peer_id), federation.max_payload_bytes)
-        self.mail = DeviceMail(
-            self.peer_id, epoch.graph.neighbors(self.peer_id), federation.max_payload_bytes, self
-        )
-        self.completed = None
-        self.untold = {}
-        if epoch.mark.number == 1:
-            self.epochs = Epochs(
-                self.peer_id,
-                epoch.graph.members,
-                simulation.contract,
-                simulation.joinable,
-                simulation.quorum,
-                epoch.mark,
-            )
-
-    # ---- life ----------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Run the algorithm to its end, however that comes, in as many epochs as it takes."""
-        while True:
-            with self.scope:
-                try:
-                    await self._take_part()
-                except FeddError as error:
-                    self.error = error
-            if not self.killed:
-                break
-            self.error = FeddError(f"{self.peer_id} was killed in exchange {self.round}")
-            self.simulation.node_ended(self)
-            if not await self.simulation.restarted(self):
-                break
-        if self.scope.cancelled_caught and not self.killed and self.error is None:
-            waiting = ", ".join(self.rounds.waiting_for) or "nobody"
-            self.error = TimedOut(
-                f"{self.peer_id} did not end; it is in exchange {self.round} and waits for {waiting}"
-            )
-        self.ended = True
-        if not self.killed:
-            self.simulation.node_ended(self)
-        self.simulation.look()
-
-    async def _take_part(self) -> None:
-        """Until this device's end in the run. Raises FeddError."""
-        while not self.ended:
-            if self.in_run:
-                self.turn = trio.CancelScope()
-                with self.turn:
-                    await self._one_epoch()
-                    return
-            else:
-                await self.entered.wait()
-        if self.error is not None:
-            raise self.error
-
-    async def _one_epoch(self) -> None:
-        federation, epoch = self.simulation.federation, self.epoch
-        start = RunStart(
-            run_id=RUN_ID,
-            me=self.peer_id,
-            graph=epoch.graph,
-            epoch=epoch.mark.number,
-            seed=federation.seed,
-            quorum=self.simulation.quorum,
-            max_payload_bytes=federation.max_payload_bytes,
-            round=epoch.round,
-            restored=self.state,
-            newcomers=epoch.newcomers,
-            initiator=federation.peer_ids[0],
-        )
-        self.context = Context(start, self, data_of(self.given))
-        await lend(self.given, self.context)
-        outcome = await run_algorithm(self.simulation.algorithm, self.context)
-        self.value = arrays.decode(arrays.encode(outcome.value), federation.max_payload_bytes)
-        with trio.move_on_after(LAST_LETTERS_S):
-            await self.mail.flush()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self.outcome = outcome
-        if self.epochs.closes:
-            self.epochs.keep()
-            for _ in range(closing_rounds(epoch.graph, self.epochs.contract)):
-                await self.exchange(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b""))
-
-    def end(self, error: FeddError | None) -> None:
-        """End its part, well (with the result it keeps) or not."""
-        self.error = error
-        self.ended = True
-        self.in_run = True
-        self.entered.set()
-        self.turn.cancel()
-
-    def start_again(self, scope: trio.CancelScope) -> None:
-        """The device is back after a kill, with what was on its disk."""
-        self.scope = scope
-        self.life += 1
-        self.killed = self.in_run = False
-        self.kill = self.error = None
-        self.entered = trio.Event()
-        self.verdicts = {}
-
-    # ---- port ----------------------------------------------------------------------------
-
-    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
-        """`fedd.worker.context.Port`."""
-        if self.kill is not None and self.kill.round <= self.round:
-            await self._die(tag, payloads)
-        self.simulation.reached(self, self.round)
-        self.wake = trio.Event()
-        self.perform(self.rounds.begin(tag, payloads))
-        await self.wake.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()  # by an epoch that began in the same moment
-        completed, self.completed = self.completed, None
-        if completed is None:
-            raise RuntimeError("woken without a round")
-        finished = {peer for peer, reason in completed.gone.items() if reason == "finished"}
-        gone = {peer: reason for peer, reason in completed.gone.items() if peer not in finished}
-        gone.update(self.untold)
-        self.untold.clear()
-        for peer in sorted(gone):
-            self._note_dropped(peer, self.epoch.round + completed.round, gone[peer])
-        return Round(
-            self._undropped(completed.messages),
-            gone,
-            finished=tuple(sorted(finished)),
-            other_tags=completed.other_tags,
-        )
-
-    def _undropped(self, messages: Mapping[PeerId, Payload]) -> Mapping[PeerId, Payload]:
-        """What is left of an exchange over links that lose messages."""
-        chance = self.simulation.federation.drop
-        if not chance:
-            return messages
-        draw = random.Random(f"{self.simulation.federation.seed}/drop/{self.index}/{self.round}")
-        return {peer: payload for peer, payload in messages.items() if draw.random() >= chance}
-
-    def report(self, metrics: Mapping[str, Metric]) -> None:
-        """`fedd.worker.context.Port`."""
-        self.metrics.update(metrics)
-
-    async def checkpoint(self, state: Payload) -> None:
-        """`fedd.worker.context.Port`."""
-        self.state = state
-
-    def attach(self, sink: MailSink) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.attach(sink)
-
-    async def listen(self) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.listen()
-
-    async def post(self, peer: PeerId, item: Item) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.post(peer, item)
-
-    def answer(self, peer: PeerId, item: Item) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.answer(peer, item)
-
-    def read(self, peer: PeerId, letters: int, size: int) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.read(peer, letters, size)
-
-    async def wait(self, ready: Callable[[], bool]) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.wait(ready)
-
-    async def sign(self, data: bytes) -> bytes:
-        """`fedd.worker.context.Port`."""
-        return await self.mail.sign(data)
-
-    def verify(self, peer: PeerId, signed: bytes, signature: bytes) -> bool:
-        """`fedd.worker.context.Port`."""
-        return self.mail.verify(peer, signed, signature)
-
-    def carry_mail(self, peer: PeerId, number: int, receipt: Receipt, item: Item | None) -> None:
-        """`fedd.testing.mail.Carrier`."""
-        self.simulation.send_mail(self, peer, number, receipt, item)
-
-    def perform(self, actions: Sequence[Action]) -> None:
-        """Do what the rounds say."""
-        for action in actions:
-            match action:
-                case Send():
-                    self.simulation.send(self, action)
-                case Completed() if not self.epochs.frozen:
-                    self.completed = action
-                    self.wake.set()
-                case _:
-                    pass  # this epoch has lost a member and is not finished: the next one begins soon
-
-    async def _die(self, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
-        near = list(self.rounds.neighbors)
-        reaches = self.kill.reaches if self.kill is not None else ()
-        peer_ids = self.simulation.federation.peer_ids
-        if isinstance(reaches, str):
-            reached = {"none": near[:0], "one": near[:1], "some": near[::2], "all": near}[reaches]
-        else:
-            reached = [peer for peer in near if peer_ids.index(peer) in reaches]
-        for peer in reached:
-            self.simulation.send(self, Send(peer, self.rounds.round, tag, payloads[peer]))
-        self.killed = True
-        self.scope.cancel()
-        await trio.sleep_forever()
-
-    # ---- members and epochs --------------------------------------------------------------
-
-    def _note_dropped(self, peer: PeerId, round: int, reason: str) -> None:
-        self.dropped.setdefault(peer, DroppedPeer(peer, round, reason))
-
-    def judge(self, peer: PeerId, reason: str, life: int) -> None:
-        """Membership's verdict arrives: this member is out of the run."""
-        if self.ended or self.killed or peer in self.verdicts:
-            return
-        if self.simulation.nodes[peer].life == life:
-            self.verdicts[peer] = (reason, life)
-            self._lose(peer, reason)
-
-    def _lose(self, peer: PeerId, reason: str) -> None:
-        if peer not in self.epochs.present or peer in self.epochs.finished:
-            return
-        self.epochs.lose(peer, trio.current_time())
-        if self.epochs.frozen:
-            self._note_dropped(peer, self.round, reason)
-        if self.epochs.lost:
-            self.end(
-                QuorumLost(f"{len(self.epochs.present)} members are left, the quorum is {self.epochs.quorum}")
-            )
-            return
-        self._propose_in_time()
-        self._release(peer, reason)
-
-    def _release(self, peer: PeerId, reason: str) -> None:
-        if not self.epochs.frozen:
-            self.mail.depart(peer, reason, "finished" if reason == "finished" else "gone")
-        if peer in self.rounds.neighbors:
-            self.perform(self.rounds.release(peer, reason))
-        elif reason != "finished":
-            self.untold[peer] = reason
-
-    def hear_end(self, peer: PeerId, mark: Mark) -> None:
-        """A member says that it has finished in this epoch."""
-        if self.ended or self.killed or not self.in_run:
-            return
-        match self.epochs.hear_end(peer, mark):
-            case End.COMMIT:
-                self.end(None)
-            case End.NEIGHBOR:
-                self._release(peer, "finished")
-            case End.EXCLUDED:
-                self.end(Dropped("the others finished without this node"))
-
-    def let_in(self, peer: PeerId) -> str:
-        """Somebody asks to be let in: why not, empty when the next epoch will have it."""
-        refusal = self.epochs.refusal(peer)
-        if not refusal:
-            self.epochs.let_in([peer], trio.current_time())
-            self._propose_in_time()
-        return refusal
-
-    def _propose_in_time(self) -> None:
-        at = self.epochs.due_at
-        if at is not None:
-            self.simulation.schedule(at, (2, 0, self.index, self.index), self.propose)
-
-    def propose(self) -> None:
-        """Tell everybody of the next epoch, if it is still due."""
-        if not self.running:
-            return
-        following = self.epochs.propose(trio.current_time())
-        if following is not None:
-            self.simulation.announce(self, following.number, following.members, following.newcomers)
-
-    def hear(self, epoch: _Epoch) -> None:
-        """An epoch is told of: by its proposer, or by whoever is in it already."""
-        if self.ended or self.killed or not (self.in_run or self.peer_id in epoch.newcomers):
-            return  # one that was restarted has lost its place in all epochs but those that it comes with
-        before = self.epochs.members
-        now = trio.current_time()
-        news = self.epochs.hear(epoch.mark, epoch.graph.members, now, epoch.newcomers)
-        if news is News.EXCLUDED and self.in_run:
-            if self.simulation.joinable:
-                self.in_run = False
-                self.entered = trio.Event()
-                self.turn.cancel()
-                self.simulation.ask_in(self)
-            else:
-                self.end(Dropped("the other members declared this node dead and went on without it"))
-        if news is not News.ENTER:
-            return
-        for peer in before:
-            if peer not in epoch.graph.members:
-                self._note_dropped(peer, self.round, self.verdicts.get(peer, ("dead", 0))[0])
-        for peer in epoch.newcomers:
-            self.dropped.pop(peer, None)
-            self.joined[peer] = JoinedPeer(peer, epoch.mark.number, epoch.round)
-            self.verdicts.pop(peer, None)
-        self._begin(epoch)
-        self.in_run = True
-        self.entered.set()
-        self.turn.cancel()
-        self._propose_in_time()
-        for peer, (reason, life) in list(self.verdicts.items()):
-            if self.simulation.nodes[peer].life == life:
-                self._lose(peer, reason)
 
 
 class Simulation:
@@ -427,8 +48,8 @@ class Simulation:
         majority = len(first) // 2 + 1
         self.quorum = majority if federation.quorum is None else federation.quorum
         graph = federation.graph if not late else self._graph(first)
-        self._first = _Epoch(FIRST, graph, 0, ())
-        self.nodes: dict[PeerId, _Node] = {}
+        self._first = Epoch(FIRST, graph, 0, ())
+        self.nodes: dict[PeerId, Node] = {}
         self._joins = {join.node: join.round for join in federation.joins}
         self._asleep: dict[PeerId, Sleepers] = {}
         self._events: list[tuple[float, tuple[int, ...], int, Callable[[], None]]] = []
@@ -440,7 +61,7 @@ class Simulation:
     async def run(self) -> None:
         """Run all nodes to their ends."""
         self.nodes = {
-            peer: _Node(self, index, self._first) for index, peer in enumerate(self.federation.peer_ids)
+            peer: Node(self, index, self._first) for index, peer in enumerate(self.federation.peer_ids)
         }
         async with trio.open_nursery() as nursery:
             for node in self.nodes.values():
@@ -471,14 +92,14 @@ class Simulation:
 
     # ---- messages ------------------------------------------------------------------------
 
-    def send(self, sender: _Node, send: Send) -> None:
+    def send(self, sender: Node, send: Send) -> None:
         """Deliver a message after its latency, behind all earlier ones of that link."""
         receiver = self.nodes[send.peer]
         at = self._arrival(sender, receiver, send.round)
         key = (0, send.round, sender.index, receiver.index)
         self.schedule(at, key, partial(self._receive, receiver, sender.peer_id, sender.epoch, send))
 
-    def _receive(self, receiver: _Node, sender: PeerId, epoch: _Epoch, send: Send) -> None:
+    def _receive(self, receiver: Node, sender: PeerId, epoch: Epoch, send: Send) -> None:
         if receiver.killed or receiver.ended:
             return
         receiver.hear(epoch)  # as a stream begins with the newest epoch that its sender knows
@@ -487,9 +108,7 @@ class Simulation:
                 receiver.mail.depart(sender, "finished", "finished")
             receiver.perform(receiver.rounds.receive(sender, send.round, send.tag, send.payload))
 
-    def send_mail(
-        self, sender: _Node, peer: PeerId, number: int, receipt: Receipt, item: Item | None
-    ) -> None:
+    def send_mail(self, sender: Node, peer: PeerId, number: int, receipt: Receipt, item: Item | None) -> None:
         """Deliver an item or a receipt as `send` does."""
         receiver = self.nodes[peer]
         link = (sender.index, receiver.index)
@@ -500,9 +119,9 @@ class Simulation:
 
     def _receive_mail(
         self,
-        receiver: _Node,
+        receiver: Node,
         sender: PeerId,
-        epoch: _Epoch,
+        epoch: Epoch,
         number: int,
         receipt: Receipt,
         item: Item | None,
@@ -514,11 +133,11 @@ class Simulation:
             receiver.mail.arrive(sender, number, receipt, item)
 
     def announce(
-        self, proposer: _Node, number: int, members: tuple[PeerId, ...], newcomers: tuple[PeerId, ...]
+        self, proposer: Node, number: int, members: tuple[PeerId, ...], newcomers: tuple[PeerId, ...]
     ) -> None:
         """An epoch is proposed: whoever proposes is in it at once, the others hear of it a moment later."""
         digest = hashlib.sha256(f"{number} {members} {proposer.peer_id}".encode()).digest()
-        epoch = _Epoch(Mark(number, digest), self._graph(members), proposer.round, newcomers)
+        epoch = Epoch(Mark(number, digest), self._graph(members), proposer.round, newcomers)
         for other in self._others(proposer):
             at = trio.current_time() + self._latency(f"epoch/{number}/{proposer.index}/{other.index}")
             self.schedule(at, (2, number, proposer.index, other.index), partial(other.hear, epoch))
@@ -526,7 +145,7 @@ class Simulation:
 
     # ---- who comes -----------------------------------------------------------------------
 
-    def reached(self, node: _Node, round: int) -> None:
+    def reached(self, node: Node, round: int) -> None:
         """A node begins an exchange: is it time for a late member to ask to be let in?"""
         for index, at in list(self._joins.items()):
             if round >= at:
@@ -536,7 +155,7 @@ class Simulation:
                     trio.current_time(), (3, 0, node.index, index), partial(self.ask_in, joiner, node)
                 )
 
-    def ask_in(self, asking: _Node, sponsor: _Node | None = None) -> None:
+    def ask_in(self, asking: Node, sponsor: Node | None = None) -> None:
         """A late or a returning node asks a member of the run; with none running it waits for the others."""
         if asking.ended or asking.killed or asking.in_run:
             return
@@ -554,7 +173,7 @@ class Simulation:
         else:
             self._sleep(asking)
 
-    def _sleep(self, asking: _Node) -> None:
+    def _sleep(self, asking: Node) -> None:
         now = trio.current_time()
         mine = self._asleep[asking.peer_id] = Sleepers(
             asking.peer_id, asking.epoch.graph.members, self.quorum
@@ -576,7 +195,7 @@ class Simulation:
         if following is not None:
             self.announce(node, following.number, following.members, following.newcomers)
 
-    async def restarted(self, node: _Node) -> bool:
+    async def restarted(self, node: Node) -> bool:
         """Whether a killed node is started again, which takes its time."""
         restart = next((each for each in self.federation.restarts if each.node == node.index), None)
         if restart is None or node.life > 1:
@@ -590,7 +209,7 @@ class Simulation:
 
     # ---- who goes ------------------------------------------------------------------------
 
-    def node_ended(self, node: _Node) -> None:
+    def node_ended(self, node: Node) -> None:
         """Let the others know: a death by its silence, all else as the last thing on every link."""
         if node.killed:
             for other, at in self._deaths(node):
@@ -608,7 +227,7 @@ class Simulation:
                 self.schedule(at, (1, 0, node.index, other.index), happens)
         self.look()
 
-    def _deaths(self, dead: _Node) -> list[tuple[_Node, float]]:
+    def _deaths(self, dead: Node) -> list[tuple[Node, float]]:
         """Each neighbour notices at its own time; the first one's word spreads to the others."""
         near = dead.epoch.graph.neighbors(dead.peer_id)
         times: dict[PeerId, float] = {}
@@ -619,7 +238,7 @@ class Simulation:
         told = first + self.federation.latencies[0]
         return [(other, times.get(other.peer_id, told)) for other in self._others(dead)]
 
-    def _others(self, node: _Node) -> Iterator[_Node]:
+    def _others(self, node: Node) -> Iterator[Node]:
         return (other for other in self.nodes.values() if other is not node)
 
     # ---- time ----------------------------------------------------------------------------
@@ -628,7 +247,7 @@ class Simulation:
         low, high = self.federation.latencies
         return random.Random(f"{self.federation.seed}/{draw}").uniform(low, high)
 
-    def _arrival(self, sender: _Node, receiver: _Node, what: int | str) -> float:
+    def _arrival(self, sender: Node, receiver: Node, what: int | str) -> float:
         low, high = self.federation.latencies
         delay = low
         if high > low or self.federation.loss:
@@ -659,7 +278,7 @@ class Simulation:
             while self._events and self._events[0][0] <= trio.current_time():
                 heapq.heappop(self._events)[3]()
 
-    def _result(self, node: _Node) -> NodeResult:
+    def _result(self, node: Node) -> NodeResult:
         contributors: tuple[PeerId, ...] = ()
         residual, agreed = None, False
         if node.error is None and node.outcome is not None:
