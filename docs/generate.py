@@ -275,8 +275,8 @@ def learning_page() -> str:
     messages = importlib.import_module("fedd_learning.messages")
     lines = [
         "# Learning: states and messages\n",
-        "What a run of [`learning`](../explanation/learning.md) does is decided by one table, on every member",
-        "the same way. A pair of state and event that is not in it cannot happen.\n",
+        "What a run of [`learning`](../explanation/learning.md) does is decided by one table, on every",
+        "member the same way. A pair of state and event that is not in it cannot happen.\n",
         "```mermaid\nstateDiagram-v2\n    [*] --> sync",
         *(f"    {_state(row.state)} --> {_state(row.next)}: {row.event}" for row in workflow.TRANSITIONS),
         "    finished --> [*]\n```\n",

@@ -265,7 +265,10 @@ class Heartbeat:
 
 
 LISTED: Mapping[str, type[Any]] = {
-    cls.name: cls for cls in (StartLearning, StopLearning, Heartbeat, *MESSAGES.values())
+    StartLearning.name: StartLearning,
+    StopLearning.name: StopLearning,
+    Heartbeat.name: Heartbeat,
+    **MESSAGES,
 }
 """P2PFL's commands by their names, and `model_trained`; `pre_send_model` is made needless by streams."""
 
