@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+# As in a worker process, and before NumPy is loaded: threads that wait for each other on a busy machine
+# take a hundred times as long, and sums are made in another order.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 sys.path.insert(0, str(Path(__file__).parent))
