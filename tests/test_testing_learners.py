@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedd.api import Message, RunContext
-from fedd.testing import Device, Federation
+from fedd.testing import Device, Federation, Kill
 from fedd_learners import NumpySoftmax, Softmax
 
 RNG = np.random.default_rng(0)
@@ -69,3 +69,24 @@ def test_a_devices_data_is_the_runs_input() -> None:
 
     (result,) = Federation(1).run(Shows(), [Device(Softmax(), DATA)])
     assert np.array_equal(result.value, DATA["y"])
+
+
+def test_each_epoch_begins_with_a_learner_of_its_own() -> None:
+    @dataclass(frozen=True)
+    class Restarts:
+        name: ClassVar[str] = "restarts"
+        contract: ClassVar[str] = "restart"
+
+        async def run(self, ctx: RunContext) -> Message:
+            start = ctx.learner.parameters()[0]
+            for _ in range(4):
+                await ctx.learner.train(epochs=1)
+                await ctx.exchange(None)
+            return [ctx.epoch, start, ctx.learner.parameters()[0]]
+
+    federation = Federation(4, topology="complete", kills=[Kill(3, 2)])
+    survivors = federation.run(Restarts(), [Device(NumpySoftmax(), DATA)] * 4)[:3]
+    for epoch, start, end in (result.value for result in survivors):
+        assert epoch == 2
+        assert not start.any()
+        assert end.any()

@@ -17,6 +17,7 @@ from worker import strangers
 
 from fedd.core import codec
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
+from fedd.testing import Device, Federation
 
 MEMBERS = ["p0", "p1", "p2"]
 TROUBLE = '''
@@ -458,7 +459,26 @@ def test_a_run_gets_this_devices_learner_and_data(spawn: Callable[[], Worker]) -
     for (samples, model, metrics, given), expected in zip(values, (4.5, 5.0), strict=True):
         weights = np.frombuffer(model.data)
         assert (samples, weights[0], metrics, given) == (3, expected, {"loss": expected}, 4.0)
-    assert values[0][1].data[8:] == values[1][1].data[8:]  # the randomness of run, node and epoch
+    drawn = {value[1].data[8:] for value in values}
+    assert len(drawn) == 1  # the randomness of run, node and epoch
+
+    class Draws:
+        name = "draws"
+
+        def prepare(self, data: object, rng: np.random.Generator) -> None:
+            self.drawn = rng.random()
+
+        def parameters(self) -> list[Any]:
+            return [np.array([self.drawn])]
+
+    class Shows:
+        name = "shows"
+
+        async def run(self, ctx: Any) -> Any:
+            return ctx.learner.parameters()[0]
+
+    simulated = Federation(MEMBERS, seed=5).run(Shows(), [Device(Draws(), None)] * 3)
+    assert drawn == {simulated[0].value.tobytes()}  # the same in a simulated run
 
 
 @pytest.mark.parametrize(
