@@ -1,0 +1,157 @@
+"""A round of learning without any training: fedd's daemons beside P2PFL's nodes, in one run.
+
+    python tests/bench/learning.py [--cases 2x10000 4x10000 2x1000000] [--only fedd|p2pfl]
+    python tests/bench/learning.py --memory
+
+Prints one JSON document for each case and system, and one with the ratios for each case. P2PFL gets a virtual
+environment of its own, made on the first call (`--environment`). `--memory` lets four daemons share a model
+of 100 MB and prints the largest size of a daemon and of its worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import p2pfl_case
+from federation.daemons import Federation, federation, result_of
+from processes import children_of, rss_bytes
+
+TARGETS = {10_000: 15.0, 1_000_000: 15.0, 10_000_000: 5.0}
+"""How many times less than P2PFL's a round may take, by the model's size."""
+MEMORY_TARGET = 4.0
+ROUNDS = 12
+LARGE = 25_000_000
+"""float32: 100 MB."""
+
+
+@contextmanager
+def environment() -> Iterator[Path]:
+    """An interpreter that has what this one has, and the learner that does nothing as a plugin."""
+    with tempfile.TemporaryDirectory(prefix="fedd-venv-") as scratch:
+        folder = Path(scratch)
+        venv.create(folder, with_pip=False)
+        (site,) = folder.glob("lib/python3*/site-packages")
+        here = [path for path in sys.path if path and Path(path).is_dir() and path != str(HERE)]
+        (site / "all.pth").write_text("\n".join(here) + "\n")
+        (site / "idle_learner.py").write_text((HERE / "idle_learner.py").read_text())
+        info = site / "bench_idle-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-idle\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[fedd]\nbench = idle_learner\n")
+        fedctl = folder / "bin" / "fedctl"
+        main = "import sys\nfrom fedd.cli.main import main\nsys.exit(main())\n"
+        fedctl.write_text(f"#!{folder}/bin/python\n{main}")
+        fedctl.chmod(0o755)
+        yield folder / "bin" / "python"
+
+
+def measure_fedd(python: Path, nodes: int, size: int, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Rounds among daemons: as `p2pfl_case.measure`; `bytes_per_round` is what a node sends.
+
+    `daemon_mib` and `worker_mib` are the largest seen of one process.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedd-notes-") as notes:
+        files = [Path(notes) / str(number) for number in range(nodes)]
+        configs = [
+            f'[inputs.idle]\nvalue = 0\nlearner = "bench-idle"\nsize = {size}\nnotes = "{file}"\n'
+            for file in files
+        ]
+        with federation(nodes, python=python, configs=configs) as fed:
+            idle = sum(rss_bytes(daemon.pid) for daemon in fed) / nodes
+            with sampled(fed) as sizes:
+                command = ("run", "learning", f"rounds={rounds}", "--input", "idle", "--detach")
+                run_id = fed[0].ctl(*command).ok()["run_id"]
+                results = [result_of(daemon, run_id, 600.0) for daemon in fed]
+        for result in results:
+            if result["state"] != "finished":
+                raise RuntimeError(f"the run {result['state']}: {result.get('error')}")
+        begun = [[float(line) for line in file.read_text().split()] for file in files]
+    steps = [later - earlier for times in begun for earlier, later in itertools.pairwise(times)]
+    return {
+        "round_s": statistics.median(steps),
+        "rounds": rounds,
+        "idle_mib": idle / 2**20,
+        "node_mib": sizes["node"] / 2**20,
+        "daemon_mib": sizes["daemon"] / 2**20,
+        "worker_mib": sizes["worker"] / 2**20,
+        "bytes_per_round": statistics.mean(result["bytes_out"] for result in results) / rounds,
+    }
+
+
+@contextmanager
+def sampled(fed: Federation) -> Iterator[dict[str, int]]:
+    """The largest sizes seen in the block: of a node (mean), a daemon, a worker."""
+    sizes = {"node": 0, "daemon": 0, "worker": 0}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            daemons = [rss_bytes(daemon.pid) for daemon in fed]
+            workers = [max(map(rss_bytes, children_of(daemon.pid)), default=0) for daemon in fed]
+            sizes["node"] = max(sizes["node"], sum(daemons + workers) // len(fed))
+            sizes["daemon"] = max(sizes["daemon"], *daemons)
+            sizes["worker"] = max(sizes["worker"], *workers)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield sizes
+    finally:
+        over.set()
+        thread.join()
+
+
+def main() -> int:
+    """Entry point; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    usual = ["2x10000", "4x10000", "2x1000000", "4x1000000", "2x10000000"]
+    parser.add_argument("--cases", nargs="+", default=usual, metavar="NODESxSIZE", help="what to measure")
+    parser.add_argument("--only", choices=["fedd", "p2pfl"], help="measure one of them")
+    parser.add_argument("--memory", action="store_true", help="a model of 100 MB among four daemons")
+    cache = Path.home() / ".cache" / "fedd-bench" / "p2pfl"
+    parser.add_argument("--environment", type=Path, default=cache, help="P2PFL's virtual environment")
+    options = parser.parse_args()
+    with environment() as python:
+        if options.memory:
+            print(json.dumps({"case": f"4x{LARGE}", "system": "fedd", **measure_fedd(python, 4, LARGE, 3)}))
+            return 0
+        verdicts = [compare(case, options, python) for case in options.cases]
+    return 0 if all(all(verdict["met"].values()) for verdict in verdicts) else 1
+
+
+def compare(case: str, options: argparse.Namespace, python: Path) -> dict[str, Any]:
+    """Measure a case with both, print the figures; how many times less fedd needs."""
+    nodes, size = map(int, case.split("x"))
+    figures: dict[str, dict[str, Any]] = {}
+    if options.only != "p2pfl":
+        figures["fedd"] = measure_fedd(python, nodes, size)
+        print(json.dumps({"case": case, "system": "fedd", **figures["fedd"]}), flush=True)
+    if options.only != "fedd":
+        theirs = p2pfl_case.make_environment(options.environment)
+        figures["p2pfl"] = p2pfl_case.measure(theirs, nodes, size)
+        print(json.dumps({"case": case, "system": "p2pfl", **figures["p2pfl"]}), flush=True)
+    verdict: dict[str, Any] = {"met": {}}
+    if len(figures) == 2:
+        for key, target in (("round_s", TARGETS.get(size, 1.0)), ("idle_mib", MEMORY_TARGET)):
+            verdict[key] = figures["p2pfl"][key] / figures["fedd"][key]
+            verdict["met"][key] = verdict[key] >= target
+        print(json.dumps({"case": case, **verdict}), flush=True)
+    return verdict
+
+
+if __name__ == "__main__":
+    sys.exit(main())
