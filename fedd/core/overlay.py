@@ -15,6 +15,9 @@ from fedd.core.records import Record
 from fedd.core.verdicts import State
 
 MIN_DEGREE = 5
+# So many links are looked for at once. The others one by one: whoever comes with a crowd is dialled by others
+# meanwhile, and would otherwise end with twice the links, each with its handshake and its heartbeats.
+HASTY_DEGREE, CALM_DIAL_S = 3, 0.25
 # Shedding begins above these, and links are refused at the caps; who can be dialled carries more.
 SHED_ABOVE, SHED_ABOVE_DIALABLE = 8, 16
 CAP, CAP_DIALABLE = 12, 24
@@ -78,6 +81,7 @@ class Overlay:
     _dialable: list[PeerId] = field(default_factory=list)
     _place: dict[PeerId, int] = field(default_factory=dict)
     _shed_at: float = float("-inf")
+    _calm_until: float = float("-inf")
 
     @property
     def cap(self) -> int:
@@ -171,7 +175,15 @@ class Overlay:
         lonely = not any(links.values())
         # With all links silent at once half the federation may be out of reach, and a dial to it a long wait.
         least = 2 * MIN_DEGREE if lonely and links else MIN_DEGREE
-        need = least - sum(links.values()) - len(self.dialing | chosen.keys())
+        have = sum(links.values()) + len(self.dialing | chosen.keys())
+        need = least - have
+        calm = not (lonely and links) and have >= HASTY_DEGREE
+        if calm and need > 0:
+            need = 1 if now >= self._calm_until else 0
+            if not need:
+                waiting.append(self._calm_until)
+        elif not (lonely and links):
+            need = HASTY_DEGREE - have
         if need > 0:
             drawn = [peer for peer in self._drawn() if peer not in links and peer not in chosen]
             candidates = [
@@ -198,6 +210,10 @@ class Overlay:
             chosen.update({peer: self.addresses(peer, records) for peer in candidates[:need]})
             if len(candidates) < need and len(self._dialable) > CANDIDATES:
                 waiting.append(now + SEARCH_AGAIN_S)
+            if candidates:
+                self._calm_until = now + CALM_DIAL_S * self.rng.uniform(0.75, 1.25)
+                if have + len(candidates[:need]) < least:
+                    waiting.append(self._calm_until)
         self.dialing.update(chosen)
         return chosen, min(waiting, default=None)
 

@@ -13,7 +13,7 @@ from core.test_membership import REGISTRY, core, drive, known
 from fedd.core import membership_parts
 from fedd.core.database import MAX_RECORDS, OWNER_BURST, Database
 from fedd.core.membership_types import Changed, Dial, Notice, PresenceTiming, Send
-from fedd.core.overlay import CANDIDATES, Overlay
+from fedd.core.overlay import CALM_DIAL_S, CANDIDATES, HASTY_DEGREE, MIN_DEGREE, Overlay
 from fedd.core.presence_messages import Digest, Ping, Refuse, Rows, Versions
 from fedd.core.records import MAX_SEALED_BYTES, Record
 from fedd.core.verdicts import Verdicts
@@ -191,7 +191,7 @@ def test_who_was_silent_for_long_is_compared_with_when_it_is_heard_again() -> No
     drive(one, 6.5)
     assert one.link_of("b") is None
     assert not [a for a in drive(one, 7.5) if isinstance(a, Send) and isinstance(a.message, Rows)]
-    assert sent(one.heard("b", 8.0, 8.0) + drive(one, 8.2), Digest)
+    assert sent(one.heard("b", 8.0, 8.0) + drive(one, 8.2), Versions)
 
 
 # -- the overlay of many
@@ -213,9 +213,26 @@ def test_of_many_members_some_are_looked_at_and_too_few_are_looked_for_again() -
     assert overlay.wanted(records, lambda peer: "alive", {"l": True}, 10.0) == ({}, 10.5)
     overlay, records = overlay_of(4 * CANDIDATES, 7)
     chosen, _ = overlay.wanted(records, lambda peer: "alive", {"l": True}, 10.0)
-    assert len(chosen) == 4
+    assert len(chosen) == HASTY_DEGREE - 1
     overlay, records = overlay_of(CANDIDATES, 24)
     assert overlay.wanted(records, lambda peer: "alive", {"l": True}, 10.0) == ({}, None)
+
+
+def test_after_the_first_few_links_are_looked_for_one_at_a_time() -> None:
+    overlay, records = overlay_of(30, 7)
+    links: dict[str, bool] = {}
+    now, dialled = 10.0, []
+    while len(links) < MIN_DEGREE:
+        chosen, again = overlay.wanted(records, lambda peer: "alive", links, now)
+        dialled.append(len(chosen))
+        assert overlay.wanted(records, lambda peer: "alive", links, now)[0] == {}
+        for peer in chosen:
+            overlay.linked(peer)
+            links[peer] = True
+        now = again if again is not None else now + 0.01
+    assert [number for number in dialled if number] == [HASTY_DEGREE, 1, 1]
+    assert CALM_DIAL_S / 2 < now - 10.0 < 3 * CALM_DIAL_S
+    assert overlay.wanted(records, lambda peer: "alive", links, now) == ({}, None)
 
 
 def test_with_all_links_silent_twice_as_many_are_dialled() -> None:

@@ -72,6 +72,23 @@ async def test_a_relayed_connection_is_no_link_for_membership(autojump_clock: Cl
                 assert not [s for s in connection.streams if s.protocol.startswith("/fedd/presence")]
 
 
+async def test_what_comes_through_a_relay_is_no_news_of_the_other_end(autojump_clock: Clock) -> None:
+    """Its time is that of the relay's link: a member is heard on a connection of its own or not at all."""
+    async with devices(1, 2) as (one, a, b):
+        stream = await a.relay.open_stream(b.id, ECHO)
+        begun = trio.current_time()
+        await trio.sleep(3)
+        assert await echoes(stream, b"still there")
+        (relayed,) = a.relayed()
+        assert relayed.peer_id == b.id
+        assert relayed.last_received > begun
+        assert a.presence._heard(b.id, begun) == begun
+        direct = a.swarm.direct(one.id)
+        assert direct is not None
+        assert a.presence._heard(one.id, begun) == direct.last_received > begun
+        assert a.presence._heard("nobody", begun) == begun
+
+
 async def test_presence_over_a_relayed_connection_is_refused(autojump_clock: Clock) -> None:
     async with devices(1, 2) as (_, a, b):
         await a.relay.reach(b.id)
