@@ -6,7 +6,6 @@ What is decided is decided by `fedd.core.epochs`; here it meets the run's node, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,14 +15,11 @@ from fedd.api.types import PeerId
 from fedd.core.epoch_manifest import admit, issue_epoch
 from fedd.core.epochs import End, Epochs, Mark, News, Next, closing_rounds
 from fedd.core.manifest import Manifest
-from fedd.core.rounds import Payload
 from fedd.host.run_result import Ending
 from fedd.host.run_surroundings import Surroundings
-from fedd.host.run_wire import RunFrame, encode_preamble
 
 if TYPE_CHECKING:
     from fedd.host.run_node import RunNode
-    from fedd.net.stream import Stream
 
 log = logging.getLogger("fedd.host")
 
@@ -156,43 +152,3 @@ class RunEpochs:
             if mark is not None and mark.digest.hex() == digest:
                 return self.machine.hear_end(peer, mark)
         return self.machine.hear_end(peer, Mark(0, b""))
-
-
-class Side:
-    """A node's end of the streams of one epoch: what comes when that is over is no more its business."""
-
-    def __init__(self, node: RunNode, manifest: Manifest) -> None:
-        self._node = node
-        self._manifest = manifest
-
-    @property
-    def _is_current(self) -> bool:
-        return self._node.manifest is self._manifest
-
-    def open_stream(self, peer: PeerId, /) -> Awaitable[Stream]:
-        """`fedd.host.run_link.LinkOwner`."""
-        return self._node.open_stream(peer)
-
-    def backlog(self, peer: PeerId) -> list[Payload]:
-        """`fedd.host.run_link.LinkOwner`."""
-        if self._is_current:
-            return self._node.backlog(peer)
-        return [encode_preamble(self._node.manifest.sealed)]
-
-    def on_reply(self, peer: PeerId, frame: RunFrame) -> None:
-        """`fedd.host.run_link.LinkOwner`."""
-        if self._is_current:
-            self._node.on_reply(peer, frame)
-
-    def on_settled(self) -> None:
-        """`fedd.host.run_link.LinkOwner`."""
-        if self._is_current:
-            self._node.on_settled()
-
-    def on_frame(self, peer: PeerId, frame: RunFrame) -> bytes | None:
-        """`fedd.host.run_link.FrameTaker`."""
-        return self._node.on_frame(peer, frame) if self._is_current else None
-
-    def count_in(self, peer: PeerId, received_bytes: int) -> None:
-        """`fedd.host.run_link.FrameTaker`."""
-        self._node.count_in(peer, received_bytes)

@@ -20,19 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from fedd.api.errors import FeddError, NotConnected, PluginFailed, ProtocolError
+from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.epochs import CLOSING_TAG, RESTART, End
 from fedd.core.history import Row
-from fedd.core.manifest import EndStatement, Manifest, open_end, open_stop, printable, state_end
+from fedd.core.manifest import EndStatement, Manifest, open_stop, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.core.run_signature import signed_bytes
-from fedd.host.run_epochs import RunEpochs, Side
+from fedd.host.run_epochs import RunEpochs
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_mail import RunMail
 from fedd.host.run_result import Ending, Story, failure, is_cut, read_value
+from fedd.host.run_side import Side
 from fedd.host.run_surroundings import Surroundings, start_header
-from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
+from fedd.host.run_watch import RunWatch
+from fedd.host.run_wire import Kind, encode_frame, encode_preamble, encode_round
 from fedd.host.run_worker import WorkerSeat
 from fedd.host.worker_process import WorkerProcess
 
@@ -40,14 +42,6 @@ if TYPE_CHECKING:
     from fedd.net.stream import Stream
 
 log = logging.getLogger("fedd.host")
-
-_TICK_S = 0.5
-"""How often stalls and lost edges are looked for."""
-
-_PAUSE_S = 1.0
-
-_LAST_LETTERS_S = 10.0
-"""How long an ended node's last letters wait for a neighbour that reads none, and its end behind them."""
 
 _MAX_INBOUND = 8
 """Streams of one neighbour at a time: one, and those on connections that it has lost and we have not noticed.
@@ -66,17 +60,16 @@ class RunNode:
     ) -> None:
         """`state` is a checkpoint of an earlier life of this daemon, `joinable` the algorithm's own word."""
         self.me = around.key.peer_id
-        self._around = around
-        self._clock = around.clock
+        self.around = around
         self._state = state
         self.story = Story(manifest, self.me, started_at=around.clock())
         self.epochs = RunEpochs(self, manifest, around, joinable)
         self.open_stream = around.open_stream
-        self._stop_statement: bytes | None = None
+        self.stop_statement: bytes | None = None
         self._sent_before: dict[PeerId, int] = {}
         """Bytes to each neighbour in epochs that are over."""
         """What went out in earlier epochs."""
-        self._worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
+        self.worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
         self._begin(manifest)
         self.ended = trio.Event()
         """Set once the story has an ending; the neighbours may not know it yet."""
@@ -89,22 +82,22 @@ class RunNode:
         self.manifest = manifest
         near = manifest.graph.neighbors(self.me)
         self._side = Side(self, manifest)
-        self._rounds = Rounds(near, manifest.max_payload_bytes)
-        self.links = {peer: RunLink(peer, self._side, self._clock) for peer in near}
-        self._out: dict[PeerId, str] = {}
+        self.rounds = Rounds(near, manifest.max_payload_bytes)
+        self.links = {peer: RunLink(peer, self._side, self.around.clock) for peer in near}
+        self.out: dict[PeerId, str] = {}
         """Who takes part no longer and why; what came after our own end is not in the story."""
-        self._cut: dict[PeerId, str] = {}
-        self._finished: set[PeerId] = set()
-        self._statements: dict[PeerId, EndStatement] = {}
+        self.cut_off: dict[PeerId, str] = {}
+        self.finished: set[PeerId] = set()
+        self.statements: dict[PeerId, EndStatement] = {}
         self._news: list[tuple[PeerId, str]] = []
-        self._mail = RunMail(
-            near, manifest.max_payload_bytes, self._push, self._worker.deliver_aside, self._on_mail_emptied
+        self.mail = RunMail(
+            near, manifest.max_payload_bytes, self._push, self.worker.deliver_aside, self._on_mail_emptied
         )
 
     @property
     def round(self) -> int:
         """Exchanges completed, in all epochs."""
-        return self.manifest.round + self._rounds.round
+        return self.manifest.round + self.rounds.round
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -117,9 +110,9 @@ class RunNode:
         self._look_at_members()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._worker.run, get_worker, self._start_header(), self._state)
+            nursery.start_soon(self.worker.run, get_worker, self._start_header(), self._state)
             self._state = None
-            nursery.start_soon(self._watch)
+            nursery.start_soon(RunWatch(self).run)
             nursery.start_soon(self.epochs.run)
             for link in self.links.values():
                 nursery.start_soon(link.run)
@@ -131,7 +124,7 @@ class RunNode:
 
     def _look_at_members(self) -> None:
         for peer in self.manifest.members:
-            state = self._around.state_of(peer)
+            state = self.around.state_of(peer)
             # of those who have just come, membership may not have heard yet
             if peer != self.me and state is not None and peer not in self.manifest.newcomers:
                 self.on_member(peer, state)
@@ -144,88 +137,39 @@ class RunNode:
         self._begin(manifest)
         for link in before.values():
             link.settle()
-        self._around.on_epoch(self, before)
+        self.around.on_epoch(self, before)
         if self._nursery is not None:
             for link in self.links.values():
                 self._nursery.start_soon(link.run)
-        self._worker.begin_epoch(self._start_header())
+        self.worker.begin_epoch(self._start_header())
         self._look_at_members()
-        self._around.on_change(self.story)
-
-    async def _watch(self) -> None:
-        limits = self._around.limits
-        tick_s = min(_TICK_S, limits.edge_timeout_s / 4, limits.stall_timeout_s / 4)
-        while not self.ended.is_set():
-            before = self._clock()
-            await trio.sleep(tick_s)
-            paused_s = self._clock() - before - tick_s
-            if paused_s > _PAUSE_S:  # this process was stopped or suspended: that was nobody's silence
-                self._worker.forgive(paused_s)
-                for link in self.links.values():
-                    link.forgive(paused_s)
-            self._worker.check_stall()
-            self._check_unread(tick_s)
-            self._check_edges()
-        with trio.move_on_after(limits.linger_s):
-            ended_at = self._clock()
-            while True:
-                await trio.sleep(tick_s)
-                self._check_edges()
-                if self._clock() - ended_at > _LAST_LETTERS_S:
-                    self._give_up_letters()
-        log.warning("run %s: not every neighbour confirmed our end", self.manifest.run_id)
-        for link in self.links.values():
-            link.settle()
-
-    def _check_edges(self) -> None:
-        for peer, link in self.links.items():
-            waits_for_verdict = self._around.state_of(peer) == "suspect"
-            if not link.settled and self._is_neighbor(peer) and not waits_for_verdict:
-                down_s = link.down_s()
-                if down_s > self._around.limits.edge_timeout_s:
-                    self.cut(peer, f"no link for {down_s:.0f} s")
-
-    def _check_unread(self, passed_s: float) -> None:
-        peer, unread_s = self._mail.unread_s(passed_s, worker_waits=self._worker.waits)
-        if unread_s > self._around.limits.stall_timeout_s:
-            self.on_failed(
-                PluginFailed.code,
-                f"stall: it waits for others and has read no letter of {self._around.name_of(peer)} for "
-                f"{unread_s:.0f} s, which waits for that",
-                "an algorithm that is sent letters must receive them",
-            )
-
-    def _give_up_letters(self) -> None:
-        for peer, link in self.links.items():
-            if not link.settled and self._mail.holds_back(peer):
-                self._mail.give_up(peer)
-                link.push([self.end_frame()])
+        self.around.on_change(self.story)
 
     # ---- the worker ----------------------------------------------------------------------
 
     def on_exchange(self, number: int, tag: str, payloads: Mapping[PeerId, Payload]) -> None:
         """The algorithm here begins exchange `number`."""
-        if number != self._rounds.round:
-            raise ProtocolError(f"its worker began exchange {number} when {self._rounds.round} is the next")
-        self._act(self._rounds.begin(tag, payloads))
+        if number != self.rounds.round:
+            raise ProtocolError(f"its worker began exchange {number} when {self.rounds.round} is the next")
+        self.act(self.rounds.begin(tag, payloads))
 
     def on_report(self, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
         """The algorithm here reported."""
         self.story.note_metrics(metrics)
         for number, reported in rows:
             self.story.history.add(self.manifest.round + number, reported)
-        self._around.on_change(self.story)
+        self.around.on_change(self.story)
 
     def on_mail(self, header: Mapping[str, Any], body: Sequence[Payload]) -> None:
         """The algorithm here sends, or has read, letters, questions and answers."""
-        self._mail.on_worker(header, body)
+        self.mail.on_worker(header, body)
 
     def on_sign(self, data: Payload) -> None:
         """The algorithm here wants this node's signature."""
-        signature = self._around.key.sign(
+        signature = self.around.key.sign(
             signed_bytes(self.manifest.proposal.federation, self.manifest.run_id, bytes(data))
         )
-        self._worker.deliver_aside({"kind": "signature"}, [signature])
+        self.worker.deliver_aside({"kind": "signature"}, [signature])
 
     def on_result(self, header: Mapping[str, Any], payload: Payload) -> None:
         """The algorithm here returned."""
@@ -250,26 +194,26 @@ class RunNode:
 
     def _close(self) -> None:
         """The algorithm has returned here: make sure that everybody's has, then end."""
-        if self._rounds.in_progress or any(self._mail.holds_back(peer) for peer in self.links):
+        if self.rounds.in_progress or any(self.mail.holds_back(peer) for peer in self.links):
             return
         if self.epochs.close_one():
-            self._act(self._rounds.begin(CLOSING_TAG, dict.fromkeys(self._rounds.neighbors, b"")))
+            self.act(self.rounds.begin(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b"")))
         elif self.epochs.kept is not None:
             self._end(self.epochs.kept)
 
     def on_checkpoint(self, state: Payload) -> None:
         """The algorithm here wants this kept."""
-        self._around.keep(self, state)
+        self.around.keep(self, state)
 
     def checkpoint_kept(self) -> None:
         """It is on disk, or cannot be."""
-        self._worker.saved()
+        self.worker.saved()
 
     def on_failed(self, code: str, detail: str, hint: str) -> None:
         """The algorithm here failed, or its process did."""
         if code == "quorum_lost":
             names = (
-                (self._around.name_of(peer), why) for peer, (_, why) in sorted(self.story.dropped.items())
+                (self.around.name_of(peer), why) for peer, (_, why) in sorted(self.story.dropped.items())
             )
             # The algorithm knows peer ids; people know names.
             hint = f"out: {', '.join(f'{name} ({why})' for name, why in names)}"
@@ -282,7 +226,8 @@ class RunNode:
 
     # ---- rounds --------------------------------------------------------------------------
 
-    def _act(self, actions: list[Action]) -> None:
+    def act(self, actions: list[Action]) -> None:
+        """Do what the rounds say."""
         for action in actions:
             if isinstance(action, Send):
                 self.links[action.peer].push(encode_round(action.round, action.tag, action.payload))
@@ -305,19 +250,19 @@ class RunNode:
             "from": list(completed.messages),
             "gone": gone,
         }
-        for name, peers in (("finished", self._finished), ("cut", self._cut)):
+        for name, peers in (("finished", self.finished), ("cut", self.cut_off)):
             now = [peer for peer in completed.gone if peer in peers]
             if now:
                 header[name] = now
         if completed.other_tags:
             header["tags"] = completed.other_tags
         body = list(completed.messages.values())
-        self._worker.deliver(header, body)
-        self._around.on_change(self.story)
+        self.worker.deliver(header, body)
+        self.around.on_change(self.story)
 
-    def _is_neighbor(self, peer: PeerId) -> bool:
+    def is_neighbor(self, peer: PeerId) -> bool:
         """Whether this neighbour still takes part beside this node."""
-        return not (peer in self._out or peer in self._cut or peer in self._finished)
+        return not (peer in self.out or peer in self.cut_off or peer in self.finished)
 
     # ---- members -------------------------------------------------------------------------
 
@@ -325,32 +270,34 @@ class RunNode:
         """Membership says that this member is now `dead` or `left`; other states change nothing."""
         if state not in ("dead", "left"):
             return
-        if peer in self._finished:
+        if peer in self.finished:
             self.links[peer].settle()
         elif peer in self.manifest.members:
-            self._drop(peer, "dead" if state == "dead" else f"left: {reason or 'it left the federation'}")
+            self.drop(peer, "dead" if state == "dead" else f"left: {reason or 'it left the federation'}")
 
-    def _drop(self, peer: PeerId, reason: str, statement: EndStatement | None = None) -> None:
-        if peer == self.me or peer in self._out or peer in self._finished:
+    def drop(self, peer: PeerId, reason: str, statement: EndStatement | None = None) -> None:
+        """This member is out of the run: dead, or by its own signed word. The first reason stays."""
+        if peer == self.me or peer in self.out or peer in self.finished:
             return
-        self._out[peer] = reason
+        self.out[peer] = reason
         if statement is not None:
-            self._statements[peer] = statement
-            self._tell_all(encode_frame(Kind.NOTICE, 0, statement.sealed))
+            self.statements[peer] = statement
+            self.tell_all(encode_frame(Kind.NOTICE, 0, statement.sealed))
         if peer in self.links:
             self.links[peer].settle()
         if self.story.ending is not None:
             return
         self.story.dropped[peer] = (self.round, reason)
-        log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self._around.name_of(peer), reason)
+        log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self.around.name_of(peer), reason)
         if peer not in self.links:
             self._news.append((peer, reason))
         self.epochs.lose(peer)
-        self._mail.depart(peer, reason, "gone")
+        if not self.epochs.machine.frozen:  # else the algorithm is to begin anew, and not to see this
+            self.mail.depart(peer, reason, "gone")
         self._drop_the_unreachable()
-        self._act(self._rounds.release(peer, reason))
+        self.act(self.rounds.release(peer, reason))
         self._check_quorum()
-        self._around.on_change(self.story)
+        self.around.on_change(self.story)
 
     def _check_quorum(self) -> None:
         """With contract `restart` the algorithm does not see who is lost: it is judged here."""
@@ -361,27 +308,27 @@ class RunNode:
 
     def cut(self, peer: PeerId, reason: str) -> None:
         """Go on without the edge to this neighbour; both of us stay in the run."""
-        if not self._is_neighbor(peer):
+        if not self.is_neighbor(peer):
             return
         log.warning("run %s: the edge to %s is cut: %s", self.manifest.run_id[:8], peer, reason)
-        self._cut[peer] = reason
+        self.cut_off[peer] = reason
         self.links[peer].push([encode_frame(Kind.CUT, 0, reason.encode()[:512])])
         self.links[peer].settle()
         if self.story.ending is None and self.manifest.proposal.contract == RESTART:
             # The graph is part of what such an algorithm relies on: one of the two leaves, the same for both.
             if self.me > peer:
-                self.leave(NotConnected(f"the edge to {self._around.name_of(peer)} is cut: {reason}"))
+                self.leave(NotConnected(f"the edge to {self.around.name_of(peer)} is cut: {reason}"))
             else:
-                self._drop(peer, f"cut: {reason}")
+                self.drop(peer, f"cut: {reason}")
             return
-        self._mail.depart(peer, reason, "cut")
+        self.mail.depart(peer, reason, "cut")
         self._drop_the_unreachable()
-        self._act(self._rounds.release(peer, f"cut: {reason}"))
+        self.act(self.rounds.release(peer, f"cut: {reason}"))
 
     def _drop_the_unreachable(self) -> None:
         if self.story.ending is not None:
             return
-        cut = [(min(self.me, peer), max(self.me, peer)) for peer in self._cut]
+        cut = [(min(self.me, peer), max(self.me, peer)) for peer in self.cut_off]
         near = self.manifest.graph.reachable(self.me, without=self.story.dropped, cut=cut)
         for peer in self.manifest.members:
             if peer not in near and peer not in self.story.dropped:
@@ -391,7 +338,9 @@ class RunNode:
                 )
                 self._news.append((peer, self.story.dropped[peer][1]))
                 self.epochs.lose(peer)
-                self._mail.depart(peer, self.story.dropped[peer][1], "gone")
+                if self.epochs.machine.frozen:
+                    continue
+                self.mail.depart(peer, self.story.dropped[peer][1], "gone")
 
     # ---- the end -------------------------------------------------------------------------
 
@@ -403,16 +352,16 @@ class RunNode:
         if self.story.ending is None:
             detail = ending.detail
             reason = detail if detail.startswith("stall: ") else f"left: {detail}"
-            self._statements[self.me] = state_end(self._around.key, self.manifest.run_id, self.round, reason)
+            self.statements[self.me] = state_end(self.around.key, self.manifest.run_id, self.round, reason)
             self._end(ending)
 
     def stop(self, statement: bytes) -> None:
         """Somebody stopped the run by this signed statement."""
         if self.story.ending is None:
-            self._stop_statement = statement
+            self.stop_statement = statement
             signer, _ = open_stop(statement)
-            self._tell_all(encode_frame(Kind.STOP, 0, statement))
-            by = f"{self._around.name_of(signer)} stopped it"
+            self.tell_all(encode_frame(Kind.STOP, 0, statement))
+            by = f"{self.around.name_of(signer)} stopped it"
             self._end(Ending("stopped", "stopped", by))
 
     def result(self) -> dict[str, Any]:
@@ -422,7 +371,7 @@ class RunNode:
         return self.story.result()
 
     def _take_stock(self) -> None:
-        self.story.wall_s = self._clock() - self.story.started_at
+        self.story.wall_s = self.around.clock() - self.story.started_at
         self.story.sent = self._sent()
 
     def _sent(self) -> dict[PeerId, int]:
@@ -437,12 +386,12 @@ class RunNode:
         story.rounds = self.round
         self._take_stock()
         more = "finished" if self.epochs.machine.closes else ""  # a worker that waits for another epoch
-        self._worker.end(more if ending.state == "finished" else ending.code)
+        self.worker.end(more if ending.state == "finished" else ending.code)
         for peer, link in self.links.items():
-            if not self._holds_end(peer):
+            if not self.holds_end(peer):
                 link.push([self.end_frame()])
         self.ended.set()
-        self._around.on_change(self.story)
+        self.around.on_change(self.story)
         self.on_settled()
 
     def _on_mail_emptied(self, peer: PeerId) -> None:
@@ -454,7 +403,7 @@ class RunNode:
 
     def end_frame(self) -> bytes:
         """How this node ended, for a neighbour."""
-        mine = self._statements.get(self.me)
+        mine = self.statements.get(self.me)
         sealed = b"" if mine is None else mine.sealed
         return encode_frame(Kind.END, self.round, sealed, self.finished_digest or "")
 
@@ -473,25 +422,10 @@ class RunNode:
 
     # ---- streams -------------------------------------------------------------------------
 
-    def backlog(self, peer: PeerId) -> list[Payload]:
-        """All that a renewed stream begins with: manifest, last two messages, statements, our end."""
-        buffers: list[Payload] = [encode_preamble(self.manifest.sealed)]
-        buffers += self._mail.backlog(peer)  # first: a closing round means that no letter comes after it
-        for send in self._rounds.unsent_for(peer):
-            buffers += encode_round(send.round, send.tag, send.payload)
-        for member, statement in self._statements.items():
-            if member not in (self.me, peer):
-                buffers.append(encode_frame(Kind.NOTICE, 0, statement.sealed))
-        if self._stop_statement is not None:
-            buffers.append(encode_frame(Kind.STOP, 0, self._stop_statement))
-        if self.story.ending is not None and not self._holds_end(peer):
-            buffers.append(self.end_frame())
-        return buffers
-
-    def _holds_end(self, peer: PeerId) -> bool:
+    def holds_end(self, peer: PeerId) -> bool:
         """Whether letters that wait for this neighbour keep our end back."""
         ending = self.story.ending
-        return ending is not None and ending.state == "finished" and self._mail.holds_back(peer)
+        return ending is not None and ending.state == "finished" and self.mail.holds_back(peer)
 
     async def take_stream(self, stream: Stream, early: bytes) -> None:
         """Read a neighbour's stream to its end; `early` came with the preamble. Raises ProtocolError."""
@@ -525,54 +459,10 @@ class RunNode:
     def _push(self, peer: PeerId, buffers: Sequence[Payload]) -> None:
         self.links[peer].push(buffers)
 
-    def _tell_all(self, frame: bytes) -> None:
+    def tell_all(self, frame: bytes) -> None:
+        """Send this to all neighbours."""
         for link in self.links.values():
             link.push([frame])
-
-    def on_frame(self, peer: PeerId, frame: RunFrame) -> bytes | None:
-        """Take a neighbour's frame; what is returned goes back on its stream."""
-        if frame.kind in (Kind.ROUND, Kind.MAIL):
-            if peer in self._out:
-                return encode_frame(Kind.DROPPED, 0, self._out[peer].encode()[:512])
-            if peer in self._cut:
-                return encode_frame(Kind.CUT, 0, self._cut[peer].encode()[:512])
-            if self.story.ending is not None:
-                pass
-            elif frame.kind == Kind.ROUND:
-                if frame.tag == CLOSING_TAG:  # its algorithm has returned, and reads no letters
-                    self._mail.depart(peer, "finished", "finished")
-                self._act(self._rounds.receive(peer, frame.number, frame.tag, frame.payload))
-            else:
-                self._mail.on_mail(peer, frame)
-        elif frame.kind == Kind.CONFIRM:
-            self._mail.on_confirm(peer, frame)
-        elif frame.kind == Kind.END:
-            self._on_end(peer, frame)
-            return encode_frame(Kind.ACK)
-        elif frame.kind == Kind.NOTICE:
-            self._on_statement(open_end(bytes(frame.payload), self.manifest.run_id))
-        elif frame.kind == Kind.STOP:
-            self.on_stop(bytes(frame.payload))
-        elif frame.kind == Kind.CUT:
-            self.cut(peer, _text(frame.payload))
-        else:
-            raise ProtocolError(f"{frame.kind.name} is no frame of this direction")
-        return None
-
-    def on_reply(self, peer: PeerId, frame: RunFrame) -> None:
-        """A neighbour answered on our stream to it."""
-        if frame.kind == Kind.ACK:
-            self.links[peer].settle()
-        elif frame.kind == Kind.DROPPED:
-            self._end_dropped(peer, _text(frame.payload))
-        elif frame.kind == Kind.CUT:
-            self.cut(peer, _text(frame.payload))
-        elif frame.kind == Kind.END:
-            self._on_end(peer, frame)
-            if peer in self.links:
-                self.links[peer].settle()
-        else:
-            raise ProtocolError(f"{frame.kind.name} is no answer")
 
     def on_stop(self, sealed: bytes) -> None:
         """A member's signed word that the run shall end. Raises ProtocolError for anybody else's."""
@@ -583,10 +473,11 @@ class RunNode:
 
     def exclude(self, peer: PeerId) -> None:
         """This member tells of an epoch that this node is not in."""
-        self._end_dropped(peer, "a new epoch began")
+        self.end_dropped(peer, "a new epoch began")
 
-    def _end_dropped(self, peer: PeerId, why: str) -> None:
-        name = self._around.name_of(peer)
+    def end_dropped(self, peer: PeerId, why: str) -> None:
+        """This member says that the run goes on, or ended, without this node."""
+        name = self.around.name_of(peer)
         self._leave(
             Ending(
                 "failed",
@@ -598,15 +489,6 @@ class RunNode:
         for link in self.links.values():  # nobody there waits for our end
             link.settle()
 
-    def _on_end(self, peer: PeerId, frame: RunFrame) -> None:
-        if frame.payload:
-            statement = open_end(bytes(frame.payload), self.manifest.run_id)
-            if statement.member != peer:
-                raise ProtocolError(f"{peer} sent {statement.member}'s end as its own")
-            self._on_statement(statement)
-        else:
-            self.on_finished(peer, frame.tag)
-
     def on_finished(self, peer: PeerId, digest: str) -> None:
         """A member has finished, in the epoch with this digest (in hexadecimal; empty for the first)."""
         over = self.story.ending is not None
@@ -614,18 +496,9 @@ class RunNode:
         if end is End.COMMIT and self.epochs.kept is not None:
             self._end(self.epochs.kept)
         elif end is End.EXCLUDED:
-            self._end_dropped(peer, "they finished")
-        if peer in self.links and self._is_neighbor(peer):
-            self._finished.add(peer)
+            self.end_dropped(peer, "they finished")
+        if peer in self.links and self.is_neighbor(peer):
+            self.finished.add(peer)
             self.links[peer].settle()
-            self._mail.depart(peer, "finished", "finished")
-            self._act(self._rounds.release(peer, "finished"))
-
-    def _on_statement(self, statement: EndStatement) -> None:
-        if statement.member not in self.manifest.members:
-            raise ProtocolError(f"{statement.member} is no member of this run")
-        self._drop(statement.member, statement.reason, statement)
-
-
-def _text(payload: Payload) -> str:
-    return printable(bytes(payload).decode("utf-8", "replace"))
+            self.mail.depart(peer, "finished", "finished")
+            self.act(self.rounds.release(peer, "finished"))
