@@ -87,8 +87,9 @@ class WorkerSeat:
         self._waits_for_mail = False
         self._epoch: Mapping[str, Any] | None = None
         """How the present epoch begins, when it is not the first that this worker sees."""
-        self._awaited_epoch: int | None = None
-        """Until the worker says that it is in this epoch, what it sends is of an earlier one."""
+        self._entries = 0
+        self._awaited_entry: int | None = None
+        """Until the worker says that it has entered so many epochs, what it sends is of an earlier one."""
 
     async def run(
         self,
@@ -140,8 +141,9 @@ class WorkerSeat:
         self._held = None
         self._early = []
         if self._serving and self._process is not None and not self._ended.is_set():
-            self._awaited_epoch = start["epoch"]
-            self._process.send({**start, "kind": "epoch"})
+            self._entries += 1
+            self._awaited_entry = self._entries
+            self._process.send({**start, "kind": "epoch", "entry": self._entries})
             self._turn()
 
     def saved(self) -> None:
@@ -237,9 +239,9 @@ class WorkerSeat:
             return
         header = frame.header
         kind = header.get("kind")
-        if self._awaited_epoch is not None and kind not in ("report", "checkpoint", "failed"):
-            if kind == "epoch" and header.get("epoch") == self._awaited_epoch:
-                self._awaited_epoch = None
+        if self._awaited_entry is not None and kind not in ("report", "checkpoint", "failed"):
+            if kind == "epoch" and header.get("entry") == self._awaited_entry:
+                self._awaited_entry = None
                 self._aside = 0
                 self._turn()
                 self._deliver_early()

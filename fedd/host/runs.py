@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -34,12 +33,10 @@ from fedd.core.manifest import (
     state_stop,
 )
 from fedd.core.rounds import Payload
-from fedd.host.checkpoints import Checkpoints
 from fedd.host.inputs import Inputs
-from fedd.host.keepsakes import Keepsakes
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
-from fedd.host.results import Results, ResultStore
+from fedd.host.results import ResultStore
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_gate import RunGate
@@ -48,6 +45,7 @@ from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
 from fedd.host.run_result import Story, is_cut
 from fedd.host.run_returns import Hooks, RunReturns
+from fedd.host.run_storage import RunStorage
 from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
 from fedd.net.bounds import Bound
@@ -72,23 +70,11 @@ RUN_PROTOCOL = "/fedd/run/1.0.0"
 WAITING = "waiting"
 """The state of a run that goes on when its members are back."""
 
-MAX_CHECKPOINTS = 32
-"""Twice the runs at once: those that wait for others after a restart stay until somebody stops them."""
-
 WATCH_INTERVAL_S = 0.05
 """A watcher gets the newest state twenty times a second at most, however fast the rounds are."""
 
 _SPREAD_S = 1.0
 """So that whoever is told the run's id can ask any member about it at once."""
-
-
-def _in_a_thread(limiter: trio.CapacityLimiter) -> Callable[[Callable[[], str]], Awaitable[str]]:
-    """How results are written: a disk may need seconds, and heartbeats must not wait for it."""
-
-    async def write(keep: Callable[[], str]) -> str:
-        return await trio.to_thread.run_sync(keep, limiter=limiter)
-
-    return write
 
 
 class Runs:
@@ -123,9 +109,7 @@ class Runs:
         self._events = events
         self._clock = clock
         self._workers = workers or RunWorkers(scratch, inputs, aggregators=registry.allowed_aggregators)
-        self._results = Results(state, self._limits.results)
-        self._keepsakes = Keepsakes(state)
-        self._write = write or _in_a_thread(trio.CapacityLimiter(1))
+        self._storage = RunStorage(state, self._limits.results, write)
         self._nodes: dict[str, RunNode] = {}
         self._pins = LinkPins(presence)
         self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
@@ -146,8 +130,9 @@ class Runs:
             self._keep_checkpoint,
             clock,
         )
-        self._checkpoints = Checkpoints(state, MAX_CHECKPOINTS)
-        self._histories = RunHistories(self.me, relay, self._keepsakes, self._live_history, self.name_of)
+        self._histories = RunHistories(
+            self.me, relay, self._storage.keepsakes, self._live_history, self.name_of
+        )
         self._desk = RunDesk(
             key,
             presence,
@@ -163,7 +148,7 @@ class Runs:
             key,
             relay,
             self._gate,
-            self._checkpoints,
+            self._storage.checkpoints,
             Hooks(self._adopt, self._tell_epoch, self._store, presence.state_of, self.name_of, clock),
         )
         self._desk.returns = self._returns
@@ -179,7 +164,7 @@ class Runs:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                for run_id in self._checkpoints.ids():
+                for run_id in self._storage.unfinished():
                     nursery.start_soon(self._wait_for, run_id)
                 await trio.sleep_forever()
         finally:
@@ -246,7 +231,11 @@ class Runs:
         live = [node.story.summary(now) for node in self._nodes.values()]
         waiting = self._returns.sleeping
         asleep = [{**waiting[run_id].story.summary(now), "state": WAITING} for run_id in waiting]
-        ended = [kept for kept in self._results.summaries() if kept["run_id"] not in {*self._nodes, *waiting}]
+        ended = [
+            kept
+            for kept in self._storage.results.summaries()
+            if kept["run_id"] not in {*self._nodes, *waiting}
+        ]
         return ended + asleep + live
 
     def bounds(self) -> list[Bound]:
@@ -258,9 +247,9 @@ class Runs:
             ),
             Bound(
                 "results",
-                len(self._results.ids()),
+                len(self._storage.results.ids()),
                 results,
-                self._results.removed,
+                self._storage.results.removed,
                 "kept; [limits] max_results",
             ),
         ]
@@ -277,7 +266,7 @@ class Runs:
             return self._nodes[run_id].result()
         if run_id in self._returns.sleeping:
             return {**self._returns.sleeping[run_id].story.result(), "state": WAITING}
-        result = self._results.get(run_id)
+        result = self._storage.results.get(run_id)
         if result is None:
             raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
         return result
@@ -298,7 +287,7 @@ class Runs:
             raise Conflict(f"the run {run_id[:8]} goes on: it has no value yet", hint="wait for its end")
         node = self._nodes.get(run_id)
         large = b"" if node is None or node.story.ending is None else node.story.ending.large_value
-        large = large or self._keepsakes.get("value", run_id) or b""
+        large = large or self._storage.keepsakes.get("value", run_id) or b""
         if large:
             return {"run_id": run_id, "value": exported(large)}
         if is_cut(result["value"]):
@@ -430,7 +419,7 @@ class Runs:
         from fedd.host.run_node import RunNode
 
         joinable = self._registry.algorithm(manifest.proposal.algorithm).joinable
-        kept = self._checkpoints.read(manifest.run_id)
+        kept = self._storage.checkpoints.read(manifest.run_id)
         node = RunNode(manifest, self._around, joinable, None if kept is None else kept.state)
         node.story.started_unix_s = time.time() if kept is None else kept.started_unix_s
         self._nodes[manifest.run_id] = node
@@ -469,7 +458,7 @@ class Runs:
     def _comes_back(self, node: RunNode) -> bool:
         """Whether this node's part has ended, but not for good: its checkpoint stays."""
         ending = node.story.ending
-        if ending is None or node.manifest.run_id not in self._checkpoints:
+        if ending is None or node.manifest.run_id not in self._storage.checkpoints:
             return False
         if self._shuts_down:
             return ending.code == Unhealthy.code
@@ -481,7 +470,7 @@ class Runs:
         for peer in before:
             self._pins.release(peer)
         self._publish(node.story, f"epoch {node.manifest.epoch}")
-        self._running().start_soon(self._move_checkpoint, node)
+        self._running().start_soon(self._storage.move, node)
 
     def _tell_epoch(self, manifest: Manifest, peers: Collection[PeerId]) -> None:
         for peer in peers:
@@ -495,29 +484,7 @@ class Runs:
             node.on_finished(peer, str(reply.get("digest")))
 
     def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
-        self._running().start_soon(self._write_checkpoint, node, state)
-
-    async def _write_checkpoint(self, node: RunNode, state: Payload) -> None:
-        why = await self._write(partial(self._save_checkpoint, node, state))
-        if why:
-            log.error("run %s: its checkpoint is not stored: %s", node.manifest.run_id[:8], why)
-        node.checkpoint_kept()
-
-    async def _move_checkpoint(self, node: RunNode) -> None:
-        why = await self._write(partial(self._mark_checkpoint, node))
-        if why:
-            log.error("run %s: its checkpoint is not renewed: %s", node.manifest.run_id[:8], why)
-
-    def _mark_checkpoint(self, node: RunNode) -> str:
-        if node.story.ending is not None:
-            return ""
-        return self._checkpoints.move(node.manifest.run_id, node.manifest.sealed, node.round)
-
-    def _save_checkpoint(self, node: RunNode, state: Payload) -> str:
-        if node.story.ending is not None:  # what the run leaves is stored, and its checkpoint gone
-            return ""
-        manifest, started = node.manifest, node.story.started_unix_s
-        return self._checkpoints.keep(manifest.run_id, manifest.sealed, node.round, started, state)
+        self._running().start_soon(self._storage.save, node, state)
 
     async def _keep_result(self, node: RunNode) -> None:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
@@ -527,7 +494,7 @@ class Runs:
                 await self._store(node.story)
 
     async def _store(self, story: Story) -> None:
-        why = await self._write(partial(self._keep_files, story))
+        why = await self._storage.keep(story)
         self._watchers.unpark_all()
         if why:
             self._publish(story, "not stored", why)
@@ -535,18 +502,8 @@ class Runs:
     def _state_of_ended(self, run_id: str) -> str | None:
         if run_id in self._nodes:
             return self._nodes[run_id].story.state
-        result = self._results.get(run_id)
+        result = self._storage.results.get(run_id)
         return None if result is None else str(result.get("state"))
-
-    def _keep_files(self, story: Story) -> str:
-        """Store what the run leaves; why its result could not be stored, empty when it was."""
-        self._checkpoints.remove(story.manifest.run_id)
-        why = self._results.keep(story.result())
-        if len(story.history):
-            self._keepsakes.keep("history", story.manifest.run_id, story.history.encode())
-        if story.ending is not None and story.ending.large_value:
-            self._keepsakes.keep("value", story.manifest.run_id, story.ending.large_value)
-        return why
 
     def _live_history(self, run_id: str) -> History | None:
         node = self._nodes.get(run_id)
@@ -584,7 +541,7 @@ class Runs:
             )
 
     def _resolve(self, prefix: str) -> str:
-        known = [*dict.fromkeys([*self._results.ids(), *self._returns.sleeping, *self._nodes])]
+        known = [*dict.fromkeys([*self._storage.results.ids(), *self._returns.sleeping, *self._nodes])]
         found = [run_id for run_id in known if run_id.startswith(prefix)] if prefix else []
         if not found:
             raise NotFound(f"there is no run {prefix!r} here", hint="see fedctl runs", field="run_id")

@@ -265,9 +265,12 @@ class Pipe:
         self._signatures.clear()
         self._signatures_asked = self._signatures_got = self._seen = 0
 
-    async def enter_epoch(self, number: int) -> None:
-        """Tell the daemon that what it gets from now on is of this epoch."""
-        await self.send({"kind": "epoch", "epoch": number})
+    async def enter_epoch(self, entry: int) -> None:
+        """Tell the daemon that what it gets from now on is of the epoch that it began by this number.
+
+        That is not the epoch's own: of two epochs with one number the larger digest counts.
+        """
+        await self.send({"kind": "epoch", "entry": entry})
 
     @property
     def epoch_is_over(self) -> bool:

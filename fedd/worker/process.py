@@ -79,7 +79,7 @@ async def _all_epochs(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any], 
             )
             try:
                 if following is not header:
-                    await pipe.enter_epoch(following["epoch"])
+                    await pipe.enter_epoch(following["entry"])
                 outcome = await _to_the_end(pipe, algorithm, context, device.learner)
                 if outcome is None:
                     return

@@ -47,7 +47,7 @@ def through_epochs(algorithm: Any) -> Script:
                 worker.rounds.clear()
                 worker.aside = 0
                 if header is not start:
-                    worker.emit({"kind": "epoch", "epoch": header["epoch"]})
+                    worker.emit({"kind": "epoch", "entry": header["entry"]})
                 await _one_epoch(worker, header, start, algorithm)
                 while (await worker.hear()).header["kind"] != "stop":
                     pass

@@ -308,3 +308,18 @@ async def test_who_asks_about_a_run_that_nobody_knows_is_told_so(autojump_clock:
         assert await ask(nodes[1].relay, nodes[0].id, question, 5.0) == {"kind": "ended", "state": "finished"}
         reply = await ask(nodes[1].relay, nodes[0].id, {"kind": "manifest", "manifest": sealed}, 5.0)
         assert reply == {"kind": "ended", "digest": ""}
+
+
+@pytest.mark.parametrize("topology", ["complete", "ring"])
+async def test_two_that_propose_at_once_end_in_one_epoch(autojump_clock: MockClock, topology: str) -> None:
+    async with world(4, prepare=JOINABLE) as nodes:
+        started = await nodes[0].runs.start(request(topology=topology, pace_s=0.3))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 6)
+        for node in nodes[:3]:
+            node.runs._nodes[run_id].epochs.let_in(nodes[3].id)
+        await until(lambda: all(node.runs.get(run_id)["epoch"] == 2 for node in nodes))
+        ended = await results(nodes, run_id)
+        check_counted(ended, 2)
+        for result in ended:
+            assert result["value"]["came"] == [nodes[3].id]

@@ -48,8 +48,8 @@ async def test_an_epoch_calls_the_algorithm_again_with_what_it_kept() -> None:
             await daemon.next("exchange")
             await daemon.send({"kind": "saved"})
             following = epoch(2, ["p0", "p1", "p2"], base_round=7, newcomers=["p2"])
-            await daemon.send({**following, "kind": "epoch"})
-            assert (await daemon.next("epoch")).header["epoch"] == 2
+            await daemon.send({**following, "kind": "epoch", "entry": 1})
+            assert (await daemon.next("epoch")).header["entry"] == 1
             assert codec.decode((await daemon.next("checkpoint")).body[0]) == 2
             assert (await daemon.next("exchange")).header["to"] == ["p1", "p2"]
             await daemon.send({"kind": "round", "round": 0, "from": [], "gone": []})
