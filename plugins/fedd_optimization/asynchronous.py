@@ -34,6 +34,7 @@ class ADPSGD(Iterative):
 
     name: ClassVar[str] = "ad-psgd"
     contract: ClassVar[str] = "survivors"
+    joinable: ClassVar[bool] = False  # members join between exchanges, of which there are none before the end
 
     batch: int = field(default=32, metadata={"help": "samples of a gradient, 0: all of the device"})
 

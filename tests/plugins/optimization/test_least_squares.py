@@ -20,8 +20,8 @@ FORMS: tuple[Literal["standard", "cta", "atc"], ...] = ("standard", "cta", "atc"
     "algorithm",
     [
         GradientTracking(iterations=350, step=0.1, history=0),
-        EXTRA(iterations=350, step=0.2, history=0),
-        ExactDiffusion(iterations=350, step=0.2, history=0),
+        EXTRA(iterations=220, step=0.2, history=0),
+        ExactDiffusion(iterations=220, step=0.2, history=0),
         GTAdam(iterations=450, step=0.01, history=0),
         KGT(iterations=350, step=0.05, local_steps=3, history=0),
     ],

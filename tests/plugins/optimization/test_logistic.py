@@ -39,18 +39,25 @@ def optimum(learners: list[Logistic]) -> Vector:
     return x
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "algorithm",
     [
         GradientTracking(iterations=STEPS, step=STEP, history=0),
-        pytest.param(EXTRA(iterations=STEPS, step=STEP, history=0), marks=pytest.mark.long),
-        pytest.param(ExactDiffusion(iterations=STEPS, step=STEP, history=0), marks=pytest.mark.long),
+        EXTRA(iterations=STEPS, step=STEP, history=0),
+        ExactDiffusion(iterations=STEPS, step=STEP, history=0),
     ],
     ids=lambda each: each.name,
 )
 def test_exact_methods_reach_the_central_optimum(algorithm: Any) -> None:
     learners = by_label()
     assert np.abs(values(run(algorithm, learners)) - optimum(learners)).max() < 1e-10
+
+
+def test_the_exact_methods_gain_a_digit_in_every_few_hundred_steps() -> None:
+    learners = by_label()
+    reached = values(run(GradientTracking(iterations=400, step=0.2, history=0), learners))
+    assert np.abs(reached - optimum(learners)).max() < 1e-4
 
 
 @pytest.mark.long
