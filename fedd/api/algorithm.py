@@ -320,7 +320,7 @@ class RunContext(Protocol):
     def ledger(self, x0: ArrayLike) -> Ledger:
         """A mass-conserving average that starts from this node's value `x0` (float64, finite).
 
-        Raises InvalidMessage when `x0` is not numeric or not finite.
+        Raises InvalidMessage when `x0` is not numeric or not finite, InvalidParameter on a directed graph.
         """
         ...
 

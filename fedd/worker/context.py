@@ -270,6 +270,12 @@ class Context:
 
     def ledger(self, x0: ArrayLike) -> Books:
         """A mass-conserving average that starts from this node's value `x0`."""
+        if self._start.graph.directed:
+            raise InvalidParameter(
+                "the ledger's books need both ways of an edge, this run's topology is directed",
+                hint="use an undirected topology such as ring, exponential or hypercube",
+                field="topology",
+            )
         return Books(self, LedgerCore(self.me, self.members, self._neighbors, start_value(x0)))
 
     # ---- messages outside the exchanges ---------------------------------------------------

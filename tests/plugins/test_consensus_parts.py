@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 import pytest
 
-from fedd.api import InvalidMessage, Message, RunContext
+from fedd.api import InvalidMessage, InvalidParameter, Message, RunContext
 from fedd.testing import Federation
 from fedd_consensus import AverageConsensus
 from fedd_consensus.flows import Flows, distance, edge_weight, received_degree
@@ -99,6 +99,22 @@ def test_an_estimate_without_weight_is_the_last_one() -> None:
     assert node.estimate.tolist() == [2.0]
     node.take("other", (np.array([1.0]), -1.0))
     assert node.estimate.tolist() == [2.0]
+
+
+@dataclass(frozen=True)
+class OnALedger:
+    name: ClassVar[str] = "on-a-ledger"
+
+    async def run(self, ctx: RunContext) -> Message:
+        await ctx.ledger(1.0).step()
+        return None
+
+
+def test_a_ledger_needs_both_ways_of_an_edge() -> None:
+    for result in Federation(3, topology="directed-ring").run(OnALedger(), [None] * 3):
+        assert isinstance(result.error, InvalidParameter)
+        assert "directed" in str(result.error)
+        assert result.rounds == 0
 
 
 @dataclass(frozen=True)
