@@ -115,6 +115,7 @@ class Membership(MembershipParts):
                 self._actions += [Send(peer, answer) for answer in answers]
             case Pin(pinned):
                 link.needed_there = pinned
+                self._overlay_due = now
             case Refuse(rows):
                 self._refused(peer, rows, now)
             case Bye(reason):
@@ -135,6 +136,7 @@ class Membership(MembershipParts):
         """The link with `peer` is a link like any other again."""
         if self._overlay.pins.pop(peer, None) is not None and peer in self._links:
             self._actions.append(Send(peer, Pin(False)))
+            self._overlay_due = now
         return self._finish(now)
 
     def hint(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:

@@ -19,8 +19,8 @@ CROWD_MEMBERS = 50
 # Between versions of which the later says no more than that links were shed.
 TRIM_GAP_S = 0.5
 # A link between members that are connected without it is news for nobody's verdict: links that come within so
-# long are told together. Shorter than any suspicion, in which it would be missed.
-SPARE_EDGE_S = 1.0
+# long are told together, in a crowd within more. Shorter than any suspicion, in which it would be missed.
+SPARE_EDGE_S, SPARE_EDGE_MAX_S = 0.5, 1.0
 # Whoever said that it gives the link up tells so in its own record, by then.
 TOLD_BY_PEER_S = 2.0
 
@@ -38,8 +38,8 @@ class OwnRecord:
         self._changed = False
         # Others' verdicts or databases wait for the next version.
         self._pressing = False
-        # Since when a new edge is untold, and by when a peer will have told of the end of another.
-        self._edges_since: float | None = None
+        # When new edges are told at the latest, and when a peer will have told of the end of another.
+        self._spare_due: float | None = None
         self._told_by: float | None = None
         self.published_at = float("-inf")
         self.due: float | None = None
@@ -66,13 +66,13 @@ class OwnRecord:
 
         Whether it is worth a version is decided then, by `may_wait`.
         """
-        if self._edges_since is None:
-            self._edges_since = now
         if now - self.published_at > self._timing.addition_quiet_s:
             self._hold_s = self._timing.addition_min_s
         # Whoever refuses the link does so in the same breath.
         crowd_s = min(self._timing.addition_min_s * members / CROWD_MEMBERS, self._timing.addition_max_s)
         pause_s = max(self._hold_s, crowd_s)
+        if self._spare_due is None:
+            self._spare_due = now + min(max(SPARE_EDGE_S, crowd_s), SPARE_EDGE_MAX_S)
         self._due_by(max(now + self._timing.flood_s, self.published_at + pause_s))
 
     def gave_up_edge(self, now: float) -> None:
@@ -113,7 +113,7 @@ class OwnRecord:
         if self._pressing or self._changed:
             return False
         said, heard = self._mine.neighbours, frozenset(neighbours)
-        due = None if self._edges_since is None else self._edges_since + SPARE_EDGE_S
+        due = self._spare_due
         if self._told_by is not None and (said - heard) & listed_by:
             due = self._told_by if due is None else min(due, self._told_by)
         if due is not None and (now >= due or not all(map(is_joined, heard - said))):
@@ -132,7 +132,7 @@ class OwnRecord:
 
     def settle(self) -> None:
         """Nothing is to be told after all."""
-        self.due = self._edges_since = self._told_by = None
+        self.due = self._spare_due = self._told_by = None
         self._pressing = False
 
     def publish(
