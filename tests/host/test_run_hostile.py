@@ -11,10 +11,19 @@ from host.worlds import Node, request, rounds_of, until, world
 from trio.testing import MockClock
 
 from fedd.core.identity import PrivateKey
+from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.manifest import accept, issue, state_end, state_stop
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_limits import RunLimits
-from fedd.host.run_wire import FrameDecoder, Kind, encode_frame, encode_preamble, encode_round
+from fedd.host.run_wire import (
+    FrameDecoder,
+    Kind,
+    encode_confirm,
+    encode_frame,
+    encode_mail,
+    encode_preamble,
+    encode_round,
+)
 from fedd.host.runs import RUN_PROTOCOL
 
 STRANGER = PrivateKey.from_seed(b"s" * 32)
@@ -39,8 +48,17 @@ def sealed_of(node: Node, run_id: str) -> bytes:
         encode_frame(Kind.NOTICE, 0, b"unsigned"),
         encode_frame(Kind.STOP, 0, b"unsigned"),
         b"\x63" + bytes(9),
+        b"".join(encode_mail(3, Item(MailKind.LETTER, 0, "", b"x"), Receipt())),
+        b"".join(encode_mail(0, Item(MailKind.ANSWER, 7, "", b"x"), Receipt())),
+        b"".join(encode_mail(0, Item(MailKind.LETTER, 0, "", b"x"), Receipt(arrived=9))),
+        encode_frame(Kind.MAIL, 0, bytes(20)),
+        encode_confirm(Receipt(read_letters=1)),
+        encode_frame(Kind.CONFIRM, 0, b"short"),
     ],
-    ids=["two ahead", "ack", "end", "notice", "stop", "unknown"],
+    ids=[
+        *("two ahead", "ack", "end", "notice", "stop", "unknown", "a letter left out", "an answer unasked"),
+        *("a letter with a false receipt", "cut mail", "a false receipt", "a cut receipt"),
+    ],
 )
 async def test_a_violation_cuts_that_edge_only(autojump_clock: MockClock, frame: bytes) -> None:
     async with world(4) as nodes:
