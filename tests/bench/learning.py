@@ -142,8 +142,12 @@ def compare(case: str, options: argparse.Namespace, python: Path) -> dict[str, A
         print(json.dumps({"case": case, "system": "fedd", **figures["fedd"]}), flush=True)
     if options.only != "fedd":
         theirs = p2pfl_case.make_environment(options.environment)
-        figures["p2pfl"] = p2pfl_case.measure(theirs, nodes, size)
-        print(json.dumps({"case": case, "system": "p2pfl", **figures["p2pfl"]}), flush=True)
+        try:
+            figures["p2pfl"] = p2pfl_case.measure(theirs, nodes, size)
+        except (RuntimeError, TimeoutError) as error:  # it does not always come to an end
+            print(json.dumps({"case": case, "system": "p2pfl", "error": str(error)}), flush=True)
+        else:
+            print(json.dumps({"case": case, "system": "p2pfl", **figures["p2pfl"]}), flush=True)
     verdict: dict[str, Any] = {"met": {}}
     if len(figures) == 2:
         for key, target in (("round_s", TARGETS.get(size, 1.0)), ("idle_mib", MEMORY_TARGET)):
