@@ -170,13 +170,11 @@ def test_what_is_too_much_is_given_up_at_once_and_told_in_one_version() -> None:
 
 
 def test_silent_links_are_not_too_many() -> None:
+    overlay = Overlay("m", True, random.Random(1))
     names = [f"p{index:02d}" for index in range(SHED_ABOVE_DIALABLE + 2)]
-    one = linked_with_all(*names)
-    for name in names[:5]:
-        one.heard(name, 3.0, 3.0)
-    drive(one, 4.5)
-    assert len(one.links) == len(names)
-    assert len(one.records["m"].neighbours) == 5
+    heard = {name: name < "p05" for name in names}
+    assert overlay.shed(lambda peer: 9, heard, [], 5.0) == ([], None)
+    assert overlay.shed(lambda peer: 9, dict.fromkeys(names, True), names[-1:], 5.0)[0] == ["p16", "p15"]
 
 
 def test_who_had_parted_from_the_dead_before_is_no_witness() -> None:
