@@ -44,6 +44,7 @@ def test_directed_exponential_sends_to_powers_of_two() -> None:
 def test_one_peer_exponential_takes_the_powers_in_turn() -> None:
     graph = build("one-peer-exponential", MEMBERS[:8], 0)
     assert graph.period == 3
+    assert ("p00", "p02") in graph.arcs(1) == graph.arcs(4) != graph.arcs(0)
     assert [graph.out_neighbors("p01", round) for round in range(4)] == [
         ("p02",),
         ("p03",),
