@@ -63,6 +63,7 @@ from fedd.core.certificates import (
 )
 from fedd.core.epochs import Next
 from fedd.core.identity import PrivateKey, PublicKey, open_sealed, parse_peer_id, peer_id_from_bytes, seal
+from fedd.core.mail import Item, Mail, MailKind, Receipt
 from fedd.core.noise import HandshakeXX, KeyPair, NoiseTransport
 from fedd.core.noise_handshake import NoiseHandshake
 from fedd.core.pipe import PipeDecoder, encode_frame
@@ -85,7 +86,17 @@ from fedd.core.presence_messages import (
 from fedd.core.records import RECORD_DOMAIN, Record, Row, open_row, sign_record
 from fedd.core.revocation import REVOCATION_DOMAIN, open_list, sign_list, stay_digest
 from fedd.core.yamux import Session
-from fedd.host.run_wire import FrameDecoder, Kind, PreambleDecoder, encode_preamble, encode_round
+from fedd.host.run_wire import (
+    FrameDecoder,
+    Kind,
+    PreambleDecoder,
+    encode_confirm,
+    encode_mail,
+    encode_preamble,
+    encode_round,
+    read_confirm,
+    read_mail,
+)
 from fedd.host.run_wire import encode_frame as encode_run_frame
 from fedd.net.identify import decode_identification
 from fedd.net.join_messages import decode_message as decode_join
@@ -587,8 +598,15 @@ def _run_frames(data: bytes, rng: random.Random) -> None:
         for piece in pieces(rng, data):
             if preamble.receive_data(piece) is not None:
                 return
-    else:
-        _fed(FrameDecoder(4096), data, rng)
+        return
+    _fed(FrameDecoder(4096), data, rng)
+    room = Mail([OTHER.peer_id], 4096)
+    room.post(OTHER.peer_id, Item(MailKind.QUESTION, 9, "", b"?"))
+    for frame in FrameDecoder(4096).receive_data(data):
+        if frame.kind == Kind.MAIL:
+            room.receive(OTHER.peer_id, *read_mail(frame))
+        elif frame.kind == Kind.CONFIRM:
+            room.confirm(OTHER.peer_id, read_confirm(frame))
 
 
 def _dns(data: bytes, rng: random.Random) -> None:
@@ -709,6 +727,9 @@ TARGETS: dict[str, Target] = {
             b"".join(encode_round(3, "mean", b"payload")) + encode_run_frame(Kind.ACK, 4),
             encode_run_frame(Kind.END, 9, _END),
             encode_preamble(_MANIFEST.sealed),
+            b"".join(encode_mail(0, Item(MailKind.ANSWER, 9, "", b"!"), Receipt(1)))
+            + b"".join(encode_mail(1, Item(MailKind.LETTER, 0, "t", b"abc"), Receipt(1)))
+            + encode_confirm(Receipt(1, waiting=True)),
         ),
     ),
     "multiaddr": Target(
