@@ -39,6 +39,10 @@ Boards of one kind start within some seconds of each other."""
 MAX_EPOCHS = 10_000
 """One a second for hours. Who claims more wants to be the largest for ever."""
 
+MAX_KEPT = 8
+"""Results of epochs, until somebody's end says which counts: that word is underway for seconds, an epoch takes
+longer."""
+
 CLOSING_TAG = "fedd.close"
 
 
@@ -129,8 +133,8 @@ class Epochs:
     """Members of this epoch that have finished in it."""
     waiting: set[PeerId] = field(default_factory=set)
     """Whom this node wants in the next epoch beside those who are in this one."""
-    kept: Mark | None = None
-    """The last epoch that this node's algorithm ran to its end in."""
+    kept: tuple[Mark, ...] = ()
+    """The last epochs that this node's algorithm ran to its end in: somebody may have finished in any."""
     _due_at: float | None = None
 
     @property
@@ -170,7 +174,7 @@ class Epochs:
 
     def refusal(self, peer: PeerId) -> str:
         """Why this member cannot be let in, empty when it can."""
-        if self.finished or self.kept == self.mark:
+        if self.finished or self.mark in self.kept:
             return "the run is about to end"
         if not self.joinable and (self.contract != RESTART or peer not in self.present):
             return "its algorithm takes in nobody who comes later"
@@ -215,11 +219,11 @@ class Epochs:
 
     def keep(self) -> None:
         """This node's algorithm has returned in the present epoch; its result is kept for `hear_end`."""
-        self.kept = self.mark
+        self.kept = (*self.kept, self.mark)[-MAX_KEPT:]
 
     def hear_end(self, peer: PeerId, mark: Mark) -> End:
         """A member, neighbour or not, has finished in the epoch `mark`."""
-        if self.closes and mark == self.kept:
+        if self.closes and mark in self.kept:
             return End.COMMIT
         if mark != self.mark:
             return End.EXCLUDED

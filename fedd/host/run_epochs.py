@@ -44,9 +44,8 @@ class RunEpochs:
         )
         self._admissions: dict[PeerId, bytes] = {}
         self._news = trio.Event()
-        self.kept: Ending | None = None
-        """This node's result in the epoch that it ran to its end last."""
-        self._kept_digest = ""
+        self._kept: dict[Mark, Ending] = {}
+        """This node's results in the epochs that it ran to their ends."""
         self._closing_left: int | None = None
 
     # ---- proposing -----------------------------------------------------------------------
@@ -135,8 +134,9 @@ class RunEpochs:
     def keep(self, ending: Ending) -> None:
         """The algorithm has returned: its result counts once everybody is known to be so far."""
         manifest = self._node.manifest
-        self.kept = ending
         self.machine.keep()
+        self._kept[self.machine.mark] = ending
+        self._kept = {mark: self._kept[mark] for mark in self.machine.kept}
         self._closing_left = closing_rounds(manifest.graph, manifest.proposal.contract)
 
     def close_one(self) -> bool:
@@ -146,9 +146,12 @@ class RunEpochs:
         self._closing_left -= 1
         return True
 
-    def hear_end(self, peer: PeerId, digest: str) -> End:
-        """A member says that it has finished, in the epoch with this digest."""
-        for mark in (self.machine.kept, self.machine.mark):
-            if mark is not None and mark.digest.hex() == digest:
-                return self.machine.hear_end(peer, mark)
-        return self.machine.hear_end(peer, Mark(0, b""))
+    def hear_end(self, peer: PeerId, digest: str) -> tuple[End, Mark]:
+        """A member has finished in the epoch with this digest: what that means, and which one it is."""
+        known = (*self.machine.kept, self.machine.mark)
+        mark = next((mark for mark in known if mark.digest.hex() == digest), Mark(0, b""))
+        return self.machine.hear_end(peer, mark), mark
+
+    def ending_in(self, mark: Mark) -> Ending | None:
+        """This node's result in an epoch, if it has one."""
+        return self._kept.get(mark)

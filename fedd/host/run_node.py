@@ -22,7 +22,7 @@ import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.epochs import CLOSING_TAG, RESTART, End
+from fedd.core.epochs import CLOSING_TAG, RESTART, End, Mark
 from fedd.core.history import Row
 from fedd.core.manifest import EndStatement, Manifest, open_stop, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
@@ -73,6 +73,7 @@ class RunNode:
         self._begin(manifest)
         self.ended = trio.Event()
         """Set once the story has an ending; the neighbours may not know it yet."""
+        self._finished_in: Mark | None = None
         self._worker_gone = False
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -198,8 +199,16 @@ class RunNode:
             return
         if self.epochs.close_one():
             self.act(self.rounds.begin(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b"")))
-        elif self.epochs.kept is not None:
-            self._end(self.epochs.kept)
+        else:
+            self._finish_in(self.manifest.mark)
+
+    def _finish_in(self, mark: Mark) -> None:
+        """Everybody has a result of this epoch: end with this node's."""
+        ending = self.epochs.ending_in(mark)
+        if ending is not None:
+            self._finished_in = mark
+            self.story.ended_in = mark.number
+            self._end(ending)
 
     def on_checkpoint(self, state: Payload) -> None:
         """The algorithm here wants this kept."""
@@ -412,7 +421,7 @@ class RunNode:
         """The digest of the epoch in which this node has finished, in hexadecimal; None when it has not."""
         if self.story.ending is None or self.story.ending.state != "finished":
             return None
-        return (self.epochs.machine.kept or self.manifest.mark).digest.hex()
+        return (self._finished_in or self.manifest.mark).digest.hex()
 
     def on_settled(self) -> None:
         """A link needs nothing more, or the worker is gone: is the run over here?"""
@@ -492,9 +501,9 @@ class RunNode:
     def on_finished(self, peer: PeerId, digest: str) -> None:
         """A member has finished, in the epoch with this digest (in hexadecimal; empty for the first)."""
         over = self.story.ending is not None
-        end = End.NEIGHBOR if over else self.epochs.hear_end(peer, digest)
-        if end is End.COMMIT and self.epochs.kept is not None:
-            self._end(self.epochs.kept)
+        end, mark = (End.NEIGHBOR, self.manifest.mark) if over else self.epochs.hear_end(peer, digest)
+        if end is End.COMMIT:
+            self._finish_in(mark)
         elif end is End.EXCLUDED:
             self.end_dropped(peer, "they finished")
         if peer in self.links and self.is_neighbor(peer):

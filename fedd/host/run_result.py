@@ -67,6 +67,8 @@ class Story:
     """Bytes from and to each neighbour, on streams: the links' own encryption adds to them."""
     wall_s: float = 0.0
     ending: Ending | None = None
+    ended_in: int | None = None
+    """The epoch whose result counts, if that is not the last."""
     announced: bool = False
     """Whether its end was published."""
     changes: int = 0
@@ -150,7 +152,7 @@ class Story:
             "joined": self._joined(),
             "rounds": self.rounds,
             "residual": plain(self.residual),
-            "epoch": self.manifest.epoch,
+            "epoch": self.ended_in or self.manifest.epoch,
             "degraded": ending.state == "finished" and len(ending.contributors) < proposal.quorum,
             "agreed": ending.state == "finished" and ending.agreed,
             **self._traffic(),

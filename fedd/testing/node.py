@@ -71,6 +71,8 @@ class Node:
         self.error: FeddError | None = None
         self.value: Message = None
         self.outcome: Outcome | None = None
+        self.kept: dict[Mark, tuple[Message, Outcome]] = {}
+        self.finished_in: Mark | None = None
         self.state: Payload | None = None
         self.completed: Completed | None = None
         self.wake = trio.Event()
@@ -172,9 +174,10 @@ class Node:
         with trio.move_on_after(LAST_LETTERS_S):
             await self.mail.flush()
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.outcome = outcome
+        self.outcome, self.finished_in = outcome, epoch.mark
         if self.epochs.closes:
             self.epochs.keep()
+            self.kept[epoch.mark] = (self.value, outcome)
             for _ in range(closing_rounds(epoch.graph, self.epochs.contract)):
                 await self.exchange(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b""))
 
@@ -341,6 +344,8 @@ class Node:
             return
         match self.epochs.hear_end(peer, mark):
             case End.COMMIT:
+                self.finished_in = mark
+                self.value, self.outcome = self.kept[mark]
                 self.end(None)
             case End.NEIGHBOR:
                 self._release(peer, "finished")

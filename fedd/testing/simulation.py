@@ -219,7 +219,7 @@ class Simulation:
             node.tells = True
             for other in self._others(node):
                 happens = (
-                    partial(other.hear_end, node.peer_id, node.epochs.kept or node.epoch.mark)
+                    partial(other.hear_end, node.peer_id, node.finished_in or node.epoch.mark)
                     if node.error is None
                     else partial(other.judge, node.peer_id, f"left: {node.error.detail}", node.life)
                 )
@@ -296,6 +296,6 @@ class Simulation:
             error=node.error,
             killed=node.killed,
             metrics=dict(node.metrics),
-            epoch=node.epoch.mark.number,
+            epoch=(node.finished_in if node.error is None and node.finished_in else node.epoch.mark).number,
             joined=tuple(node.joined[peer] for peer in sorted(node.joined)),
         )
