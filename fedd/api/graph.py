@@ -40,6 +40,24 @@ class Spectrum:
             return float(self.period)
         return max(1.0, math.ceil(math.log(tolerance) / math.log(self.second) - 1e-9))
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Centre and half the width of the smallest interval that holds `lower` and `upper`.
+
+        The half is 1e-6 at least: any interval holds one eigenvalue alone, and nothing divides by zero.
+        """
+        return (self.upper + self.lower) / 2, max((self.upper - self.lower) / 2, 1e-6)
+
+    def chebyshev_rounds(self, tolerance: float) -> int | None:
+        """As `rounds`, with Chebyshev polynomials of W: the smallest k with 1 / T_k <= tolerance.
+
+        T_k is taken at (1 - centre) / half of `interval`. None where W is not symmetric or has another 1.
+        """
+        if not self.symmetric or self.upper >= 1:
+            return None
+        centre, half = self.interval
+        return max(1, math.ceil(math.acosh(1 / tolerance) / math.acosh((1 - centre) / half) - 1e-9))
+
 
 class RunGraph(Protocol):
     """The graph of a run as its epoch began, the same on every node, the dead included."""

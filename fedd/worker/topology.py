@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
-from fedd.api.graph import Spectrum
 from fedd.core.explicit_edges import EXPLICIT, edge_nodes
 from fedd.core.topology import build
 from fedd.worker.spectrum import MAX_MEMBERS, graph_spectrum
@@ -47,21 +46,9 @@ def describe_topology(name: str, nodes: int, seed: int, tolerance: float) -> dic
         "second_eigenvalue": spectrum.second,
         "spectral_gap": spectrum.gap,
         "rounds": _whole(spectrum.rounds(tolerance)),
-        "chebyshev_rounds": chebyshev_rounds(spectrum, tolerance),
+        "chebyshev_rounds": spectrum.chebyshev_rounds(tolerance),
         "tolerance": tolerance,
     }
-
-
-def chebyshev_rounds(spectrum: Spectrum, tolerance: float) -> int | None:
-    """The smallest k with 1 / T_k(sigma) <= tolerance, None where there is no such polynomial.
-
-    Source: as `consensus method=chebyshev`.
-    """
-    centre, half = (spectrum.upper + spectrum.lower) / 2, (spectrum.upper - spectrum.lower) / 2
-    if not spectrum.symmetric or centre + half >= 1:
-        return None
-    sigma = (1 - centre) / max(half, 1e-6)
-    return max(1, math.ceil(math.acosh(1 / tolerance) / math.acosh(sigma) - 1e-9))
 
 
 def _whole(rounds: float) -> int | None:

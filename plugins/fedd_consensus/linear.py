@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,19 +76,15 @@ async def chebyshev(ctx: RunContext, start: FloatArray, tolerance: float, iterat
     """
     refuse_directed(ctx, "chebyshev")
     spectrum = ctx.spectrum()
-    if not spectrum.symmetric:
+    if spectrum.chebyshev_rounds(0.5) is None:
         raise InvalidParameter(
             "consensus method=chebyshev needs a symmetric matrix, the weights of this topology are not",
             hint="give both sides of an edge the same weight",
             field="topology",
         )
-    centre, half = (spectrum.upper + spectrum.lower) / 2, (spectrum.upper - spectrum.lower) / 2
-    half = max(half, 1e-6)  # one eigenvalue alone: any interval round it does, and nothing divides by zero
+    centre, half = spectrum.interval
     sigma = (1 - centre) / half
-    needed = None
-    if tolerance:
-        needed = max(1, math.ceil(math.acosh(1 / tolerance) / math.acosh(sigma) - 1e-9))
-    countdown = Countdown(ctx, needed, iterations)
+    countdown = Countdown(ctx, spectrum.chebyshev_rounds(tolerance) if tolerance else None, iterations)
     before, value, ratio = start, start, 0.0
     while countdown.begin():
         weights = ctx.neighbors
