@@ -127,6 +127,8 @@ def run_request(options: Namespace) -> dict[str, Any]:
     ):
         if value is not None:
             body[name] = value
+    if options.open:
+        body["open"] = True
     if options.members is not None:
         body["members"] = [name.strip() for name in options.members.split(",") if name.strip()]
         if not body["members"]:

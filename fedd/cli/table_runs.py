@@ -35,6 +35,7 @@ RUNS: tuple[Command, ...] = (
                 metavar="C",
                 default=None,
             ),
+            arg("--open", help="let in who comes to the federation later", action="store_true"),
             arg("--seed", help="of everything random in the run", type=int, metavar="N"),
             arg("--pace", help="no round is shorter", type=float, metavar="SECONDS"),
             arg("--detach", help="print the run's id and return at once", action="store_true"),

@@ -292,6 +292,7 @@ ROUTES: tuple[Route, ...] = (
             Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
             Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
             Field("contract", "text", "What a death means; the algorithm's own when not given."),
+            Field("open", "flag", "Let in who comes to the federation later.", default=False),
             Field("seed", "integer", "Of everything random in the run."),
             Field("pace_s", "seconds", "No round is shorter.", high=3600),
         ),

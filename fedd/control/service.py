@@ -295,6 +295,7 @@ class Service:
                 members=members,
                 quorum=body["quorum"],
                 contract=body["contract"],
+                open=body["open"],
                 seed=body["seed"],
                 pace_s=body["pace_s"],
             )

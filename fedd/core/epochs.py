@@ -40,8 +40,7 @@ MAX_EPOCHS = 10_000
 """One a second for hours. Who claims more wants to be the largest for ever."""
 
 MAX_KEPT = 8
-"""Results of epochs, until somebody's end says which counts: that word is underway for seconds, an epoch takes
-longer."""
+"""Results of epochs, until somebody's end says which counts: that word is under way for seconds."""
 
 CLOSING_TAG = "fedd.close"
 

@@ -49,7 +49,8 @@ class Proposal:
     """What the initiator asks of each member, before it is known who takes part.
 
     `topology` is empty for the default, `input` for none. `quorum` counts members; `pace_s` is the least
-    time of a round. `nonce` (16 bytes) makes two equal requests two runs.
+    time of a round. `open` lets in whoever comes to the federation later. `nonce` (16 bytes) makes two equal
+    requests two runs.
     """
 
     federation: str
@@ -66,6 +67,7 @@ class Proposal:
     quorum: int
     pace_s: float
     nonce: bytes
+    open: bool = False
 
     def encode(self) -> bytes:
         """Canonical bytes; `decode` inverts it."""
@@ -100,6 +102,7 @@ class Proposal:
             quorum=take(fields, "quorum", int),
             pace_s=pace_s,
             nonce=take(fields, "nonce", bytes),
+            open=take(fields, "open", bool),
         )
 
 

@@ -95,6 +95,12 @@ class RunEpochs:
             return "the run has ended"
         return self.machine.refusal(peer)
 
+    def enlists(self, peer: PeerId) -> bool:
+        """Whether this node is to ask somebody who has come: the run is open, and one member asks."""
+        present = self.machine.present
+        is_open = self._node.manifest.proposal.open and self._node.story.ending is None
+        return is_open and peer not in present and present[:1] == (self._around.key.peer_id,)
+
     def knows(self, peer: PeerId) -> bool:
         """Whether this one was ever a member of the run."""
         return peer in self._node.manifest.initial.members or peer in self._node.manifest.admitted

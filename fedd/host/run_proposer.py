@@ -41,6 +41,7 @@ class RunRequest:
     contract: str | None = None
     seed: int | None = None
     pace_s: float | None = None
+    open: bool = False
 
 
 EDGES = "edges:"
@@ -133,6 +134,10 @@ class Proposer:
             raise InvalidParameter(f"a pace of {pace_s} s", hint=f"0 to {MAX_PACE_S:g} s", field="pace_s")
         topology = request.topology or info.topology
         seed = _seed(topology, len(members)) if request.seed is None else request.seed
+        if request.open and not info.joinable:
+            raise InvalidParameter(
+                f"{info.name} takes in nobody who comes later", hint="leave out --open", field="open"
+            )
         if not 0 <= seed < 1 << 63:
             raise InvalidParameter(f"the seed {seed}", hint="0 to 2^63 - 1", field="seed")
         proposal = Proposal(
@@ -150,6 +155,7 @@ class Proposer:
             quorum=parse_quorum(request.quorum, len(members)),
             pace_s=float(pace_s),
             nonce=secrets.token_bytes(16),
+            open=request.open,
         )
         return proposal, [peer for peer in members if peer != self._me]
 

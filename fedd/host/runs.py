@@ -522,6 +522,15 @@ class Runs:
     def _on_member(self, change: MemberChange) -> None:
         for node in list(self._nodes.values()):
             node.on_member(change.peer_id, change.new, change.reason)
+            if change.new == "alive" and node.epochs.enlists(change.peer_id) and self._nursery is not None:
+                self._nursery.start_soon(self._enlist_quietly, node.manifest.run_id, change.peer_id)
+
+    async def _enlist_quietly(self, run_id: str, peer: PeerId) -> None:
+        """An open run, and somebody came who is not in it: it may decline."""
+        try:
+            await self.enlist(run_id, peer)
+        except FeddError as error:
+            log.info("run %s: %s", run_id[:8], error.detail)
 
     def _on_link(self, kind: str, connection: Connection, reason: str) -> None:
         if kind == "up":

@@ -63,7 +63,7 @@ def test_run_prints_the_result_and_nothing_else(started: Any) -> None:
 def test_every_option_reaches_the_daemon(started: Any) -> None:
     code, _, _ = started(
         *("run", "consensus", "a=1", "--input", "x", "b=x=y", "--topology", "ring", "--members", "a, b,"),
-        *("--quorum", "60%", "--contract", "survivors", "--seed", "7", "--pace", "0.5", "c="),
+        *("--quorum", "60%", "--contract", "survivors", "--seed", "7", "--pace", "0.5", "--open", "c="),
     )
     assert code == 0
     assert started.asked("POST")[0][1] == {
@@ -74,6 +74,7 @@ def test_every_option_reaches_the_daemon(started: Any) -> None:
         "members": ["a", "b"],
         "quorum": "60%",
         "contract": "survivors",
+        "open": True,
         "seed": 7,
         "pace_s": 0.5,
     }

@@ -334,7 +334,13 @@ async def test_the_catalogue_waits_for_the_inspector(ask: Any, house: House) -> 
 
 async def test_runs(ask: Any, house: House) -> None:
     rest = dict.fromkeys(("input", "topology", "quorum", "seed", "pace_s"))
-    body = {"algorithm": "consensus", "parameters": {"a": "1"}, "contract": "survivors", **rest}
+    body = {
+        "algorithm": "consensus",
+        "parameters": {"a": "1"},
+        "contract": "survivors",
+        "open": False,
+        **rest,
+    }
     assert await ask("run", **body, members=["b", "c"]) == {"run_id": "r"}
     request = house.calls[-1][1]
     assert (request.algorithm, request.members, request.parameters) == ("consensus", [B, D], {"a": "1"})

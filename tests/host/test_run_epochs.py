@@ -11,7 +11,7 @@ from host.epoch_plays import through_epochs
 from host.worlds import Node, document, request, until, world
 from trio.testing import MockClock
 
-from fedd.api.errors import Conflict, Refused
+from fedd.api.errors import Conflict, InvalidParameter, Refused
 from fedd.core.epoch_manifest import issue_epoch
 from fedd.core.epochs import Next
 from fedd.core.identity import open_sealed, seal
@@ -140,6 +140,27 @@ async def test_a_member_enlisted_late_takes_part_from_the_next_epoch(autojump_cl
             assert [(joined["peer_id"], joined["epoch"]) for joined in result["joined"]] == [(nodes[3].id, 2)]
             assert sorted(result["members"]) == sorted(node.id for node in nodes)
         await until(lambda: not checkpoints(*nodes))
+
+
+async def test_an_open_run_lets_in_who_comes_to_the_federation(autojump_clock: MockClock) -> None:
+    async with world(4, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        nodes[3].kill()
+        await until(lambda: all(node.presence.state_of(nodes[3].id) == "dead" for node in nodes[:3]))
+        started = await nodes[0].runs.start(request(pace_s=0.5, open=True))
+        assert nodes[3].id not in started["members"]
+        await until(lambda: nodes[0].round_of(started["run_id"]) >= 5)
+        await start_again(nursery, nodes[3])
+        ended = await results(nodes, started["run_id"])
+        check_counted(ended, 2)
+        assert ended[0]["value"]["came"] == [nodes[3].id]
+        nursery.cancel_scope.cancel()
+
+
+async def test_only_what_can_be_joined_can_be_open(autojump_clock: MockClock) -> None:
+    async with world(2) as nodes:
+        with pytest.raises(InvalidParameter) as caught:
+            await nodes[0].runs.start(request(open=True))
+        assert caught.value.field == "open"
 
 
 async def test_who_cannot_be_enlisted_is_told_why(autojump_clock: MockClock) -> None:
