@@ -158,7 +158,11 @@ class Pipe:
         look_s = LOOK_S
         told_at = trio.current_time()
         while not isinstance(self._end, DaemonGone | ProtocolError):
-            await trio.sleep(look_s)
+            if self.at_work():  # nobody else reads meanwhile, and others' questions are not to wait for it
+                with trio.move_on_after(look_s):
+                    await self._read_more()
+            else:
+                await trio.sleep(look_s)
             if not self._reading:
                 seen = self._seen
                 self._read_now()

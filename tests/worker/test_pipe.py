@@ -223,6 +223,25 @@ async def test_frames_larger_than_the_socket_go_out_whole_and_in_order() -> None
         assert sorted(sizes) == [1_000_005, 3_000_005, 4_000_005]
 
 
+async def test_questions_are_answered_at_once_while_a_learner_is_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedd.worker.pipe.LOOK_S", 1000.0)
+    ours, theirs = socket.socketpair()
+    pipe, daemon = Pipe(theirs), Daemon(ours)
+    pipe.at_work = lambda: True
+    graph = build("complete", ["p0", "p1"], 0)
+    ctx = Context(RunStart("run", "p0", graph, 1, 7, 1, 1000), pipe, None)
+    ctx.on_ask("add", lambda peer, message: message + 1)  # type: ignore[operator]
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipe.watch, trio.CancelScope())
+            for number in range(3):
+                await daemon.mail(MailKind.QUESTION, number, ref=number, tag="add")
+                assert codec.decode((await daemon.next("mail")).body[0]) == number + 1
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_learner_at_work_gives_signs_of_life(autojump_clock: MockClock) -> None:
     """A minute of training is no stall; between trainings nothing is said."""
     ours, theirs = socket.socketpair()
