@@ -132,6 +132,9 @@ def _show_one(out: Output, item: dict[str, Any], how: str) -> None:
     out.line(_doc(item))
     if item.get("abilities"):
         out.line(f"can do: {', '.join(item['abilities'])}")
+    if item.get("contract"):
+        joinable = "members may join later" if item.get("joinable") else "nobody joins later"
+        out.line(f"contract: {item['contract']}; {joinable}")
     if item["parameters"]:
         out.line()
         out.table(

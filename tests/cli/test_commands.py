@@ -418,6 +418,10 @@ def test_algorithms(fedctl: Any) -> None:
     assert document == ALGORITHM
     assert "tolerance  float  1e-12    how close" in text
     assert 'a|b    "a"' in text
+    fedctl.answer("GET", "/v1/algorithms/max", {**ALGORITHM, "contract": "restart", "joinable": False})
+    assert "contract: restart; nobody joins later" in both(fedctl, "algorithms", "max")[1]
+    fedctl.answer("GET", "/v1/algorithms/dgd", {**ALGORITHM, "contract": "survivors", "joinable": True})
+    assert "contract: survivors; members may join later" in both(fedctl, "algorithms", "dgd")[1]
 
 
 def test_learners_and_aggregators(fedctl: Any) -> None:
