@@ -8,6 +8,7 @@ import numpy as np
 
 from fedd.api import InvalidMessage, InvalidParameter, NotConnected, PeerId, RunContext
 from fedd_consensus.countdown import Countdown, needed_rounds
+from fedd_consensus.flows import distance
 from fedd_consensus.values import parts, received
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
         if len(node.gone) > reachable:
             reachable = len(node.gone)
             _check_survivors(ctx, node.gone)
+        before = node.estimate
         node.share(ctx.out_neighbors)
         answers = await ctx.exchange(lambda peer: [*node.sent(peer)], tag="push-sum")
         for peer, message in answers.items():
@@ -56,7 +58,7 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
                 raise InvalidMessage(f"{peer} sent a total weight that is no number")
             node.take(peer, (received(total, start.shape), weight))
         if countdown.shows:
-            ctx.report(weight=node.weight)
+            ctx.report(weight=node.weight, change=distance(node.estimate, before))
     return node.estimate
 
 
