@@ -186,6 +186,8 @@ class Node:
         left_out = {**flow.left_out, **{peer: why[:MAX_TEXT_CHARS] for peer, why in found.left_out.items()}}
         contributors = [peer for peer in weights if peer not in found.left_out]
         self._hold(list(found.model), list(found.state), contributors, left_out)
+        self._trained = []  # a large model is held no longer than it has to be
+        del spread, mine, found
         self._loaded = False
         await self._evaluate()
         return Event.SPREAD
@@ -324,7 +326,7 @@ class Node:
         if every == 0:
             size = sum(array.nbytes for array in (*self._model, *self._state, *self._own))
             every = 1 if size <= KEPT_ROUNDS_BYTES else 10
-        return every > 0 and round % every == 0
+        return every > 0 and round > 0 and round % every == 0
 
     def _checkpoint(self) -> Message:
         return {
