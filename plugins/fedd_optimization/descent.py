@@ -46,8 +46,8 @@ class DGD(Iterative):
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
         x = await iteration.begin()
-        if not self.batch:
-            iteration.predict(x, bounds.GRADIENT if self.form == "standard" else bounds.DIFFUSION)
+        bound = bounds.GRADIENT if self.form == "standard" else bounds.DIFFUSION
+        iteration.predict(x, None if self.batch else bound)
         for _ in iteration.steps():
             match self.form:
                 case "standard":
@@ -101,6 +101,7 @@ class DSGD(Iterative):
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
         x = await iteration.begin()
+        iteration.predict(x)
         for _ in iteration.steps():
             for _ in range(self.local_steps):
                 gradient = iteration.gradient(x, self.batch)

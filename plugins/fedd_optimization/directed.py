@@ -46,6 +46,7 @@ class PushPull(Iterative):
         """Iterate."""
         iteration = Iteration(ctx, self, "gradient")
         x = await iteration.begin()
+        iteration.predict(x, vectors=2)
         size = iteration.layout.size
         pulled, pushed = first_and_second(size)
         tracker = iteration.gradient(x, self.batch)

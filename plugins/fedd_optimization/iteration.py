@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CHECKPOINTS = 100
 """A run is kept this many times: what a new epoch loses is at most a hundredth of it."""
 
+LARGEST_SPECTRUM = 256
+"""Members of a graph whose eigenvalues are worth computing on every device: a hundredth of a second."""
+
 _LARGEST = {4: 1e18, 8: 1e150}
 """By bytes an element: the square of an iterate, which a loss takes, is still a number."""
 
@@ -90,24 +93,36 @@ class Iteration:
             x = theirs if mine is None else mine
         return np.array(x)
 
-    def predict(self, x: Vector, bound: StepBound) -> None:
-        """Report the gap, this device's curvature at `x`, and up to which step the method converges with it.
+    def predict(self, x: Vector, bound: StepBound | None = None, *, vectors: int = 1) -> None:
+        """Report what can be said before the first iteration; not without a history, or after a restart.
 
-        A step beyond that is told in the metric `warning`. Not without a history, or after a restart.
+        The bytes of this node's `vectors` a message in all iterations; the spectral gap, and the rounds in
+        which plain averaging shrinks a disagreement to 1e-6; with a `bound` this device's curvature at
+        `x`, and up to which step the method converges with it. A step beyond that is told in the metric `warning`.
         """
-        if not self._settings.history or self._done:
+        ctx, settings = self.ctx, self._settings
+        if not settings.history or self._done:
             return
-        spectrum = self.ctx.spectrum()
-        found = curvature(self.gradient, x, self.ctx.rng("curvature"))
-        self.ctx.report(spectral_gap=spectrum.gap, curvature=found)
-        if found > 0:
-            most = bound.of(spectrum.lower, found)
+        ctx.report(planned_bytes=settings.iterations * len(ctx.out_neighbors) * vectors * x.nbytes)
+        if len(ctx.members) > LARGEST_SPECTRUM:
+            return
+        spectrum = ctx.spectrum()
+        ctx.report(spectral_gap=spectrum.gap)
+        if spectrum.second < 1:
+            ctx.report(mixing_rounds=spectrum.rounds(1e-6))
+        if bound is not None:
+            found = curvature(self.gradient, x, ctx.rng("curvature"))
+            ctx.report(curvature=found)
+            self._warn(bound, bound.of(spectrum.lower, found) if found > 0 else float("inf"), found)
+
+    def _warn(self, bound: StepBound, most: float, found: float) -> None:
+        if most < float("inf"):
             self.ctx.report(step_bound=most)
-            if self._settings.step > most:
-                self.ctx.report(
-                    warning=f"step {self._settings.step:g} is beyond {most:.3g} = {bound.formula} with this "
-                    f"device's curvature L = {found:.3g}: it may diverge"
-                )
+        if self._settings.step > most:
+            self.ctx.report(
+                warning=f"step {self._settings.step:g} is beyond {most:.3g} = {bound.formula} with this "
+                f"device's curvature L = {found:.3g}: it may diverge"
+            )
 
     def steps(self) -> Iterator[int]:
         """Count the iterations that are left."""

@@ -38,6 +38,7 @@ class _Tracking(Iterative):
         iteration = Iteration(ctx, self, "gradient")
         iteration.needs_both_ways()
         x = await iteration.begin()
+        iteration.predict(x, vectors=2)
         size = iteration.layout.size
         iterate, tracked = first_and_second(size)
         direction = self._direction(size, iteration.layout.dtype)
@@ -178,6 +179,7 @@ class KGT(Iterative):
         iteration = Iteration(ctx, self, "correction", "step")
         iteration.needs_both_ways()
         x = await iteration.begin()
+        iteration.predict(x, vectors=2)
         iterate, tracked = first_and_second(iteration.layout.size)
         books = iteration.books()
         correction = np.zeros_like(x)

@@ -24,6 +24,7 @@ from fedd_optimization import (
     GradientTracking,
     GTAdam,
     PushPull,
+    iteration,
     mixing,
 )
 from fedd_optimization.mixing import Books, Heard, combine
@@ -182,6 +183,8 @@ def test_every_iterate_is_reported() -> None:
     (last, *_) = run(GradientTracking(iterations=30, step=0.1), problem.learners)
     assert last.metrics["iteration"] == 30
     assert last.metrics["bytes"] == 30 * 2 * 2 * problem.size * 8  # neighbours, vectors, elements, bytes
+    assert last.metrics["planned_bytes"] == last.metrics["bytes"]
+    assert last.metrics["mixing_rounds"] == pytest.approx(np.log(1e-6) / np.log(1 / 3), abs=1)
     seen = [each.seen for each in problem.learners]
     assert last.metrics["objective"] == problem.learners[0].value(seen[0][30])
     assert last.metrics["gradient_norm"] == np.linalg.norm(problem.learners[0].slope(seen[0][30]))
@@ -319,3 +322,13 @@ def test_a_flat_objective_has_no_bound() -> None:
     (result, _) = run(EXTRA(iterations=2), flat)
     assert result.metrics["curvature"] == 0.0
     assert "step_bound" not in result.metrics
+
+
+def test_large_and_disconnected_mixing_is_not_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    swap_only = run(DGD(iterations=1), Quadratic(2).learners, "edges:undirected\nnode-00,node-01,1.0")
+    assert swap_only[0].metrics["spectral_gap"] == pytest.approx(0.0, abs=1e-12)  # they exchange for ever
+    assert "mixing_rounds" not in swap_only[0].metrics
+    monkeypatch.setattr(iteration, "LARGEST_SPECTRUM", 2)
+    large = run(DGD(iterations=1), Quadratic(3).learners)
+    assert "planned_bytes" in large[0].metrics
+    assert "spectral_gap" not in large[0].metrics
