@@ -98,7 +98,7 @@ class Iteration:
 
         The bytes of this node's `vectors` a message in all iterations; the spectral gap, and the rounds in
         which plain averaging shrinks a disagreement to 1e-6; with a `bound` this device's curvature at
-        `x`, and up to which step the method converges with it. A step beyond that is told in the metric `warning`.
+        `x`, and up to which step the method converges with it. A step beyond that is told as `warning`.
         """
         ctx, settings = self.ctx, self._settings
         if not settings.history or self._done:
