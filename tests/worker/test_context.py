@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fedd.api import InvalidMessage, InvalidParameter, Message, PluginFailed, QuorumLost, RunContext
+from fedd.api import (
+    InvalidMessage,
+    InvalidParameter,
+    Message,
+    NotFound,
+    PluginFailed,
+    QuorumLost,
+    RunContext,
+)
 from fedd.core import codec
 from fedd.core.topology import build
 from fedd.testing import Federation, Kill, NodeResult
@@ -269,3 +277,73 @@ async def test_what_a_plugin_raises_is_told_with_the_place() -> None:
     assert "in work, " in raised.value.hint
     assert "test_context.py" in raised.value.hint
     assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("topology", ["complete", "ring"])
+def test_gather_brings_everybodys_message_to_one(topology: str) -> None:
+    async def work(ctx: RunContext) -> Message:
+        found = await ctx.gather({"from": ctx.me}, "node-02", "tag")
+        return None if found is None else [list(found), list(found.values()), ctx.round]
+
+    values = good(everywhere(Federation(5, topology=topology), work))
+    peers = [f"node-{index:02d}" for index in range(5)]
+    rounds = {"complete": 1, "ring": 4}[topology]
+    assert values[2] == [peers, [{"from": peer} for peer in peers], rounds]
+    assert [value for index, value in enumerate(values) if index != 2] == [None] * 4
+
+
+def test_gather_goes_on_without_the_dead() -> None:
+    async def work(ctx: RunContext) -> Message:
+        found = [await ctx.gather(ctx.me, "node-02") for _ in range(2)]
+        return [None if each is None else list(each) for each in found]
+
+    values = good(everywhere(Federation(4, topology="complete", kills=[Kill(0, 1, "none")]), work))
+    everybody = ["node-00", "node-01", "node-02", "node-03"]
+    assert values == [[None, None], [everybody, everybody[1:]], [None, None]]
+    values = good(everywhere(Federation(4, topology="complete", kills=[Kill(2, 0, "none")]), work))
+    assert values == [[None, None]] * 3
+
+
+async def test_gather_goes_to_a_member() -> None:
+    with pytest.raises(InvalidParameter, match="no member"):
+        await context(Script()).gather(1, "nobody")
+
+
+def test_who_leaves_is_told_between_two_exchanges() -> None:
+    async def work(ctx: RunContext) -> Message:
+        left: list[list[object]] = []
+        ctx.on_leave(lambda peer, reason: left.append([peer, reason, ctx.round, peer in ctx.neighbors]))
+        for _ in range(4):
+            await ctx.exchange(None)
+        return left
+
+    federation = Federation(5, topology="complete", kills=[Kill(1, 2, "all")])
+    for peer, value in zip(federation.peer_ids, everywhere(federation, work), strict=True):
+        if peer != "node-01":
+            ((gone, reason, round, still),) = value.value  # type: ignore[union-attr, misc]
+            assert (gone, reason, still) == ("node-01", "dead", False)
+            assert round in (3, 4)
+
+
+def test_along_arcs_messages_go_one_way_only() -> None:
+    async def work(ctx: RunContext) -> Message:
+        heard = await ctx.exchange(lambda peer: [ctx.me, peer])
+        same = await ctx.exchange(ctx.me)
+        return [list(ctx.out_neighbors), list(ctx.in_neighbors), heard, same]
+
+    peers = [f"node-{index:02d}" for index in range(4)]
+    results = everywhere(Federation(4, topology="directed-ring"), work)
+    for index, (out, into, heard, same) in enumerate(good(results)):
+        after, before = peers[(index + 1) % 4], peers[index - 1]
+        assert (out, into) == ([after], [before])
+        assert heard == {before: [before, peers[index]]}
+        assert same == {before: before}
+
+
+async def test_aggregators_are_found_by_name() -> None:
+    ctx = context(Script())
+    assert ctx.aggregator("krum", {"byzantine": 2}).name == "krum"
+    with pytest.raises(NotFound, match="no aggregator 'crum'"):
+        ctx.aggregator("crum")
+    with pytest.raises(InvalidParameter):
+        ctx.aggregator("krum", {"colour": "red"})
