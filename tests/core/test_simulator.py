@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
-from core.simulator import Story
+from core.simulator import Simulation, Story
 
 
 def check(nodes: int) -> None:
@@ -37,3 +39,22 @@ def test_a_hundred_nodes_of_which_seventy_cannot_be_dialled() -> None:
 @pytest.mark.long
 def test_a_thousand_nodes() -> None:
     check(1000)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_thirty_that_join_at_once_are_quiet_a_second_later(seed: int) -> None:
+    """On a LAN, all by the same first address: the bytes of a node, from one second after all see all."""
+    sim = Simulation(seed, latency_s=(0.0005, 0.003))
+    names = [f"n{index:02d}" for index in range(30)]
+    sim.add(names[0], [])
+    for name in names[1:]:
+        sim.add(name, names[:1])
+    assert sim.run_until(sim.full_view, 2.0, step_s=0.01) < 1.0
+    sim.run(1.0)
+    joined = [node.sent_bytes for node in sim.living()]
+    assert statistics.mean(joined) <= 250e3
+    sim.run(20.0)
+    sent = [node.sent_bytes - before for node, before in zip(sim.living(), joined, strict=True)]
+    assert statistics.mean(sent) / 20.0 <= 1.2 * 1024
+    assert statistics.mean(sim.degrees()) <= 7.0
+    assert sim.degrees()[0] >= 5
