@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedd.api import Dropped, InvalidParameter, Message, QuorumLost, Refused, RunContext
+from fedd.api import (
+    Dropped,
+    FeddError,
+    InvalidParameter,
+    Message,
+    NotConnected,
+    QuorumLost,
+    Refused,
+    RunContext,
+)
 from fedd.testing import Federation, Join, Kill, NodeResult, Restart
 
 
@@ -141,6 +150,19 @@ def test_a_late_member_is_let_in_and_told_to_the_others() -> None:
     started = [result.value["from"] for result in results if isinstance(result.value, dict)]
     assert started[1] == 0
     assert min(started[0], *started[2:]) >= 1  # type: ignore[type-var]
+
+
+def test_who_is_never_asked_learns_that_the_run_has_ended() -> None:
+    results = Federation(3, joins=[Join(2, 1000)]).run(Counter(), [None] * 3)
+    assert isinstance(results[2].error, NotConnected)
+    assert [result.error for result in results[:2]] == [None, None]
+
+
+def test_who_comes_back_when_too_few_are_left_does_not_wait_for_ever() -> None:
+    federation = Federation(3, kills=[Kill(0, 8), Kill(1, 8)], restarts=[Restart(0, 30.0)], quorum=2)
+    results = federation.run(Counter(30), [None] * 3)
+    assert [type(result.error) for result in results[1:]] == [FeddError, QuorumLost]
+    assert isinstance(results[0].error, Dropped)
 
 
 def test_an_algorithm_that_takes_in_nobody_refuses_and_goes_on() -> None:

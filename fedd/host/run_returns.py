@@ -44,6 +44,8 @@ class Sleeper:
     round: int
     count: Sleepers
     news: trio.Event
+    ended: set[PeerId]
+    """Members at which it has failed: they do not come back."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class RunReturns:
         story = Story(manifest, me, started_at=clock(), started_unix_s=kept.started_unix_s, rounds=kept.round)
         count = Sleepers(me, manifest.members, manifest.proposal.quorum)
         count.hear(me, manifest.epoch, clock())
-        sleeper = self.sleeping[run_id] = Sleeper(manifest, story, kept.round, count, trio.Event())
+        sleeper = self.sleeping[run_id] = Sleeper(manifest, story, kept.round, count, trio.Event(), set())
         try:
             await self._gate.consider(
                 manifest.proposal, federation or "", self._hooks.name_of(manifest.proposal.initiator)
@@ -143,6 +145,13 @@ class RunReturns:
             await self._give_up(run_id, Dropped(f"it has {reply['state']} at {name} without this node"))
         elif kind != "ok":
             sleeper.count.forget(peer)
+            if kind == "ended":
+                sleeper.ended.add(peer)
+                left = len(sleeper.manifest.members) - len(sleeper.ended)
+                if left < sleeper.manifest.proposal.quorum:
+                    await self._give_up(
+                        run_id, Dropped(f"it has ended at {name}, and too few are left for it")
+                    )
 
     def hear_sleeper(self, run_id: str, peer: PeerId, sealed: bytes) -> bytes | None:
         """Another member waits too; returns this node's own manifest if it does. Raises ProtocolError."""

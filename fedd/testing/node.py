@@ -314,7 +314,8 @@ class Node:
             return
         if self.simulation.nodes[peer].life == life:
             self.verdicts[peer] = (reason, life)
-            self._lose(peer, reason)
+            if self.in_run:
+                self._lose(peer, reason)
 
     def _lose(self, peer: PeerId, reason: str) -> None:
         if peer not in self.epochs.present or peer in self.epochs.finished:

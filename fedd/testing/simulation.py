@@ -170,6 +170,8 @@ class Simulation:
             asking.end(Dropped("the others finished without this node"))
         elif asking.state is None:
             asking.end(NotConnected("nobody is left in the run"))
+        elif sum(not node.ended for node in self.nodes.values()) - len(self._joins) < self.quorum:
+            asking.end(Dropped("the others have ended, and too few are left"))
         else:
             self._sleep(asking)
 
@@ -204,6 +206,11 @@ class Simulation:
             await trio.sleep(restart.after_s)
         scope = trio.CancelScope(deadline=self._deadline)
         node.start_again(scope)
+        for other in self._others(node):  # its membership looks at all others anew
+            if other.killed:
+                at = trio.current_time() + 1.5 * self.federation.detection_s
+                happens = partial(node.judge, other.peer_id, "dead", other.life)
+                self.schedule(at, (1, 0, other.index, node.index), happens)
         self.schedule(trio.current_time(), (3, 0, node.index, node.index), partial(self.ask_in, node))
         return True
 
@@ -268,6 +275,12 @@ class Simulation:
 
     def look(self) -> None:
         """Something has changed: look again whether all have ended."""
+        late = [self.nodes[self.federation.peer_ids[index]] for index in self._joins]
+        if all(node.ended or node in late for node in self.nodes.values()):
+            for node in late:
+                node.end(NotConnected("the run has ended"))
+        for peer in list(self._asleep):
+            self.ask_in(self.nodes[peer])
         self._wake.set()
 
     async def _deliver(self) -> None:
