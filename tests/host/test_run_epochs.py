@@ -344,3 +344,18 @@ async def test_two_that_propose_at_once_end_in_one_epoch(autojump_clock: MockClo
         check_counted(ended, 2)
         for result in ended:
             assert result["value"]["came"] == [nodes[3].id]
+
+
+async def test_who_comes_back_when_too_few_are_left_gives_up(autojump_clock: MockClock) -> None:
+    async with world(3, prepare=JOINABLE) as nodes, trio.open_nursery() as nursery:
+        started = await nodes[0].runs.start(request(pace_s=0.5, quorum=3))
+        run_id = started["run_id"]
+        await until(lambda: nodes[0].round_of(run_id) >= 8, 100.0)
+        nodes[2].kill()
+        for node in nodes[:2]:
+            assert (await node.result(run_id, 600.0))["error_code"] == "quorum_lost"
+        await start_again(nursery, nodes[2])
+        result = await nodes[2].result(run_id, 600.0)
+        assert result["error_code"] == "dropped"
+        assert "too few are left" in result["error"]
+        nursery.cancel_scope.cancel()
