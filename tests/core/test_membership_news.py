@@ -256,3 +256,22 @@ def test_who_heard_nobody_for_a_while_asks_for_what_it_missed() -> None:
     actions = [*one.link_up("b", False, 5.0), *one.handle_timeout(5.01)]
     versions = [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, Versions)]
     assert [peer for message in versions for peer, _ in message.stamps] == ["a", "b", "m"]
+
+
+def test_of_many_members_a_refusal_looks_at_some() -> None:
+    overlay = Overlay("m", True, random.Random(1))
+    records = {f"p{index}": Record(f"p{index}", 1, 1, addresses=("/a",)) for index in range(200)}
+    for record in records.values():
+        overlay.learn(record)
+    told = overlay.others(records, lambda peer: "alive", (), 31)
+    assert len({record.id for record in told}) == 31
+    assert {record.id for record in overlay.others(records, lambda peer: None, ("p7",), 31)} <= {"p7"}
+
+
+def test_the_dead_are_not_suspected_anew() -> None:
+    verdicts = Verdicts("m", confirm_s=3.0, confirm_closed_s=1.0, isolated_hold_s=15.0)
+    records = {"x": Record("x", 1, 1, neighbours=frozenset("a"))}
+    verdicts.judge(["x"], records, {"m"}, 0.0)
+    assert [change.new for change in verdicts.expire(3.0)] == ["suspect", "dead"]
+    assert verdicts.judge(["x"], records, {"m"}, 4.0) == []
+    assert verdicts.next_deadline() is None
