@@ -275,3 +275,5 @@ def test_the_dead_are_not_suspected_anew() -> None:
     assert [change.new for change in verdicts.expire(3.0)] == ["suspect", "dead"]
     assert verdicts.judge(["x"], records, {"m"}, 4.0) == []
     assert verdicts.next_deadline() is None
+    assert [change.new for change in verdicts.judge(["x"], records, {"m", "x"}, 5.0)] == ["alive"]
+    assert verdicts.judge(["x"], records, {"m", "x"}, 5.1) == []
