@@ -17,11 +17,21 @@ from fedd_learning.messages import RunMessage, read_all
 
 
 class Agreement:
-    """One member's part of one agreement among `members` (sorted) that bears `crashes` deaths."""
+    """One member's part of one agreement among `members` (sorted) that bears `crashes` deaths.
+
+    `label` is the same for all who take part, and another one for each agreement: what somebody sends who has
+    lost its way counts as silence.
+    """
 
     def __init__(
-        self, me: PeerId, members: Sequence[PeerId], crashes: int, statement: Sequence[RunMessage]
+        self,
+        me: PeerId,
+        members: Sequence[PeerId],
+        crashes: int,
+        statement: Sequence[RunMessage],
+        label: str = "",
     ) -> None:
+        self._label = label
         self._members = list(members)
         mine = self._members.index(me)
         self._known: dict[int, Any] = {mine: [message.to_wire() for message in statement]}
@@ -30,13 +40,16 @@ class Agreement:
 
     def message(self) -> Message:
         """For everybody, in the next exchange."""
-        return [[origin, statement] for origin, statement in sorted(self._news.items())]
+        return {
+            "at": self._label,
+            "said": [[origin, statement] for origin, statement in sorted(self._news.items())],
+        }
 
     def take(self, answers: Mapping[PeerId, Message]) -> None:
         """What came in that exchange. What is no message of an agreement counts as silence."""
         self._news = {}
         for answer in answers.values():
-            for origin, statement in _pairs(answer, len(self._members)):
+            for origin, statement in _pairs(answer, self._label, len(self._members)):
                 if origin not in self._known:
                     self._known[origin] = self._news[origin] = statement
 
@@ -51,11 +64,11 @@ class Agreement:
         return found
 
 
-def _pairs(answer: Any, members: int) -> list[tuple[int, Any]]:
-    if not isinstance(answer, list):
+def _pairs(answer: Any, label: str, members: int) -> list[tuple[int, Any]]:
+    if not isinstance(answer, dict) or answer.get("at") != label or not isinstance(answer.get("said"), list):
         return []
     return [
         (pair[0], pair[1])
-        for pair in answer
+        for pair in answer["said"]
         if isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and 0 <= pair[0] < members
     ]

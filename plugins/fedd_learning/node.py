@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_STATE_FACTOR = 8
 """An aggregator's state, in models: SCAFFOLD's and FedAdam's have one or two."""
+TAG = "learning"
 LABEL = "samples_of."
 """A training's metric of this name and a label counts the samples of that label on this device."""
 KEPT_ROUNDS_BYTES = 4 * 1024 * 1024
@@ -63,6 +64,7 @@ class Node:
         self._torn: ModelsAggregated | None = None
         self._loaded = True  # whether the learner has the model, not what it made of it
         self._metrics: dict[str, float] = {}
+        self._agreements = 0
         self._left: dict[PeerId, str] = {}
         self._history = History()
         ctx.on_leave(self._left.__setitem__)
@@ -196,7 +198,9 @@ class Node:
 
     async def _agree(self, statement: Sequence[RunMessage]) -> dict[PeerId, tuple[RunMessage, ...]]:
         flow = self.workflow
-        agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement)
+        self._agreements += 1
+        label = f"{flow.state} {self._agreements}"
+        agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement, label)
         for _ in range(agreement.exchanges):
             agreement.take(await self._exchange(agreement.message()))
         return agreement.statements()
@@ -207,7 +211,8 @@ class Node:
 
     async def _exchange(self, message: Message | Callable[[PeerId], Message]) -> dict[PeerId, Message]:
         """One exchange with all. Of two members whose link is cut for good the higher one leaves."""
-        answers = await self._ctx.exchange(message, f"learning {self.workflow.state}")
+        # One tag for all: a member that has lost its way must not stop those at the right exchange.
+        answers = await self._ctx.exchange(message, TAG)
         near = self._ctx.neighbors
         for peer in self.workflow.members:
             if peer not in near and peer not in self._left and peer < self._ctx.me:

@@ -28,6 +28,9 @@ from fedd_learning.messages import (
     names,
 )
 
+MAX_COPIES = 3
+"""How often the same members are sent the model in vain, each time by another holder."""
+
 Statements = Mapping[PeerId, Sequence[RunMessage]]
 
 
@@ -136,6 +139,11 @@ class Workflow:
     """Of how many samples of each label a member has told."""
     attempt: int = 0
     """How often the present round was spread, or the present copy begun."""
+    repeats: int = 0
+    """Copies in a row among the same members."""
+    copied_among: tuple[tuple[PeerId, ...], ...] = ()
+    excluded: set[PeerId] = field(default_factory=set)
+    """Who would not take the model, or whose parts most members refused."""
     spread_among: tuple[tuple[PeerId, ...], dict[PeerId, int]] | None = None
     record: RoundRecord | None = None
     opened: bool = False
@@ -161,7 +169,11 @@ class Workflow:
 
     def conclude_sync(self, statements: Statements) -> Event:
         """Who holds what. Raises InvalidParameter when this member's model is not the others' kind."""
-        held = {peer: found for peer in statements if (found := self._held(statements[peer])) is not None}
+        held = {
+            peer: found
+            for peer in statements
+            if peer not in self.excluded and (found := self._held(statements[peer])) is not None
+        }
         if not self.opened:
             self._same_shapes(statements, held)
         if self.me not in held:
@@ -171,6 +183,8 @@ class Workflow:
         digest = self._choose(furthest, held)
         self.holders = tuple(peer for peer in self.members if held[peer] == (furthest, digest))
         self.behind = tuple(peer for peer in self.members if held[peer] != (furthest, digest))
+        if self.behind and self._is_hopeless():
+            return self.conclude_sync(statements)  # among those who are left, which are fewer
         if self.behind:
             self.attempt += 1
             self.target = find(statements[self.holders[0]], ModelInitialized) or self.target
@@ -178,6 +192,23 @@ class Workflow:
         if find(statements[self.me], ModelsAggregated) is not None and self._again(statements):
             return Event.TORN
         return self._ready(furthest, digest, statements)
+
+    def _is_hopeless(self) -> bool:
+        """Whether those behind were sent the model in vain by each holder, or by some, though nobody died.
+
+        One side has a fault. The smaller one is left alone, those behind if they are as many: nobody must
+        hold up the others. Raises ProtocolError when this member is left alone.
+        """
+        among = (self.members, self.holders, self.behind)
+        self.repeats = self.repeats + 1 if among == self.copied_among else 0
+        self.copied_among = among
+        if self.repeats < min(len(self.holders), MAX_COPIES):
+            return False
+        left_alone = self.behind if len(self.behind) <= len(self.holders) else self.holders
+        if self.me in left_alone:
+            raise ProtocolError("this member and the others could not give each other the model")
+        self.excluded |= set(left_alone)
+        return True
 
     def _held(self, statement: Sequence[RunMessage]) -> tuple[int, str] | None:
         """(finished rounds, digest) of the model that a member holds."""
@@ -216,6 +247,17 @@ class Workflow:
 
     def _again(self, statements: Statements) -> bool:
         """Whether the round can be spread once more, without the dead and the refused."""
+        accused = Counter(
+            peer
+            for statement in statements.values()
+            if (torn := find(statement, ModelsAggregated)) is not None
+            for peer, _ in entries(torn.refused)
+        )
+        refused = {peer for peer in self.members if 2 * accused[peer] > len(statements) - 1}
+        if self.me in refused:
+            raise ProtocolError("most members refuse what this one sends")
+        self.excluded |= refused
+        self.members = tuple(peer for peer in self.members if peer not in refused)
         for peer in self.weights:
             if peer not in statements:
                 self.left_out[peer] = "it died before its training was with the others"
@@ -247,7 +289,7 @@ class Workflow:
             },
         )
         self.opened = True
-        self.attempt = 0
+        self.attempt, self.repeats, self.copied_among = 0, 0, ()
         self.weights, self.left_out = {}, {}
         if self.round >= self.plan.rounds:
             return Event.DONE

@@ -132,3 +132,25 @@ def test_a_death_in_each_stage(stage: str) -> None:
         living = set(PEERS[fed.root]) - {dead}
         assert all(living <= set(n) for n in results[0]["value"]["contributors_by_round"].values())
         assert results[0]["wall_s"] <= quiet["wall_s"] + DETECTION_S
+
+
+@pytest.mark.long
+def test_who_comes_back_learns_on_with_the_others() -> None:
+    rounds = 80
+    with federation(4, configs=[CONFIG] * 4) as fed:
+        share_out(fed)
+        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", "0.1")
+
+        def learned(least: int) -> bool:
+            reply = fed[0].ctl("show", run_id)
+            return reply.code == 0 and reply.json["metrics"].get("learning_round", 0) >= least
+
+        eventually(lambda: learned(3), 30.0, "three rounds are done")
+        fed[2].kill()
+        eventually(lambda: learned(5), 40.0, "the others go on")
+        fed[2].start(config=CONFIG).wait_ready()
+        results = [result_of(daemon, run_id, 120.0) for daemon in fed]
+        assert {result["state"] for result in results} == {"finished"}, [r.get("error") for r in results]
+        assert len({result["value"]["digest"] for result in results}) == 1
+        assert PEERS[fed.root][2] in results[0]["value"]["contributors_by_round"][str(rounds)]
+        assert results[0]["epoch"] > 1

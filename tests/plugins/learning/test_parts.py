@@ -175,19 +175,21 @@ async def test_handlers_refuse_whoever_calls_them(name: str) -> None:
 
 
 def test_nonsense_counts_as_silence() -> None:
-    agreement = Agreement("b", PEERS, 1, [Metrics(1, {"loss": 1.0})])
-    for answer in (None, 7, [[5, []]], [[True, []]], [[0]], [[0, "nonsense"]], {"a": 1}):
-        agreement.take({"a": answer, "c": [[2, [Metrics(1).to_wire()]]]})  # type: ignore[dict-item]
+    agreement = Agreement("b", PEERS, 1, [Metrics(1, {"loss": 1.0})], "sync 1")
+    for said in (None, 7, [[5, []]], [[True, []]], [[0]], [[0, "nonsense"]], {"a": 1}):
+        good: Any = {"at": "sync 1", "said": [[2, [Metrics(1).to_wire()]]]}
+        agreement.take({"a": {"at": "sync 1", "said": said}, "c": good})  # type: ignore[dict-item]
+    agreement.take({"a": {"at": "offer 7", "said": [[0, []]]}})
     assert set(agreement.statements()) == {"b", "c"}
 
 
 def test_what_is_known_is_passed_on_once() -> None:
     agreement = Agreement("a", PEERS, 2, [])
     assert agreement.exchanges == 3
-    agreement.take({"b": [[1, []]]})
-    assert agreement.message() == [[1, []]]
-    agreement.take({"b": [[1, ["other"]], [2, []]]})  # type: ignore[list-item]
-    assert agreement.message() == [[2, []]]
+    agreement.take({"b": {"at": "", "said": [[1, []]]}})
+    assert agreement.message() == {"at": "", "said": [[1, []]]}
+    agreement.take({"b": {"at": "", "said": [[1, ["other"]], [2, []]]}})
+    assert agreement.message() == {"at": "", "said": [[2, []]]}
     assert agreement.statements() == {"a": (), "b": (), "c": ()}
 
 
