@@ -76,6 +76,8 @@ class Node:
         self.state: Payload | None = None
         self.completed: Completed | None = None
         self.wake = trio.Event()
+        self.missed: list[tuple[Epoch, Callable[[], None]]] = []
+        """What came of epochs that it was not in yet, or no more."""
         self.verdicts: dict[PeerId, tuple[str, int]] = {}
         self.untold: dict[PeerId, str] = {}  # about members that are no neighbours
         self.dropped: dict[PeerId, DroppedPeer] = {}
@@ -194,6 +196,7 @@ class Node:
         self.scope = scope
         self.life += 1
         self.killed = self.in_run = False
+        self.missed = []
         self.kill = self.error = None
         self.entered = trio.Event()
         self.verdicts = {}
@@ -403,6 +406,13 @@ class Node:
         self.entered.set()
         self.turn.cancel()
         self._propose_in_time()
+        self.simulation.hear_the_ended(self)
+        missed, self.missed = self.missed, []
+        for of, again in missed:
+            if of is epoch:
+                self.simulation.schedule(trio.current_time(), (0, 0, self.index, self.index), again)
+            else:
+                self.missed.append((of, again))
         for peer, (reason, life) in list(self.verdicts.items()):
             if self.simulation.nodes[peer].life == life:
                 self._lose(peer, reason)

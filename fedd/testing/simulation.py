@@ -107,6 +107,8 @@ class Simulation:
             if send.tag == CLOSING_TAG:  # its algorithm has returned, and reads no letters
                 receiver.mail.depart(sender, "finished", "finished")
             receiver.perform(receiver.rounds.receive(sender, send.round, send.tag, send.payload))
+        elif not receiver.in_run:  # a stream that it closed, and that is renewed when it is in that epoch
+            receiver.missed.append((epoch, partial(self._receive, receiver, sender, epoch, send)))
 
     def send_mail(self, sender: Node, peer: PeerId, number: int, receipt: Receipt, item: Item | None) -> None:
         """Deliver an item or a receipt as `send` does."""
@@ -131,6 +133,9 @@ class Simulation:
         receiver.hear(epoch)
         if receiver.epoch is epoch and receiver.in_run:
             receiver.mail.arrive(sender, number, receipt, item)
+        elif not receiver.in_run:
+            again = partial(self._receive_mail, receiver, sender, epoch, number, receipt, item)
+            receiver.missed.append((epoch, again))
 
     def announce(
         self, proposer: Node, number: int, members: tuple[PeerId, ...], newcomers: tuple[PeerId, ...]
@@ -225,14 +230,23 @@ class Simulation:
         else:
             node.tells = True
             for other in self._others(node):
-                happens = (
-                    partial(other.hear_end, node.peer_id, node.finished_in or node.epoch.mark)
-                    if node.error is None
-                    else partial(other.judge, node.peer_id, f"left: {node.error.detail}", node.life)
-                )
-                at = self._arrival(node, other, -1)
-                self.schedule(at, (1, 0, node.index, other.index), happens)
+                self._tell_end(node, other)
         self.look()
+
+    def _tell_end(self, node: Node, other: Node) -> None:
+        happens = (
+            partial(other.hear_end, node.peer_id, node.finished_in or node.epoch.mark)
+            if node.error is None
+            else partial(other.judge, node.peer_id, f"left: {node.error.detail}", node.life)
+        )
+        at = self._arrival(node, other, -1)
+        self.schedule(at, (1, 0, node.index, other.index), happens)
+
+    def hear_the_ended(self, node: Node) -> None:
+        """A node has entered an epoch: members that have ended answer its streams with their ends."""
+        for peer in node.epoch.graph.members:
+            if self.nodes[peer].tells:
+                self._tell_end(self.nodes[peer], node)
 
     def _deaths(self, dead: Node) -> list[tuple[Node, float]]:
         """Each neighbour notices at its own time; the first one's word spreads to the others."""
