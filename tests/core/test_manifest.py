@@ -71,7 +71,8 @@ def test_a_proposal_survives_its_encoding() -> None:
 @pytest.mark.parametrize(
     "more",
     [{"seed": True}, {"seed": "7"}, {"pace_s": -1.0}, {"pace_s": float("inf")}, {"pace_s": 1}, {"nonce": "n"},
-     {"open": 1}, {"parameters": {"a": [1]}}, {"parameters": {"a": None}}, {"algorithm": 3}, {"quorum": None}],
+     {"open": 1}, {"parameters": {"a": [1]}}, {"parameters": {"a": None}}, {"algorithm": 3},
+     {"quorum": None}],
 )  # fmt: skip
 def test_a_malformed_proposal_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
