@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,8 +18,6 @@ from fedd.api.errors import (
     Conflict,
     Dropped,
     FeddError,
-    InvalidParameter,
-    NotFound,
     PluginFailed,
     Refused,
     Unhealthy,
@@ -34,16 +32,17 @@ from fedd.core.manifest import (
 )
 from fedd.core.rounds import Payload
 from fedd.host.inputs import Inputs
+from fedd.host.known_runs import KnownRuns
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.results import ResultStore
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_gate import RunGate
-from fedd.host.run_histories import RunHistories, exported
+from fedd.host.run_histories import RunHistories
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
-from fedd.host.run_result import Story, is_cut
+from fedd.host.run_result import Story
 from fedd.host.run_returns import Hooks, RunReturns
 from fedd.host.run_storage import RunStorage
 from fedd.host.run_surroundings import Surroundings
@@ -53,7 +52,6 @@ from fedd.net.bounds import Bound
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-    from fedd.core.history import History
     from fedd.core.verdicts import MemberChange
     from fedd.host.run_node import RunNode
     from fedd.net.connection import Connection
@@ -67,17 +65,11 @@ log = logging.getLogger("fedd.host")
 
 RUN_PROTOCOL = "/fedd/run/1.0.0"
 
-WAITING = "waiting"
-"""The state of a run that goes on when its members are back."""
-
-WATCH_INTERVAL_S = 0.05
-"""A watcher gets the newest state twenty times a second at most, however fast the rounds are."""
-
 _SPREAD_S = 1.0
 """So that whoever is told the run's id can ask any member about it at once."""
 
 
-class Runs:
+class Runs(KnownRuns):
     """Everything about runs on this node. `run` must be running for anything to happen.
 
     `write` calls what writes a result to the disk, off the event loop.
@@ -106,17 +98,14 @@ class Runs:
         self._registry = registry
         self._key = key
         self._limits = limits or RunLimits()
+        super().__init__(RunStorage(state, self._limits.results, write), clock)
         self._events = events
-        self._clock = clock
         self._workers = workers or RunWorkers(scratch, inputs, aggregators=registry.allowed_aggregators)
-        self._storage = RunStorage(state, self._limits.results, write)
-        self._nodes: dict[str, RunNode] = {}
         self._pins = LinkPins(presence)
         self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
-        self._watchers = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._gate = RunGate(
-            key, registry, inputs, policy or Policy(), self._limits, lambda: len(self._nodes), clock
+            key, registry, inputs, policy or Policy(), self._limits, lambda: len(self.nodes), clock
         )
         self._around = Surroundings(
             key,
@@ -131,27 +120,28 @@ class Runs:
             clock,
         )
         self._histories = RunHistories(
-            self.me, relay, self._storage.keepsakes, self._live_history, self.name_of
+            self.me, relay, self.storage.keepsakes, self.live_history, self.name_of
         )
         self._desk = RunDesk(
             key,
             presence,
             self._gate,
             self._limits,
-            self._nodes,
+            self.nodes,
             self._adopt,
             self._histories,
             self._tell_epoch,
-            self._state_of_ended,
+            self.state_of_ended,
         )
         self._returns = RunReturns(
             key,
             relay,
             self._gate,
-            self._storage.checkpoints,
+            self.storage.checkpoints,
             Hooks(self._adopt, self._tell_epoch, self._store, presence.state_of, self.name_of, clock),
         )
         self._desk.returns = self._returns
+        self.sleeping = self._returns.sleeping
         self._shuts_down = False
         swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
         swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
@@ -164,7 +154,7 @@ class Runs:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                for run_id in self._storage.unfinished():
+                for run_id in self.storage.unfinished():
                     nursery.start_soon(self._wait_for, run_id)
                 await trio.sleep_forever()
         finally:
@@ -225,19 +215,6 @@ class Runs:
         story = node.story.result()
         return {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """All runs that are known here, oldest first, those in progress last."""
-        now = self._clock()
-        live = [node.story.summary(now) for node in self._nodes.values()]
-        waiting = self._returns.sleeping
-        asleep = [{**waiting[run_id].story.summary(now), "state": WAITING} for run_id in waiting]
-        ended = [
-            kept
-            for kept in self._storage.results.summaries()
-            if kept["run_id"] not in {*self._nodes, *waiting}
-        ]
-        return ended + asleep + live
-
     def bounds(self) -> list[Bound]:
         """Runs here and results kept, and how many may be. Beyond it the oldest results go."""
         runs, results = self._limits.runs, self._limits.results
@@ -247,83 +224,22 @@ class Runs:
             ),
             Bound(
                 "results",
-                len(self._storage.results.ids()),
+                len(self.storage.results.ids()),
                 results,
-                self._storage.results.removed,
+                self.storage.results.removed,
                 "kept; [limits] max_results",
             ),
         ]
-
-    @property
-    def active(self) -> int:
-        """Runs in progress."""
-        return sum(node.story.ending is None for node in self._nodes.values())
-
-    def get(self, run_id: str) -> dict[str, Any]:
-        """The run with this id, or the only one whose id begins so. Raises NotFound or InvalidParameter."""
-        run_id = self._resolve(run_id)
-        if run_id in self._nodes:
-            return self._nodes[run_id].result()
-        if run_id in self._returns.sleeping:
-            return {**self._returns.sleeping[run_id].story.result(), "state": WAITING}
-        result = self._storage.results.get(run_id)
-        if result is None:
-            raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
-        return result
-
-    async def history(self, run_id: str) -> dict[str, Any]:
-        """Every member's metrics by round; see `RunHistories.collect`. Errors as `get`."""
-        result = self.get(run_id)
-        return await self._histories.collect(result["run_id"], result["members"])
-
-    def value(self, run_id: str) -> dict[str, Any]:
-        """{run_id, value}: this node's answer in full, see `exported`.
-
-        Errors as `get`; Conflict while the run goes on, NotFound when a large value is no longer kept.
-        """
-        result = self.get(run_id)
-        run_id = result["run_id"]
-        if result["state"] == "running":
-            raise Conflict(f"the run {run_id[:8]} goes on: it has no value yet", hint="wait for its end")
-        node = self._nodes.get(run_id)
-        large = b"" if node is None or node.story.ending is None else node.story.ending.large_value
-        large = large or self._storage.keepsakes.get("value", run_id) or b""
-        if large:
-            return {"run_id": run_id, "value": exported(large)}
-        if is_cut(result["value"]):
-            raise NotFound(
-                f"the value of run {run_id[:8]} is no longer kept here",
-                hint="large values are kept for the newest runs; ask another member",
-                field="run_id",
-            )
-        return {"run_id": run_id, "value": result["value"]}
-
-    async def watch(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
-        """Progress, the newest when there is news, then the result as the last item. Errors as `get`."""
-        run_id = self._resolve(run_id)
-        while run_id in self._returns.sleeping:
-            yield self._returns.sleeping[run_id].story.progress()
-            await self._watchers.park()
-        node = self._nodes.get(run_id)
-        while node is not None and node.story.ending is None:
-            seen = node.story.changes
-            yield node.story.progress()
-            if node.story.changes == seen:
-                await self._watchers.park()
-            if node.story.ending is None:
-                await trio.sleep(WATCH_INTERVAL_S)
-        result = self.get(run_id) if node is None else node.story.result()
-        yield {**result, "kind": "result"}
 
     async def stop(self, run_id: str) -> dict[str, Any]:
         """Stop a run on every member, or give up one that waits here for its members.
 
         Raises NotFound, or Conflict when it has ended here already.
         """
-        run_id = self._resolve(run_id)
-        if run_id in self._returns.sleeping:
+        run_id = self.resolve(run_id)
+        if run_id in self.sleeping:
             return {"run_id": run_id, "state": (await self._returns.stop(run_id)).state}
-        node = self._nodes.get(run_id)
+        node = self.nodes.get(run_id)
         if node is None or node.story.ending is not None:
             raise Conflict(f"the run {run_id[:8]} has ended already", hint=f"see fedctl show {run_id[:8]}")
         statement = state_stop(self._key, run_id)
@@ -340,8 +256,8 @@ class Runs:
         Returns {run_id, peer_id}. Raises NotFound, Conflict when the run takes in nobody or it is in already,
         Refused with its reason when it declines, TimedOut, NotConnected.
         """
-        run_id = self._resolve(run_id)
-        node = self._nodes.get(run_id)
+        run_id = self.resolve(run_id)
+        node = self.nodes.get(run_id)
         name = self.name_of(peer)
         if node is None or peer in node.epochs.machine.present:
             raise Conflict(f"{name} is in the run already" if node else f"the run {run_id[:8]} has ended")
@@ -364,13 +280,13 @@ class Runs:
         Not `for_good`, runs that have a checkpoint go on with the daemon's next start.
         """
         self._shuts_down = not for_good
-        for run_id in list(self._returns.sleeping) if for_good else ():
+        for run_id in list(self.sleeping) if for_good else ():
             await self._returns.stop(run_id)
-        for node in list(self._nodes.values()):
+        for node in list(self.nodes.values()):
             node.leave(Unhealthy(reason))
         with trio.move_on_after(deadline_s):
-            while self._nodes:
-                await self._watchers.park()
+            while self.nodes:
+                await self.watchers.park()
 
     # ---- proposing ------------------------------------------------------------------------
 
@@ -411,20 +327,20 @@ class Runs:
 
     def _adopt(self, manifest: Manifest, seat: Seat | None = None) -> RunNode:
         """Begin this node's part. Raises what `RunGate.admit` raises."""
-        if manifest.run_id in self._nodes:
-            return self._nodes[manifest.run_id]
+        if manifest.run_id in self.nodes:
+            return self.nodes[manifest.run_id]
         nursery = self._running()
         self._gate.admit(manifest)
         # Here, as in the other rooms of runs: a device that takes part in none does not hold what they need.
         from fedd.host.run_node import RunNode
 
         joinable = self._registry.algorithm(manifest.proposal.algorithm).joinable
-        kept = self._storage.checkpoints.read(manifest.run_id)
+        kept = self.storage.checkpoints.read(manifest.run_id)
         node = RunNode(manifest, self._around, joinable, None if kept is None else kept.state)
         node.story.started_unix_s = time.time() if kept is None else kept.started_unix_s
-        self._nodes[manifest.run_id] = node
+        self.nodes[manifest.run_id] = node
         self._returns.begun(manifest.run_id)
-        self._watchers.unpark_all()
+        self.watchers.unpark_all()
 
         async def get_worker() -> Any:
             own = seat or await self._workers.prepare(manifest.proposal)
@@ -449,8 +365,8 @@ class Runs:
             for peer in node.links:
                 self._pins.release(peer)
             self._desk.retire(node)
-            del self._nodes[node.manifest.run_id]
-            self._watchers.unpark_all()
+            del self.nodes[node.manifest.run_id]
+            self.watchers.unpark_all()
             if self._comes_back(node) and self._nursery is not None and not self._shuts_down:
                 self._desk.forget(node.manifest.run_id)
                 self._nursery.start_soon(self._wait_for, node.manifest.run_id)
@@ -458,7 +374,7 @@ class Runs:
     def _comes_back(self, node: RunNode) -> bool:
         """Whether this node's part has ended, but not for good: its checkpoint stays."""
         ending = node.story.ending
-        if ending is None or node.manifest.run_id not in self._storage.checkpoints:
+        if ending is None or node.manifest.run_id not in self.storage.checkpoints:
             return False
         if self._shuts_down:
             return ending.code == Unhealthy.code
@@ -470,7 +386,7 @@ class Runs:
         for peer in before:
             self._pins.release(peer)
         self._publish(node.story, f"epoch {node.manifest.epoch}")
-        self._running().start_soon(self._storage.move, node)
+        self._running().start_soon(self.storage.move, node)
 
     def _tell_epoch(self, manifest: Manifest, peers: Collection[PeerId]) -> None:
         for peer in peers:
@@ -479,12 +395,12 @@ class Runs:
 
     async def _tell_one(self, peer: PeerId, manifest: Manifest) -> None:
         reply = await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
-        node = self._nodes.get(manifest.run_id)
+        node = self.nodes.get(manifest.run_id)
         if node is not None and reply is not None and reply["kind"] == "ended":
             node.on_finished(peer, str(reply.get("digest")))
 
     def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
-        self._running().start_soon(self._storage.save, node, state)
+        self._running().start_soon(self.storage.save, node, state)
 
     async def _keep_result(self, node: RunNode) -> None:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
@@ -494,33 +410,23 @@ class Runs:
                 await self._store(node.story)
 
     async def _store(self, story: Story) -> None:
-        why = await self._storage.keep(story)
-        self._watchers.unpark_all()
+        why = await self.storage.keep(story)
+        self.watchers.unpark_all()
         if why:
             self._publish(story, "not stored", why)
-
-    def _state_of_ended(self, run_id: str) -> str | None:
-        if run_id in self._nodes:
-            return self._nodes[run_id].story.state
-        result = self._storage.results.get(run_id)
-        return None if result is None else str(result.get("state"))
-
-    def _live_history(self, run_id: str) -> History | None:
-        node = self._nodes.get(run_id)
-        return None if node is None else node.story.history
 
     async def _open_run_stream(self, peer: PeerId) -> Stream:
         return await self._relay.open_stream(peer, RUN_PROTOCOL)
 
     def _on_change(self, story: Story) -> None:
         story.changes += 1
-        self._watchers.unpark_all()
+        self.watchers.unpark_all()
         if story.ending is not None and not story.announced:
             story.announced = True
             self._publish(story, story.state)
 
     def _on_member(self, change: MemberChange) -> None:
-        for node in list(self._nodes.values()):
+        for node in list(self.nodes.values()):
             node.on_member(change.peer_id, change.new, change.reason)
             if change.new == "alive" and node.epochs.enlists(change.peer_id) and self._nursery is not None:
                 self._nursery.start_soon(self._enlist_quietly, node.manifest.run_id, change.peer_id)
@@ -534,7 +440,7 @@ class Runs:
 
     def _on_link(self, kind: str, connection: Connection, reason: str) -> None:
         if kind == "up":
-            for node in self._nodes.values():
+            for node in self.nodes.values():
                 node.renew(connection.peer_id)
 
     def _publish(self, story: Story, what: str, why: str | None = None) -> None:
@@ -548,14 +454,3 @@ class Runs:
                 state=what,
                 error=error,
             )
-
-    def _resolve(self, prefix: str) -> str:
-        known = [*dict.fromkeys([*self._storage.results.ids(), *self._returns.sleeping, *self._nodes])]
-        found = [run_id for run_id in known if run_id.startswith(prefix)] if prefix else []
-        if not found:
-            raise NotFound(f"there is no run {prefix!r} here", hint="see fedctl runs", field="run_id")
-        if len(found) > 1:
-            raise InvalidParameter(
-                f"{prefix!r} begins {len(found)} runs", hint="give more of the run id", field="run_id"
-            )
-        return found[0]

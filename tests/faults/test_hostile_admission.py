@@ -420,12 +420,12 @@ async def run_until(condition: Any, within_s: float = 30.0) -> None:
 async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock: MockClock) -> None:
     async with world(3) as members:
         first = await begin(members, 5)
-        sealed = members[1].runs._nodes[first].manifest.sealed
+        sealed = members[1].runs.nodes[first].manifest.sealed
         for node in members:
             assert (await node.result(first))["state"] == "finished"
         second = await begin(members, 20)
         await run_until(lambda: members[0].round_of(second) >= 3)
-        now = members[1].runs._nodes[second].manifest.sealed
+        now = members[1].runs.nodes[second].manifest.sealed
         replayed = {
             "another run": encode_preamble(sealed) + encode_round(members[0].round_of(second), "", b"old")[0],
             "an old round": encode_preamble(now) + encode_round(0, "", b"replayed")[0],
@@ -442,7 +442,7 @@ async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock
 
         third = await begin(members, 20)
         await run_until(lambda: members[0].round_of(third) >= 3)
-        now = members[1].runs._nodes[third].manifest.sealed
+        now = members[1].runs.nodes[third].manifest.sealed
         forged = {
             "an end in another's name": (Kind.END, state_end(members[2].key, third, 0, "not mine")),
             "an end of another run": (Kind.NOTICE, state_end(members[2].key, second, 0, "old")),

@@ -70,7 +70,7 @@ async def test_a_death_begins_an_epoch_without_the_dead(
             assert [result["epoch"] for result in ended] == [2, 2, 2]
             assert {drop["peer_id"] for result in ended for drop in result["dropped"]} == {victim.id}
             assert ended[0]["value"]["round"] > 8
-        await until(lambda: not any(node.runs._nodes for node in left), 300.0)
+        await until(lambda: not any(node.runs.nodes for node in left), 300.0)
         assert not any(node.runs._pins._held for node in left)
 
 
@@ -295,7 +295,7 @@ async def test_an_epoch_of_somebody_who_is_no_member_is_refused(autojump_clock: 
         members = [nodes[0].id, nodes[1].id]
         started = await nodes[0].runs.start(request(members=members, pace_s=0.5))
         run_id = started["run_id"]
-        sealed = nodes[0].runs._nodes[run_id].manifest.sealed
+        sealed = nodes[0].runs.nodes[run_id].manifest.sealed
 
         async def say(kind: str) -> dict[str, Any]:
             return await ask(nodes[2].relay, nodes[0].id, {"kind": kind, "manifest": sealed}, 5.0)
@@ -303,7 +303,7 @@ async def test_an_epoch_of_somebody_who_is_no_member_is_refused(autojump_clock: 
         assert (await say("return"))["code"] == "denied"
         assert (await say("enlist"))["kind"] == "declined"
         own = issue_epoch(
-            nodes[1].key, nodes[0].runs._nodes[run_id].manifest, Next(2, tuple(sorted(members)), ()), 0
+            nodes[1].key, nodes[0].runs.nodes[run_id].manifest, Next(2, tuple(sorted(members)), ()), 0
         )
         foreign = own.sealed[: own.sealed.index(b"\0") + 1] + seal(
             nodes[2].key,
@@ -321,11 +321,11 @@ async def test_who_asks_about_a_run_that_nobody_knows_is_told_so(autojump_clock:
     async with world(2, prepare=JOINABLE) as nodes:
         started = await nodes[0].runs.start(request(members=[nodes[0].id], quorum=1, pace_s=0.1))
         run_id = started["run_id"]
-        sealed = nodes[0].runs._nodes[run_id].manifest.sealed
+        sealed = nodes[0].runs.nodes[run_id].manifest.sealed
         question = {"kind": "return", "manifest": sealed}
         assert await ask(nodes[0].relay, nodes[1].id, question, 5.0) == {"kind": "unknown"}
         await nodes[0].result(run_id)
-        await until(lambda: not nodes[0].runs._nodes)
+        await until(lambda: not nodes[0].runs.nodes)
         assert await ask(nodes[1].relay, nodes[0].id, question, 5.0) == {"kind": "ended", "state": "finished"}
         reply = await ask(nodes[1].relay, nodes[0].id, {"kind": "manifest", "manifest": sealed}, 5.0)
         assert reply == {"kind": "ended", "digest": ""}
@@ -338,7 +338,7 @@ async def test_two_that_propose_at_once_end_in_one_epoch(autojump_clock: MockClo
         run_id = started["run_id"]
         await until(lambda: nodes[0].round_of(run_id) >= 6)
         for node in nodes[:3]:
-            node.runs._nodes[run_id].epochs.let_in(nodes[3].id)
+            node.runs.nodes[run_id].epochs.let_in(nodes[3].id)
         await until(lambda: all(node.runs.get(run_id)["epoch"] == 2 for node in nodes))
         ended = await results(nodes, run_id)
         check_counted(ended, 2)

@@ -26,7 +26,7 @@ async def outcome(nodes: list[Node], bad: Node, **more: Any) -> tuple[dict[str, 
             assert [d["peer_id"] for d in result["dropped"]] == [bad.id]
             reasons.add(result["dropped"][0]["reason"])
     own = await bad.result(started["run_id"])
-    await until(lambda: not any(node.runs._nodes for node in nodes), 200.0)
+    await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
     (reason,) = reasons
     return own, reason
 
@@ -340,7 +340,7 @@ async def test_runs_are_bounded_and_forgotten_acceptances_free_their_place(autoj
     async with world(2, RunLimits(runs=1)) as nodes:
         await nodes[0].runs.start(request(pace_s=1.0))
         assert "in progress here already" in (await start_error(nodes[0])).detail
-        await until(lambda: not any(node.runs._nodes for node in nodes), 200.0)
+        await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
         await nodes[1].runs._gate.consider(
             nodes[0].runs._proposer.draft(request())[0], nodes[0].federation, "n0"
         )
@@ -421,7 +421,7 @@ async def test_a_result_is_stored_at_once_and_a_shutdown_does_not_cost_it(autoju
         for wire in nodes[2].links:
             wire.hold()  # it will not confirm anything for a while
         await nodes[0].runs.leave_all("the daemon is shutting down")
-        assert started["run_id"] in nodes[0].runs._nodes
+        assert started["run_id"] in nodes[0].runs.nodes
         nodes[0].kill()
         (stored,) = [data for name, data in nodes[0].store.files.items() if started["run_id"] in name]
         assert json.loads(stored)["error"] == "the daemon is shutting down"

@@ -36,7 +36,7 @@ async def begin(nodes: list[Node], rounds: int = 20, **more: Any) -> str:
 
 
 def sealed_of(node: Node, run_id: str) -> bytes:
-    return node.runs._nodes[run_id].manifest.sealed
+    return node.runs.nodes[run_id].manifest.sealed
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ async def test_a_violation_cuts_that_edge_only(autojump_clock: MockClock, frame:
             result = await node.result(run_id)
             assert (result["state"], result["dropped"]) == ("finished", []), result
             assert result["value"][-1] == (2 if node in nodes[:2] else 3)
-        await until(lambda: not any(node.runs._nodes for node in nodes), 200.0)
+        await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
 
 
 async def test_statements_of_others_runs_and_strangers_change_nothing(autojump_clock: MockClock) -> None:
@@ -100,7 +100,7 @@ async def test_one_neighbour_has_few_streams_to_fill(autojump_clock: MockClock) 
             stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
             await stream.send_all(encode_preamble(sealed_of(nodes[1], run_id)) + half)
         await trio.sleep(0.1)
-        assert nodes[0].runs._nodes[run_id].links[nodes[1].id].inbound == 8
+        assert nodes[0].runs.nodes[run_id].links[nodes[1].id].inbound == 8
         for node in nodes:
             result = await node.result(run_id)
             assert (result["state"], result["dropped"]) == ("finished", [])
@@ -132,7 +132,7 @@ async def test_who_asks_after_the_end_is_told(autojump_clock: MockClock) -> None
     async with world(2) as nodes:
         run_id = await begin(nodes, 2)
         sealed = sealed_of(nodes[0], run_id)
-        await until(lambda: not any(node.runs._nodes for node in nodes), 60.0)
+        await until(lambda: not any(node.runs.nodes for node in nodes), 60.0)
         stream = await nodes[1].swarm.open_stream(nodes[0].id, RUN_PROTOCOL)
         await stream.send_all(encode_preamble(sealed))
         assert (await stream.receive_some())[0] == Kind.END

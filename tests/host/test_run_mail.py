@@ -134,7 +134,7 @@ async def test_letters_that_nobody_reads_hold_an_end_back_for_seconds_only(
         run_id = await started(nodes, sends, reads_none, quorum=1)
         ended = (await values(nodes, run_id))[1]
         assert 9 < ended - began < 15
-        await until(lambda: not any(node.runs._nodes for node in nodes), 20.0)
+        await until(lambda: not any(node.runs.nodes for node in nodes), 20.0)
 
 
 async def test_who_waits_for_others_and_reads_nothing_stalls(autojump_clock: MockClock) -> None:

@@ -18,7 +18,7 @@ async def results(nodes: list[Node], run_id: str) -> list[dict[str, Any]]:
 
 async def everything_is_over(nodes: list[Node]) -> None:
     """Every run is retired: nobody waits for anything, no link is held."""
-    await until(lambda: not any(node.runs._nodes for node in nodes), 200.0)
+    await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
     assert not any(node.runs._pins._held for node in nodes)
 
 
