@@ -127,6 +127,8 @@ def test_nothing_is_left_of_a_test_that_was_killed() -> None:
         from federation.network import Network
         lan = Network(2)
         child = lan[0].popen(["sleep", "1000"])
+        while open(f"/proc/{child.pid}/comm").read() != "sleep\\n":
+            pass  # what runs before has not yet asked to die with its parent
         print(lan[0].pid, lan[1].pid, child.pid, flush=True)
         input()
     """
