@@ -37,18 +37,22 @@ ARRAY_TAGS = {40, 64, 69, 70, 71, 72, 77, 78, 79, 84, 85, 86}
 KEY = PrivateKey.from_seed(b"k" * 32)
 
 
+MOST_S = 0.05
+
+
 def cost(data: bytes) -> tuple[float, int]:
-    """(CPU seconds, the best of three; peak bytes) of decoding `data`, whatever comes of it."""
+    """(CPU seconds of this thread, the best of many while it is slow; peak bytes) of decoding `data`, whatever comes of it."""
 
     def decode() -> None:
         with contextlib.suppress(InvalidMessage):
             codec.decode(data, max_bytes=max(len(data), codec.MAX_MESSAGE_BYTES))
 
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
+    seconds: list[float] = []
+    # Another program on the same core makes everything slow for a while, processor time included.
+    while len(seconds) < 3 or (min(seconds) > MOST_S and len(seconds) < 60):
+        start = time.thread_time()
         decode()
-        seconds.append(time.process_time() - start)
+        seconds.append(time.thread_time() - start)
     tracemalloc.start()
     try:
         decode()
@@ -75,7 +79,7 @@ def test_row_15_bombs() -> None:
     )
     assert all(peak <= 6 * 2**20 + len(BOMBS[name]) for name, (_, peak) in costs.items())
     if sys.gettrace() is None:  # a coverage tracer triples the time
-        assert all(seconds <= 0.05 for seconds, _ in costs.values())
+        assert all(seconds <= MOST_S for seconds, _ in costs.values())
 
 
 def test_row_16_tags() -> None:

@@ -45,7 +45,17 @@ def test_it_is_found_by_its_entry_point(python: str) -> None:
         [python, "-I", "-m", "fedd.worker", "inspect"], capture_output=True, text=True, check=True
     )
     plugins = {plugin["name"]: plugin for plugin in json.loads(done.stdout)["plugins"]}
-    assert set(plugins) == {"basics", "consensus", "regression", "stranger-median"}
+    bundled = {
+        "aggregators",
+        "basics",
+        "consensus",
+        "learners",
+        "learning",
+        "optimization",
+        "regression",
+        "voting",
+    }
+    assert set(plugins) == {*bundled, "stranger-median"}
     stranger = plugins["stranger-median"]
     assert (stranger["distribution"], stranger["version"]) == ("fedd-stranger-median", "0.3.1")
     assert stranger["error"] is None
