@@ -41,7 +41,7 @@ MOST_S = 0.05
 
 
 def cost(data: bytes) -> tuple[float, int]:
-    """(CPU seconds of this thread, the best while it is slow; peak bytes) of decoding `data`, whatever comes."""
+    """(CPU seconds of this thread at best, peak bytes) of decoding `data`, whatever comes of it."""
 
     def decode() -> None:
         with contextlib.suppress(InvalidMessage):
