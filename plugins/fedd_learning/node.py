@@ -43,8 +43,8 @@ TAG = "learning"
 LABEL = "samples_of."
 """A training's metric of this name and a label counts the samples of that label on this device."""
 KEPT_ROUNDS_BYTES = 1024 * 1024
-"""Up to this size of model and state every round is kept for a restart; of larger ones every tenth: writing 4 MB
-takes 40 ms of a round, and only a power cut of all ever needs it: otherwise somebody has the newest."""
+"""Up to this size of model and state every round is kept for a restart; of larger ones every tenth. Writing
+4 MB takes 40 ms of a round, and only a power cut of all ever needs it: otherwise somebody has the newest."""
 
 
 class Node:
