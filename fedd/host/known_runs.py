@@ -99,7 +99,7 @@ class KnownRuns:
         node = self.nodes.get(run_id)
         while node is not None and node.story.ending is None:
             seen = node.story.changes
-            yield node.story.progress()
+            yield node.progress()
             if node.story.changes == seen:
                 await self.watchers.park()
             if node.story.ending is None:

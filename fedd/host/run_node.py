@@ -252,7 +252,6 @@ class RunNode:
         gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
         self._news.clear()
         self.story.rounds = self.round
-        self.story.sent = self._sent()
         header: dict[str, Any] = {
             "kind": "round",
             "round": completed.round,
@@ -372,6 +371,11 @@ class RunNode:
             self.tell_all(encode_frame(Kind.STOP, 0, statement))
             by = f"{self.around.name_of(signer)} stopped it"
             self._end(Ending("stopped", "stopped", by))
+
+    def progress(self) -> dict[str, Any]:
+        """How it stands, for whoever watches."""
+        self.story.sent = self._sent()
+        return self.story.progress()
 
     def result(self) -> dict[str, Any]:
         """The story as it stands, with what it has cost so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,7 +209,7 @@ class Node:
 
     async def _exchange_all(self, spread: Spread) -> None:
         for number in range(spread.exchanges):
-            spread.take(number, await self._exchange(lambda peer, k=number: spread.message(k, peer)))  # type: ignore[misc]
+            spread.take(number, await self._exchange(partial(spread.message, number)))
 
     async def _exchange(self, message: Message | Callable[[PeerId], Message]) -> dict[PeerId, Message]:
         """One exchange with all. Of two members whose link is cut for good the higher one leaves."""

@@ -15,7 +15,7 @@ What is malformed or not finite is refused: it counts as not sent, and the reaso
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class MeanSpread:
         elif reason := fault(self._layout, self._parts[part], message.arrays):
             self.refused.setdefault(peer, f"as the root of a part it sent {reason}")
         else:
-            self._mean.put(self._parts[part], message.arrays)  # type: ignore[arg-type]
+            self._mean.put(self._parts[part], cast("list[Any]", message.arrays))
             self._held[part] = True
 
     def _take_contribution(
@@ -166,7 +166,7 @@ class MeanSpread:
         elif reason := fault(self._layout, self._parts[part], message.arrays):
             self.refused.setdefault(peer, f"it sent {reason}")
         else:
-            contributed[peer] = message.arrays  # type: ignore[assignment]
+            contributed[peer] = cast("list[Any]", message.arrays)
 
     def _add_up(self, stripe: int, contributed: dict[PeerId, list[Any]]) -> None:
         part = self._my_part(stripe)
@@ -255,7 +255,7 @@ class WholeSpread:
             return f"it sent {reason}"
         if peer not in self._models:
             self._models[peer] = self._layout.empty()
-        self._models[peer].put(self._parts[number], message.arrays)  # type: ignore[arg-type]
+        self._models[peer].put(self._parts[number], cast("list[Any]", message.arrays))
         self._held[peer] += 1
         return ""
 
