@@ -50,6 +50,17 @@ class Parameter(NamedTuple):
         return shown
 
 
+def _told_of_all(info: AlgorithmInfo | CommandInfo | LearnerInfo | AggregatorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "plugin": info.plugin,
+        "distribution": info.distribution,
+        "version": info.version,
+        "doc": info.doc,
+        "parameters": [parameter.describe() for parameter in info.parameters],
+    }
+
+
 @dataclass(frozen=True)
 class AlgorithmInfo:
     """An algorithm that can be run here. `plugin` is its entry point's name.
@@ -81,12 +92,7 @@ class AlgorithmInfo:
     def describe(self) -> dict[str, Any]:
         """As `fedctl algorithms --json` shows it."""
         return {
-            "name": self.name,
-            "plugin": self.plugin,
-            "distribution": self.distribution,
-            "version": self.version,
-            "doc": self.doc,
-            "parameters": [parameter.describe() for parameter in self.parameters],
+            **_told_of_all(self),
             "contract": self.contract,
             "joinable": self.joinable,
             "topology": self.topology,
@@ -120,17 +126,12 @@ class CommandInfo:
     def describe(self) -> dict[str, Any]:
         """As `fedctl commands --json` shows it."""
         return {
-            "name": self.name,
-            "plugin": self.plugin,
-            "distribution": self.distribution,
-            "version": self.version,
-            "doc": self.doc,
+            **_told_of_all(self),
             "protocol": self.protocol,
             "audience": self.audience,
             "max_payload_bytes": self.max_payload_bytes,
             "timeout_s": self.timeout_s,
             "allowed": self.allowed,
-            "parameters": [parameter.describe() for parameter in self.parameters],
         }
 
 
@@ -149,13 +150,8 @@ class LearnerInfo:
     def describe(self) -> dict[str, Any]:
         """As `fedctl learners --json` shows it."""
         return {
-            "name": self.name,
-            "plugin": self.plugin,
-            "distribution": self.distribution,
-            "version": self.version,
-            "doc": self.doc,
+            **_told_of_all(self),
             "abilities": list(self.abilities),
-            "parameters": [parameter.describe() for parameter in self.parameters],
         }
 
 
@@ -178,14 +174,9 @@ class AggregatorInfo:
     def describe(self) -> dict[str, Any]:
         """As `fedctl aggregators --json` shows it."""
         return {
-            "name": self.name,
-            "plugin": self.plugin,
-            "distribution": self.distribution,
-            "version": self.version,
-            "doc": self.doc,
+            **_told_of_all(self),
             "mean": self.mean,
             "allowed": self.allowed,
-            "parameters": [parameter.describe() for parameter in self.parameters],
         }
 
 
