@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plugins.learning.test_deaths import check, replay, toys_of
 from plugins.learning.toy import Toy
@@ -74,9 +74,16 @@ def test_what_was_learned_survives_a_power_cut() -> None:
     assert results[0].epoch > 1
 
 
-@settings(max_examples=10, deadline=None)
-@given(at=st.integers(0, 25), kill_at=st.integers(0, 45), victim=st.integers(0, 3))
-def test_joins_and_deaths_at_once(at: int, kill_at: int, victim: int) -> None:
+@settings(max_examples=12, deadline=None)
+@given(
+    at=st.integers(0, 35),
+    kill_at=st.integers(0, 45),
+    victim=st.integers(0, 3),
+    back_s=st.none() | st.floats(0.5, 9.0),
+)
+@example(at=31, kill_at=22, victim=3, back_s=3.4416623)
+@example(at=9, kill_at=2, victim=1, back_s=4.288182)
+def test_joins_deaths_and_returns_at_once(at: int, kill_at: int, victim: int, back_s: float | None) -> None:
     toys = toys_of(5)
     federation = Federation(
         5,
@@ -85,8 +92,11 @@ def test_joins_and_deaths_at_once(at: int, kill_at: int, victim: int) -> None:
         quorum=2,
         joins=[Join(4, at)],
         kills=[Kill(victim, kill_at, "one")],
+        restarts=[] if back_s is None else [Restart(victim, back_s)],
     )
     results = federation.run(Learning(rounds=ROUNDS), toys)
     ended = [result for result in results if result.error is None]
-    assert len(ended) == 4, [result.error for result in results]
+    assert {result.peer_id for result in ended} >= {r.peer_id for n, r in enumerate(results) if n != victim}
     assert len({digest_of(result) for result in ended}) == 1
+    if back_s is not None and results[victim].error is not None:  # it came back when all was over
+        assert str(results[victim].error) == "the others finished without this node"
