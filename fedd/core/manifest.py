@@ -40,6 +40,7 @@ _MANIFEST_DOMAIN = "fedd/run-manifest/1"
 _ACCEPTANCE_DOMAIN = "fedd/run-acceptance/1"
 _END_DOMAIN = "fedd/run-end/1"
 _STOP_DOMAIN = "fedd/run-stop/1"
+_CUT_DOMAIN = "fedd/run-cut/1"
 
 _T = TypeVar("_T")
 
@@ -50,7 +51,8 @@ class Proposal:
 
     `topology` is empty for the default, `input` for none. `quorum` counts members; `pace_s` is the least
     time of a round. `open` lets in whoever comes to the federation later. `nonce` (16 bytes) makes two equal
-    requests two runs.
+    requests two runs. `asker` is the member for whom the initiator proposes, by a command of a plugin; empty
+    when it does so for itself. Whoever may not start runs on a device may not have others start them there.
     """
 
     federation: str
@@ -68,10 +70,14 @@ class Proposal:
     pace_s: float
     nonce: bytes
     open: bool = False
+    asker: PeerId = ""
 
     def encode(self) -> bytes:
         """Canonical bytes; `decode` inverts it."""
-        return codec.encode({**self.__dict__, "parameters": dict(self.parameters)})
+        fields = {**self.__dict__, "parameters": dict(self.parameters)}
+        if not self.asker:
+            del fields["asker"]
+        return codec.encode(fields)
 
     @property
     def digest(self) -> bytes:
@@ -103,6 +109,7 @@ class Proposal:
             pace_s=pace_s,
             nonce=take(fields, "nonce", bytes),
             open=take(fields, "open", bool),
+            asker=take(fields, "asker", str) if "asker" in fields else "",
         )
 
 
@@ -279,6 +286,56 @@ def open_end(sealed: bytes, run_id: str) -> EndStatement:
         raise ProtocolError(f"{signer} speaks of the end of another run")
     reason = printable(take(fields, "reason", str))
     return EndStatement(signer, take(fields, "round", int), reason, bytes(sealed))
+
+
+@dataclass(frozen=True)
+class CutStatement:
+    """A member's word that the edge between it and a neighbour is cut, in one epoch of the run.
+
+    `fault`: because of what the neighbour sent, and not because there was no link.
+    """
+
+    member: PeerId
+    peer: PeerId
+    round: int
+    reason: str
+    fault: bool
+    sealed: bytes
+
+
+def state_cut(
+    key: PrivateKey, manifest: Manifest, peer: PeerId, round: int, reason: str, *, fault: bool
+) -> CutStatement:
+    """This node goes on without its edge to `peer`."""
+    reason = printable(reason)
+    fields = {
+        "run": manifest.run_id,
+        "epoch": manifest.mark.digest,
+        "peer": peer,
+        "round": round,
+        "reason": reason,
+        "fault": fault,
+    }
+    sealed = seal(key, _CUT_DOMAIN, codec.encode(fields))
+    return CutStatement(key.peer_id, peer, round, reason, fault, sealed)
+
+
+def open_cut(sealed: bytes, manifest: Manifest) -> CutStatement:
+    """Verify a statement about an edge of this epoch's graph. Raises ProtocolError.
+
+    Only the two ends of an edge can cut it: nobody can drop an edge of others.
+    """
+    signer, payload = open_sealed(sealed, _CUT_DOMAIN)
+    fields = document(payload, "cut statement")
+    if (take(fields, "run", str), take(fields, "epoch", bytes)) != (manifest.run_id, manifest.mark.digest):
+        raise ProtocolError(f"{signer} speaks of an edge in another run or epoch")
+    peer = take(fields, "peer", str)
+    if signer not in manifest.members or peer not in manifest.graph.neighbors(signer):
+        raise ProtocolError(f"{signer} has no edge to {peer:.80} that it could cut")
+    reason = printable(take(fields, "reason", str))
+    return CutStatement(
+        signer, peer, take(fields, "round", int), reason, take(fields, "fault", bool), bytes(sealed)
+    )
 
 
 def state_stop(key: PrivateKey, run_id: str) -> bytes:

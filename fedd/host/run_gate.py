@@ -36,8 +36,10 @@ class RunGate:
         limits: RunLimits,
         active: Callable[[], int],
         clock: Callable[[], float] = trio.current_time,
+        name_of: Callable[[PeerId], str] = str,
     ) -> None:
         self.policy = policy
+        self._name_of = name_of
         self._key = key
         self._registry = registry
         self._inputs = inputs
@@ -54,6 +56,8 @@ class RunGate:
             raise Denied("the proposal is for another federation")
         if proposal.initiator != self._key.peer_id:
             self.policy.check_initiator(proposal.initiator, initiator_name)
+        if proposal.asker not in ("", self._key.peer_id):
+            self.policy.check_initiator(proposal.asker, self._name_of(proposal.asker))
         with trio.move_on_after(self._limits.propose_timeout_s * 0.8) as waited:
             await self._registry.ready()
         if waited.cancelled_caught:

@@ -30,7 +30,7 @@ log = logging.getLogger("fedd.host")
 class RunRequest:
     """What `fedctl run` asks for. `members` are peer ids (None: all that are alive, this node always);
     `quorum` is "3" or "60%" (None: a majority of those asked), `contract` one of CONTRACTS (None: the
-    algorithm's own)."""
+    algorithm's own). `asker` is the member whose command asks for it, empty for this device's operator."""
 
     algorithm: str
     parameters: Mapping[str, Any]
@@ -42,6 +42,7 @@ class RunRequest:
     seed: int | None = None
     pace_s: float | None = None
     open: bool = False
+    asker: PeerId = ""
 
 
 EDGES = "edges:"
@@ -156,6 +157,7 @@ class Proposer:
             pace_s=float(pace_s),
             nonce=secrets.token_bytes(16),
             open=request.open,
+            asker=request.asker,
         )
         return proposal, [peer for peer in members if peer != self._me]
 

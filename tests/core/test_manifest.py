@@ -68,10 +68,17 @@ def test_a_proposal_survives_its_encoding() -> None:
     assert offer.digest != replace(offer, nonce=b"m" * 16).digest
 
 
+def test_a_proposal_names_who_asked_for_it_only_if_somebody_did() -> None:
+    offer = proposal(asker="somebody")
+    assert Proposal.decode(offer.encode()) == offer
+    assert offer.digest != proposal().digest
+    assert "asker" not in codec.decode(proposal().encode())
+
+
 @pytest.mark.parametrize(
     "more",
     [{"seed": True}, {"seed": "7"}, {"pace_s": -1.0}, {"pace_s": float("inf")}, {"pace_s": 1}, {"nonce": "n"},
-     {"open": 1}, {"parameters": {"a": [1]}}, {"parameters": {"a": None}}, {"algorithm": 3},
+     {"open": 1}, {"asker": 1}, {"parameters": {"a": [1]}}, {"parameters": {"a": None}}, {"algorithm": 3},
      {"quorum": None}],
 )  # fmt: skip
 def test_a_malformed_proposal_is_refused(more: dict[str, Any]) -> None:
