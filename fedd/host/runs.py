@@ -105,7 +105,14 @@ class Runs(KnownRuns):
         self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
         self._nursery: trio.Nursery | None = None
         self._gate = RunGate(
-            key, registry, inputs, policy or Policy(), self._limits, lambda: len(self.nodes), clock
+            key,
+            registry,
+            inputs,
+            policy or Policy(),
+            self._limits,
+            lambda: len(self.nodes),
+            clock,
+            self.name_of,
         )
         self._around = Surroundings(
             key,
