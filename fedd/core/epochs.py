@@ -130,6 +130,8 @@ class Epochs:
     """Members of this epoch that take part no longer, without having finished."""
     finished: set[PeerId] = field(default_factory=set)
     """Members of this epoch that have finished in it."""
+    blamed: set[PeerId] = field(default_factory=set)
+    """Those of `out` that sent this node what it cannot use."""
     waiting: set[PeerId] = field(default_factory=set)
     """Whom this node wants in the next epoch beside those who are in this one."""
     kept: tuple[Mark, ...] = ()
@@ -161,15 +163,21 @@ class Epochs:
         """When `propose` is to be called, None as long as there is nothing to propose."""
         return self._due_at
 
-    def lose(self, peer: PeerId, now: float) -> None:
-        """A member takes part no longer: it is dead, has left, or no path leads to it."""
+    def lose(self, peer: PeerId, now: float, *, blamed: bool = False) -> None:
+        """A member takes part no longer: it is dead, has left, or no path leads to it.
+
+        `blamed`: this node alone says so, because of what it sent. Whoever blames more than one proposes
+        later: among many who blame one and the one who blames them all, the many are heard first.
+        """
         self.waiting.discard(peer)
         if peer in self.members and peer not in self.finished:
             self.out.add(peer)
+            if blamed:
+                self.blamed.add(peer)
             if self.frozen:
-                turn = self.present.index(self.me)
+                turn = self.present.index(self.me) + len(self.members) * max(0, len(self.blamed) - 1)
                 at = now + turn * PATIENCE_S
-                self._due_at = at if self._due_at is None else min(self._due_at, at)
+                self._due_at = at if blamed or self._due_at is None else min(self._due_at, at)
 
     def refusal(self, peer: PeerId) -> str:
         """Why this member cannot be let in, empty when it can."""
@@ -211,7 +219,7 @@ class Epochs:
         if self.me not in members:
             return News.EXCLUDED
         self.mark, self.members = mark, members
-        self.out, self.finished = set(), set()
+        self.out, self.finished, self.blamed = set(), set(), set()
         self.waiting.difference_update(newcomers)
         self._due_at = now + members.index(self.me) * PATIENCE_S if self.waiting else None
         return News.ENTER

@@ -84,9 +84,9 @@ class RunEpochs:
         self.hear(manifest)
         self._around.tell(manifest, {*before.members, *manifest.members})
 
-    def lose(self, peer: PeerId) -> None:
-        """A member takes part no longer."""
-        self.machine.lose(peer, self._around.clock())
+    def lose(self, peer: PeerId, *, blamed: bool = False) -> None:
+        """A member takes part no longer, `blamed`: because of what it sent to this node."""
+        self.machine.lose(peer, self._around.clock(), blamed=blamed)
         self._news.set()
 
     def refusal(self, peer: PeerId) -> str:

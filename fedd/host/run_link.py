@@ -222,7 +222,7 @@ async def serve(stream: Stream, early: bytes, taker: FrameTaker, max_payload_byt
         await stream.aclose()
     except ProtocolError as error:
         log.warning("%s broke the rules of a run: %s", stream.peer_id, error.detail)
-        answer = encode_frame(Kind.CUT, 0, error.detail.encode()[:MAX_STATEMENT_BYTES])
+        answer = encode_frame(Kind.CUT, 1, error.detail.encode()[:MAX_STATEMENT_BYTES])
         with trio.move_on_after(1.0):
             await stream.send_all(answer)
         raise

@@ -56,9 +56,13 @@ class RunMail:
                 raise ProtocolError("its worker sent a malformed message")
 
     def depart(self, peer: PeerId, reason: str, how: str) -> None:
-        """A member is `gone` from the run or has `finished`, or its edge was `cut`. The first word stays."""
+        """A member is `gone` from the run or has `finished`, or its edge was `cut`.
+
+        The first word stays, but that one who was cut off is gone.
+        """
         self._mail.release(peer)
-        if peer not in self._departed:
+        before = self._departed.get(peer)
+        if before is None or (before["how"], how) == ("cut", "gone"):
             self._departed[peer] = {"kind": "left", "peer": peer, "reason": reason, "how": how}
             if self._listening:
                 self._deliver(self._departed[peer], [])

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from fedd.api.errors import FeddError, NotConnected, ProtocolError
+from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.epochs import CLOSING_TAG, RESTART, End, Mark
+from fedd.core.epochs import CLOSING_TAG, Mark
 from fedd.core.history import Row
-from fedd.core.manifest import EndStatement, Manifest, open_stop, state_end
+from fedd.core.manifest import Manifest, open_stop, printable, state_end
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.core.run_signature import signed_bytes
+from fedd.host.run_departures import Departures
 from fedd.host.run_epochs import RunEpochs
 from fedd.host.run_link import RunLink, serve
 from fedd.host.run_mail import RunMail
@@ -68,7 +69,6 @@ class RunNode:
         self.stop_statement: bytes | None = None
         self._sent_before: dict[PeerId, int] = {}
         """Bytes to each neighbour in epochs that are over."""
-        """What went out in earlier epochs."""
         self.worker = WorkerSeat(self, around.limits, manifest.proposal.pace_s, around.clock)
         self._begin(manifest)
         self.ended = trio.Event()
@@ -85,12 +85,7 @@ class RunNode:
         self._side = Side(self, manifest)
         self.rounds = Rounds(near, manifest.max_payload_bytes)
         self.links = {peer: RunLink(peer, self._side, self.around.clock) for peer in near}
-        self.out: dict[PeerId, str] = {}
-        """Who takes part no longer and why; what came after our own end is not in the story."""
-        self.cut_off: dict[PeerId, str] = {}
-        self.finished: set[PeerId] = set()
-        self.statements: dict[PeerId, EndStatement] = {}
-        self._news: list[tuple[PeerId, str]] = []
+        self.departures = Departures(self, manifest)
         self.mail = RunMail(
             near, manifest.max_payload_bytes, self._push, self.worker.deliver_aside, self._on_mail_emptied
         )
@@ -128,7 +123,7 @@ class RunNode:
             state = self.around.state_of(peer)
             # of those who have just come, membership may not have heard yet
             if peer != self.me and state is not None and peer not in self.manifest.newcomers:
-                self.on_member(peer, state)
+                self.departures.on_member(peer, state)
 
     def enter(self, manifest: Manifest) -> None:
         """Go on in this epoch: with its members, its graph, new rounds; the worker begins anew."""
@@ -165,6 +160,12 @@ class RunNode:
         """The algorithm here sends, or has read, letters, questions and answers."""
         self.mail.on_worker(header, body)
 
+    def on_cut(self, peer: PeerId, reason: str) -> None:
+        """The algorithm here cannot use what this neighbour sent."""
+        if peer not in self.links:
+            raise ProtocolError(f"its worker cut {peer:.80}, who is no neighbour")
+        self.departures.cut(peer, f"bad message: {printable(reason)}", fault=True)
+
     def on_sign(self, data: Payload) -> None:
         """The algorithm here wants this node's signature."""
         signature = self.around.key.sign(
@@ -200,9 +201,9 @@ class RunNode:
         if self.epochs.close_one():
             self.act(self.rounds.begin(CLOSING_TAG, dict.fromkeys(self.rounds.neighbors, b"")))
         else:
-            self._finish_in(self.manifest.mark)
+            self.finish_in(self.manifest.mark)
 
-    def _finish_in(self, mark: Mark) -> None:
+    def finish_in(self, mark: Mark) -> None:
         """Everybody has a result of this epoch: end with this node's."""
         ending = self.epochs.ending_in(mark)
         if ending is not None:
@@ -247,10 +248,7 @@ class RunNode:
         if self.epochs.closing:
             self._close()
             return
-        dropped = self.story.dropped
-        gone = [[peer, reason] for peer, reason in self._news]
-        gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
-        self._news.clear()
+        gone, finished, cut = self.departures.told_with(completed)
         self.story.rounds = self.round
         header: dict[str, Any] = {
             "kind": "round",
@@ -258,97 +256,15 @@ class RunNode:
             "from": list(completed.messages),
             "gone": gone,
         }
-        for name, peers in (("finished", self.finished), ("cut", self.cut_off)):
-            now = [peer for peer in completed.gone if peer in peers]
-            if now:
-                header[name] = now
+        if finished:
+            header["finished"] = finished
+        if cut:
+            header["cut"] = cut
         if completed.other_tags:
             header["tags"] = completed.other_tags
         body = list(completed.messages.values())
         self.worker.deliver(header, body)
         self.around.on_change(self.story)
-
-    def is_neighbor(self, peer: PeerId) -> bool:
-        """Whether this neighbour still takes part beside this node."""
-        return not (peer in self.out or peer in self.cut_off or peer in self.finished)
-
-    # ---- members -------------------------------------------------------------------------
-
-    def on_member(self, peer: PeerId, state: str, reason: str = "") -> None:
-        """Membership says that this member is now `dead` or `left`; other states change nothing."""
-        if state not in ("dead", "left"):
-            return
-        if peer in self.finished:
-            self.links[peer].settle()
-        elif peer in self.manifest.members:
-            self.drop(peer, "dead" if state == "dead" else f"left: {reason or 'it left the federation'}")
-
-    def drop(self, peer: PeerId, reason: str, statement: EndStatement | None = None) -> None:
-        """This member is out of the run: dead, or by its own signed word. The first reason stays."""
-        if peer == self.me or peer in self.out or peer in self.finished:
-            return
-        self.out[peer] = reason
-        if statement is not None:
-            self.statements[peer] = statement
-            self.tell_all(encode_frame(Kind.NOTICE, 0, statement.sealed))
-        if peer in self.links:
-            self.links[peer].settle()
-        if self.story.ending is not None:
-            return
-        self.story.dropped[peer] = (self.round, reason)
-        log.info("run %s: %s is out: %s", self.manifest.run_id[:8], self.around.name_of(peer), reason)
-        if peer not in self.links:
-            self._news.append((peer, reason))
-        self.epochs.lose(peer)
-        if not self.epochs.machine.frozen:  # else the algorithm is to begin anew, and not to see this
-            self.mail.depart(peer, reason, "gone")
-        self._drop_the_unreachable()
-        self.act(self.rounds.release(peer, reason))
-        self._check_quorum()
-        self.around.on_change(self.story)
-
-    def _check_quorum(self) -> None:
-        """With contract `restart` the algorithm does not see who is lost: it is judged here."""
-        if self.epochs.machine.lost and self.story.ending is None:
-            left, quorum = len(self.epochs.machine.present), self.manifest.proposal.quorum
-            of = len(self.manifest.members)
-            self.on_failed("quorum_lost", f"{left} of {of} members are left, the quorum is {quorum}", "")
-
-    def cut(self, peer: PeerId, reason: str) -> None:
-        """Go on without the edge to this neighbour; both of us stay in the run."""
-        if not self.is_neighbor(peer):
-            return
-        log.warning("run %s: the edge to %s is cut: %s", self.manifest.run_id[:8], peer, reason)
-        self.cut_off[peer] = reason
-        self.links[peer].push([encode_frame(Kind.CUT, 0, reason.encode()[:512])])
-        self.links[peer].settle()
-        if self.story.ending is None and self.manifest.proposal.contract == RESTART:
-            # The graph is part of what such an algorithm relies on: one of the two leaves, the same for both.
-            if self.me > peer:
-                self.leave(NotConnected(f"the edge to {self.around.name_of(peer)} is cut: {reason}"))
-            else:
-                self.drop(peer, f"cut: {reason}")
-            return
-        self.mail.depart(peer, reason, "cut")
-        self._drop_the_unreachable()
-        self.act(self.rounds.release(peer, f"cut: {reason}"))
-
-    def _drop_the_unreachable(self) -> None:
-        if self.story.ending is not None:
-            return
-        cut = [(min(self.me, peer), max(self.me, peer)) for peer in self.cut_off]
-        near = self.manifest.graph.reachable(self.me, without=self.story.dropped, cut=cut)
-        for peer in self.manifest.members:
-            if peer not in near and peer not in self.story.dropped:
-                self.story.dropped[peer] = (
-                    self.round,
-                    "cut: no path to it is left in the run's graph",
-                )
-                self._news.append((peer, self.story.dropped[peer][1]))
-                self.epochs.lose(peer)
-                if self.epochs.machine.frozen:
-                    continue
-                self.mail.depart(peer, self.story.dropped[peer][1], "gone")
 
     # ---- the end -------------------------------------------------------------------------
 
@@ -360,7 +276,8 @@ class RunNode:
         if self.story.ending is None:
             detail = ending.detail
             reason = detail if detail.startswith("stall: ") else f"left: {detail}"
-            self.statements[self.me] = state_end(self.around.key, self.manifest.run_id, self.round, reason)
+            end = state_end(self.around.key, self.manifest.run_id, self.round, reason)
+            self.departures.ends[self.me] = end
             self._end(ending)
 
     def stop(self, statement: bytes) -> None:
@@ -416,7 +333,7 @@ class RunNode:
 
     def end_frame(self) -> bytes:
         """How this node ended, for a neighbour."""
-        mine = self.statements.get(self.me)
+        mine = self.departures.ends.get(self.me)
         sealed = b"" if mine is None else mine.sealed
         return encode_frame(Kind.END, self.round, sealed, self.finished_digest or "")
 
@@ -454,7 +371,7 @@ class RunNode:
             await serve(stream, early, side, self.manifest.max_payload_bytes)
         except ProtocolError as error:
             if side is self._side:
-                self.cut(peer, f"it broke the protocol: {error.detail}")
+                self.departures.cut(peer, f"it broke the protocol: {error.detail}", fault=True)
             raise
         finally:
             link.inbound -= 1
@@ -501,17 +418,3 @@ class RunNode:
         )
         for link in self.links.values():  # nobody there waits for our end
             link.settle()
-
-    def on_finished(self, peer: PeerId, digest: str) -> None:
-        """A member has finished, in the epoch with this digest (in hexadecimal; empty for the first)."""
-        over = self.story.ending is not None
-        end, mark = (End.NEIGHBOR, self.manifest.mark) if over else self.epochs.hear_end(peer, digest)
-        if end is End.COMMIT:
-            self._finish_in(mark)
-        elif end is End.EXCLUDED:
-            self.end_dropped(peer, "they finished")
-        if peer in self.links and self.is_neighbor(peer):
-            self.finished.add(peer)
-            self.links[peer].settle()
-            self.mail.depart(peer, "finished", "finished")
-            self.act(self.rounds.release(peer, "finished"))

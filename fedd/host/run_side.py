@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.epochs import CLOSING_TAG
-from fedd.core.manifest import EndStatement, Manifest, open_end, printable
+from fedd.core.manifest import EndStatement, Manifest, open_cut, open_end, printable
 from fedd.core.rounds import Payload
 from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
 
@@ -41,9 +41,11 @@ class Side:
         buffers += node.mail.backlog(peer)  # first: a closing round means that no letter comes after it
         for send in node.rounds.unsent_for(peer):
             buffers += encode_round(send.round, send.tag, send.payload)
-        for member, statement in node.statements.items():
+        for member, statement in node.departures.ends.items():
             if member not in (node.me, peer):
                 buffers.append(encode_frame(Kind.NOTICE, 0, statement.sealed))
+        for cut in node.departures.cuts.values():
+            buffers.append(encode_frame(Kind.CUT_NOTICE, 0, cut.sealed))
         if node.stop_statement is not None:
             buffers.append(encode_frame(Kind.STOP, 0, node.stop_statement))
         if node.story.ending is not None and not node.holds_end(peer):
@@ -60,7 +62,7 @@ class Side:
         elif frame.kind == Kind.DROPPED:
             node.end_dropped(peer, _text(frame.payload))
         elif frame.kind == Kind.CUT:
-            node.cut(peer, _text(frame.payload))
+            node.departures.on_cut(peer, _text(frame.payload), fault=frame.number == 1)
         elif frame.kind == Kind.END:
             self._on_end(peer, frame)
             if peer in node.links:
@@ -79,10 +81,9 @@ class Side:
             return None
         node = self._node
         if frame.kind in (Kind.ROUND, Kind.MAIL):
-            if peer in node.out:
-                return encode_frame(Kind.DROPPED, 0, node.out[peer].encode()[:512])
-            if peer in node.cut_off:
-                return encode_frame(Kind.CUT, 0, node.cut_off[peer].encode()[:512])
+            refusal = node.departures.refusal(peer)
+            if refusal is not None:
+                return refusal
             if node.story.ending is not None:
                 pass
             elif frame.kind == Kind.ROUND:
@@ -98,10 +99,12 @@ class Side:
             return encode_frame(Kind.ACK)
         elif frame.kind == Kind.NOTICE:
             self._on_statement(open_end(bytes(frame.payload), node.manifest.run_id))
+        elif frame.kind == Kind.CUT_NOTICE:
+            node.departures.on_cut_statement(open_cut(bytes(frame.payload), node.manifest))
         elif frame.kind == Kind.STOP:
             node.on_stop(bytes(frame.payload))
         elif frame.kind == Kind.CUT:
-            node.cut(peer, _text(frame.payload))
+            node.departures.on_cut(peer, _text(frame.payload), fault=frame.number == 1)
         else:
             raise ProtocolError(f"{frame.kind.name} is no frame of this direction")
         return None
@@ -118,13 +121,13 @@ class Side:
                 raise ProtocolError(f"{peer} sent {statement.member}'s end as its own")
             self._on_statement(statement)
         else:
-            node.on_finished(peer, frame.tag)
+            node.departures.on_finished(peer, frame.tag)
 
     def _on_statement(self, statement: EndStatement) -> None:
         node = self._node
         if statement.member not in node.manifest.members:
             raise ProtocolError(f"{statement.member} is no member of this run")
-        node.drop(statement.member, statement.reason, statement)
+        node.departures.drop(statement.member, statement.reason, statement)
 
 
 def _text(payload: Payload) -> str:

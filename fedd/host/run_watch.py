@@ -60,10 +60,10 @@ class RunWatch:
         node = self._node
         for peer, link in node.links.items():
             waits_for_verdict = node.around.state_of(peer) == "suspect"
-            if not link.settled and node.is_neighbor(peer) and not waits_for_verdict:
+            if not link.settled and node.departures.takes_part(peer) and not waits_for_verdict:
                 down_s = link.down_s()
                 if down_s > node.around.limits.edge_timeout_s:
-                    node.cut(peer, f"no link for {down_s:.0f} s")
+                    node.departures.cut(peer, f"no link for {down_s:.0f} s")
 
     def _check_unread(self, passed_s: float) -> None:
         node = self._node

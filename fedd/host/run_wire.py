@@ -53,11 +53,13 @@ class Kind(enum.IntEnum):
     DROPPED = 6
     """Backwards: you were declared dead, and the run goes on without you. Payload: why, as text."""
     CUT = 7
-    """Backwards: the edge between us is cut; we both stay in the run. Payload: why, as text."""
+    """Both ways: the edge between us is cut. Payload: why, as text; `number` is 1 if by what you sent."""
     MAIL = 8
     """A message outside the exchanges."""
     CONFIRM = 9
     """What has arrived of yours, when nothing goes your way that could carry it."""
+    CUT_NOTICE = 10
+    """A member's sealed cut statement, its own or handed on."""
 
 
 _LAST_KIND = max(Kind)

@@ -39,6 +39,10 @@ class WorkerOwner(Protocol):
         """The algorithm sends or has read messages outside the exchanges."""
         ...
 
+    def on_cut(self, peer: PeerId, reason: str) -> None:
+        """The algorithm cannot use what this neighbour sent."""
+        ...
+
     def on_sign(self, data: Payload) -> None:
         """The algorithm wants this node's signature; the answer goes by `deliver_aside`."""
         ...
@@ -259,6 +263,8 @@ class WorkerSeat:
                 self._owner.on_mail(header, frame.body)
             case "wait":
                 self._on_wait(header.get("seen"))
+            case "cut":
+                self._owner.on_cut(str(header.get("peer")), str(header.get("reason")))
             case "sign" if len(frame.body) == 1:
                 self._owner.on_sign(frame.body[0])
             case "checkpoint" if len(frame.body) == 1:

@@ -404,7 +404,7 @@ class Runs(KnownRuns):
         reply = await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
         node = self.nodes.get(manifest.run_id)
         if node is not None and reply is not None and reply["kind"] == "ended":
-            node.on_finished(peer, str(reply.get("digest")))
+            node.departures.on_finished(peer, str(reply.get("digest")))
 
     def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
         self._running().start_soon(self.storage.save, node, state)
@@ -434,7 +434,7 @@ class Runs(KnownRuns):
 
     def _on_member(self, change: MemberChange) -> None:
         for node in list(self.nodes.values()):
-            node.on_member(change.peer_id, change.new, change.reason)
+            node.departures.on_member(change.peer_id, change.new, change.reason)
             if change.new == "alive" and node.epochs.enlists(change.peer_id) and self._nursery is not None:
                 self._nursery.start_soon(self._enlist_quietly, node.manifest.run_id, change.peer_id)
 
