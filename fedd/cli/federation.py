@@ -104,13 +104,25 @@ def do_revoke(client: Client, options: Namespace, out: Output) -> int:
 
 
 def show_pending(client: Client, out: Output) -> int:
-    """Who waits to be approved here."""
+    """Who waits to be approved, here or at another admin."""
     waiting = client.request("GET", "/v1/federation/pending")
     if out.as_json:
         out.document(waiting)
         return 0
-    rows = [(one["name"], one["peer_id"], one["address"], seconds(one["waiting_s"])) for one in waiting]
-    out.table(("SAYS ITS NAME IS", "PEER", "ADDRESS", "WAITS"), rows)
+    rows = [
+        (
+            one["name"],
+            one["peer_id"],
+            one["address"],
+            seconds(one["waiting_s"]),
+            one["at_name"] or short(one["at"]),
+        )
+        for one in waiting
+    ]
+    out.table(("SAYS ITS NAME IS", "PEER", "ADDRESS", "WAITS", "AT"), rows)
+    for member in client.request("GET", "/v1/members"):
+        if member["admin"] and member["state"] == "dead":
+            sys.stderr.write(f"{member['name']} is an admin and dead: who waits there is not known\n")
     return 0
 
 

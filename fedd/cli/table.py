@@ -25,7 +25,7 @@ COMMANDS: tuple[Command, ...] = (
         """
   fedctl members
   fedctl members --watch
-  fedctl members --pending      # who waits to be approved here
+  fedctl members --pending      # who waits to be approved, at any admin
   fedctl members --json | jq -r '.[] | select(.state == "dead") | .name'""",
         (
             arg(
@@ -33,7 +33,7 @@ COMMANDS: tuple[Command, ...] = (
                 help="go on and show every change; with --json the whole list a line",
                 action="store_true",
             ),
-            arg("--pending", help="list those who wait to be approved by this node", action="store_true"),
+            arg("--pending", help="list those who wait to be approved by an admin", action="store_true"),
             arg("--revoked", help="list those who were thrown out, and by whom", action="store_true"),
         ),
     ),

@@ -46,7 +46,7 @@ FEDERATION: tuple[Command, ...] = (
   fedctl members --pending
   fedctl approve 12D3KooWQ""",
         (_NEWCOMER,),
-        "On the node that made the token. The newcomer asks every five seconds by itself.",
+        "On any admin. Every five seconds the newcomer asks the one that made its token; that must be alive.",
     ),
     Command(
         "deny",

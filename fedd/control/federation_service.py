@@ -155,30 +155,30 @@ class FederationService:
     # -- approval
 
     async def pending(self, request: Request) -> list[dict[str, Any]]:
-        """Who waits to be approved by this node."""
+        """Who waits to be approved, at this admin or another."""
         return [
             {
                 "peer_id": waiting.peer_id,
                 "name": waiting.name,
                 "address": waiting.address,
                 "waiting_s": round(waiting.waiting_s, 3),
+                "at": at,
+                "at_name": self._presence.name_of(at),
             }
-            for waiting in self._admission.invitations.pending()
+            for waiting, at in await self._admission.approvals.waiting()
         ]
 
     async def approve(self, request: Request) -> dict[str, Any]:
         """Let a newcomer in."""
-        peer = self._waiting(request.path["peer"])
-        self._admission.invitations.approve(peer)
-        self._events.publish("federation", what="approved", peer_id=peer)
-        return {"federation": self._name(), "peer_id": peer}
+        peer, at = await self._waiting(request.path["peer"])
+        await self._admission.approvals.approve(peer, at)
+        return {"federation": self._name(), "peer_id": peer, "at": at}
 
     async def deny(self, request: Request) -> dict[str, Any]:
         """Turn a newcomer away."""
-        peer = self._waiting(request.path["peer"])
-        self._admission.invitations.deny(peer)
-        self._events.publish("federation", what="denied", peer_id=peer)
-        return {"federation": self._name(), "peer_id": peer}
+        peer, at = await self._waiting(request.path["peer"])
+        await self._admission.approvals.deny(peer, at)
+        return {"federation": self._name(), "peer_id": peer, "at": at}
 
     # -- the parts
 
@@ -192,9 +192,19 @@ class FederationService:
     def _about(self, peer: PeerId) -> dict[str, Any]:
         return {"federation": self._name(), "peer_id": peer, "name": self._presence.name_of(peer)}
 
-    def _waiting(self, text: str) -> PeerId:
+    async def _waiting(self, text: str) -> tuple[PeerId, list[PeerId]]:
+        """One who waits, and the admins that it came to."""
+        rows = await self._admission.approvals.waiting()
         # By peer id alone: a newcomer calls itself what it likes.
-        return self._among(text, [waiting.peer_id for waiting in self._admission.invitations.pending()])
+        peer = self._among(text, sorted({row.waiting.peer_id for row in rows}))
+        at = [row.at for row in rows if row.waiting.peer_id == peer]
+        if not at:
+            raise NotFound(
+                f"{peer} does not wait to be approved, as far as the admins that answer know",
+                hint="see `fedctl members --pending`",
+                field="peer",
+            )
+        return peer, at
 
     def _known_or_id(self, text: str) -> PeerId:
         """A member; or anybody's whole peer id, for a device that has not been seen for long."""

@@ -20,6 +20,7 @@ from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token
 from fedd.core.identity import PrivateKey, parse_peer_id
 from fedd.core.revocation import Revoked
+from fedd.net.approval import Approvals
 from fedd.net.authority import Authority
 from fedd.net.bounds import Bound
 from fedd.net.credentials import Alarm
@@ -91,6 +92,9 @@ class Admission:
         self._observers: list[Callable[[str, dict[str, Any]], None]] = []
         self.invitations = Invitations(swarm, presence, key, store, clock, random_bytes, self._note)
         self.authority = Authority(swarm, presence, key, store, random_bytes, self._promote, self._note)
+        self.approvals = Approvals(
+            swarm, presence, self.invitations, lambda peer, s: self.authority.reach(peer, s), self._note
+        )
         presence.revoking.expelled = self._expelled
         presence.credentials.alarm = self._alarm
 
@@ -169,7 +173,7 @@ class Admission:
     def invite(self, uses: int = 1, expires_s: float = 3600.0, approve: bool = False) -> Invitation:
         """Make a token that lets `uses` nodes in within `expires_s` seconds, while this daemon runs.
 
-        With `approve`, each of them waits until it is approved here.
+        With `approve`, each of them waits until an admin, here or elsewhere, approves it.
 
         Raises:
             Conflict: no federation, or nowhere to listen. Denied: this node is not an admin.
@@ -295,7 +299,7 @@ class Admission:
             raise self._failure or Conflict("joining was given up", hint="`fedctl leave` did that")
         raise TimedOut(
             f"{joining.inviter} has not approved this node yet",
-            hint=f"there: `fedctl approve {self._key.peer_id}`; this node goes on asking until then",
+            hint=f"on any admin: `fedctl approve {self._key.peer_id}`; this node goes on asking until then",
         )
 
     def _wait_for(self, token: InviteToken) -> _Joining:
@@ -389,7 +393,7 @@ class Admission:
         if self._joining is not None:
             raise Conflict(
                 f"this node waits for {self._joining.inviter} to approve it",
-                hint=f"there: `fedctl approve {self._key.peer_id}`; `fedctl leave` here gives it up",
+                hint=f"on any admin: `fedctl approve {self._key.peer_id}`; `fedctl leave` here gives it up",
             )
 
     def _alarm(self, alarm: Alarm) -> None:

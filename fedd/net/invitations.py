@@ -85,7 +85,8 @@ class _Open:
     expires_at: float
     approve: bool
     given: dict[PeerId, bytes] = field(default_factory=dict)
-    approved: set[PeerId] = field(default_factory=set)
+    approved: dict[PeerId, PeerId] = field(default_factory=dict)
+    """Who may come in, and the admin that said so."""
     denied: set[PeerId] = field(default_factory=set)
 
 
@@ -160,20 +161,25 @@ class Invitations:
             Waiting(peer, each.name, each.address, now - each.since) for peer, each in self._pending.items()
         ]
 
-    def approve(self, peer: PeerId) -> None:
-        """Let `peer` in: it asks again every few seconds.
+    def check_admin(self) -> None:
+        """Raise Conflict or Denied when this node is no admin of a federation with certificates."""
+        self._admin("see who waits to be approved")
+
+    def approve(self, peer: PeerId, by: PeerId) -> None:
+        """Let `peer` in, because the admin `by` says so: it asks again every few seconds.
 
         Raises:
             NotFound: it does not wait here. Conflict: its token is used up.
         """
-        self._admin()
+        self._admin("approve")
         pending = self._waiting(peer)
         invitation = pending.invitation
-        if len(invitation.given.keys() | invitation.approved) >= invitation.uses:
+        taken = invitation.given.keys() | invitation.approved.keys()
+        if peer not in taken and len(taken) >= invitation.uses:
             raise Conflict(
                 f"the token of {peer} is used up: it was for {invitation.uses}", hint="`fedctl invite` anew"
             )
-        invitation.approved.add(peer)
+        invitation.approved[peer] = by
 
     def deny(self, peer: PeerId) -> None:
         """Turn `peer` away: when it asks again, its token is not accepted.
@@ -183,7 +189,7 @@ class Invitations:
         """
         pending = self._waiting(peer)
         pending.invitation.denied.add(peer)
-        pending.invitation.approved.discard(peer)
+        pending.invitation.approved.pop(peer, None)
         del self._pending[peer]
 
     def clear(self) -> None:
@@ -253,7 +259,7 @@ class Invitations:
             self._charge(peer, now)
             self._note_denied(peer)
             return {"chain": None}
-        if invitation.approve and peer not in invitation.approved and peer not in invitation.given:
+        if invitation.approve and peer not in invitation.given and not self._is_approved(peer, invitation):
             return self._let_wait(peer, invitation, request.get("name"), address)
         if peer not in invitation.given:
             invitation.given[peer] = self._issue(peer, mine)
@@ -269,8 +275,15 @@ class Invitations:
             return False
         if peer in invitation.given or peer in self._pending:
             return True
-        taken = len(invitation.given.keys() | invitation.approved)
+        taken = len(invitation.given.keys() | invitation.approved.keys())
         return now < invitation.expires_at and taken < invitation.uses
+
+    def _is_approved(self, peer: PeerId, invitation: _Open) -> bool:
+        """Whether an admin has approved it; of one who was revoked since then it does not count."""
+        by = invitation.approved.get(peer)
+        if by is not None and by in self._presence.credentials.revocations.revoked():
+            del invitation.approved[peer]
+        return peer in invitation.approved
 
     def _let_wait(self, peer: PeerId, invitation: _Open, name: object, address: str) -> dict[str, Any]:
         if peer not in self._pending:
@@ -293,14 +306,14 @@ class Invitations:
         record_admitted(self._store, peer, serial)
         return chain
 
-    def _admin(self) -> FederationIdentity:
+    def _admin(self, what: str = "invite") -> FederationIdentity:
         federation = self._presence.federation
         if federation is None:
             raise Conflict("this node is in no federation", hint="`fedctl init NAME` begins one")
         refuse_allow_list(federation)
         if not federation.is_admin:
             raise Denied(
-                "this node may not invite: it is no admin",
+                f"this node may not {what}: it is no admin",
                 hint="ask on an admin, or let the device with the root key `fedctl grant` it",
             )
         return federation
@@ -310,7 +323,7 @@ class Invitations:
         if pending is None:
             raise NotFound(
                 f"{peer} does not wait to be approved by this node",
-                hint="`fedctl members --pending`, on the node that made the token",
+                hint="`fedctl members --pending` says who does, and where",
                 field="peer",
             )
         return pending

@@ -263,7 +263,12 @@ def test_admins_and_the_revoked(fedctl: Any) -> None:
 
 def test_newcomers_that_wait(fedctl: Any) -> None:
     waiting = {"peer_id": "12D3KooWC", "name": "c", "address": "/ip4/192.0.2.7/tcp/1", "waiting_s": 3.0}
-    fedctl.answer("GET", "/v1/federation/pending", [waiting])
+    elsewhere = {**waiting, "peer_id": "12D3KooWD", "at": "12D3KooWB", "at_name": "gateway"}
+    here = {**waiting, "at": "12D3KooWAAAAAAA", "at_name": ""}
+    fedctl.answer("GET", "/v1/federation/pending", [here, elsewhere])
+    states = {"gateway": "alive", "founder": "dead"}
+    members = [{"name": name, "admin": True, "state": state} for name, state in states.items()]
+    fedctl.answer("GET", "/v1/members", [*members, {"name": "c", "admin": False, "state": "dead"}])
     fedctl.answer(
         "POST", "/v1/federation/pending/12D3KooWC", {"federation": "plant7", "peer_id": "12D3KooWC"}
     )
@@ -271,7 +276,15 @@ def test_newcomers_that_wait(fedctl: Any) -> None:
         "DELETE", "/v1/federation/pending/12D3KooWC", {"federation": "plant7", "peer_id": "12D3KooWC"}
     )
     fedctl.answer("POST", "/v1/federation/leave", {"federation": None})
-    assert "12D3KooWC" in both(fedctl, "members", "--pending")[1]
+    code, out, err = fedctl("members", "--pending")
+    assert code == 0
+    assert [
+        out.splitlines()[1].split()[1],
+        out.splitlines()[1].split()[-1][:11],
+    ] == ["12D3KooWC", "12D3KooWAAA"]
+    assert out.splitlines()[2].split()[-1] == "gateway"
+    assert err == "founder is an admin and dead: who waits there is not known\n"
+    assert json.loads(fedctl("members", "--pending", "--json")[1]) == [here, elsewhere]
     assert both(fedctl, "approve", "12D3KooWC")[1].startswith("approved 12D3KooWC")
     assert both(fedctl, "deny", "12D3KooWC")[1] == "turned 12D3KooWC away\n"
     assert both(fedctl, "leave")[1] == "no longer waiting to be let in\n"

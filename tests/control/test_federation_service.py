@@ -13,6 +13,7 @@ from fedd.control.federation_service import FederationService
 from fedd.control.server import Request
 from fedd.core.identity import PrivateKey
 from fedd.net.admission import Expulsion
+from fedd.net.approval import WaitingAt
 from fedd.net.authority import Named, Revocation
 from fedd.net.events import EventLog
 from fedd.net.invitations import Waiting
@@ -27,7 +28,7 @@ class Rooms:
         self.calls: list[tuple[Any, ...]] = []
         self.observers: list[Any] = []
         self.events = EventLog()
-        self.waiting = [Waiting(C, "c", "/ip4/192.0.2.7/tcp/1", 1.23456)]
+        self.waiting = [WaitingAt(Waiting(C, "c", "/ip4/192.0.2.7/tcp/1", 1.23456), B)]
         self.presence = SimpleNamespace(
             federation=SimpleNamespace(name="plant7", id="f00", is_admin=False, allowed=None),
             name_of=lambda peer: {B: "b"}.get(peer, ""),
@@ -48,10 +49,8 @@ class Rooms:
             waits_for=None,
             subscribe=self.observers.append,
             leave=self.later("leave"),
-            invitations=SimpleNamespace(
-                pending=lambda: self.waiting,
-                approve=lambda peer: self.calls.append(("approve", peer)),
-                deny=lambda peer: self.calls.append(("deny", peer)),
+            approvals=SimpleNamespace(
+                waiting=self.who_waits, approve=self.later("approve"), deny=self.later("deny")
             ),
         )
         self.runs = SimpleNamespace(leave_all=self.later("leave_all"))
@@ -61,6 +60,9 @@ class Rooms:
             self.calls.append((what, *arguments))
 
         return call
+
+    async def who_waits(self) -> list[WaitingAt]:
+        return self.waiting
 
     def find(self, text: str) -> str:
         if text in ("b", B):
@@ -156,13 +158,17 @@ async def test_revoking_takes_a_member_or_anybodys_whole_id(ask: Any) -> None:
 
 async def test_approving_goes_by_peer_id_alone(ask: Any, rooms: Rooms) -> None:
     (waiting,) = await ask("pending")
-    assert waiting == {"peer_id": C, "name": "c", "address": "/ip4/192.0.2.7/tcp/1", "waiting_s": 1.235}
-    assert await ask("approve", C[:20]) == {"federation": "plant7", "peer_id": C}
-    assert await ask("deny", C) == {"federation": "plant7", "peer_id": C}
-    assert rooms.calls == [("approve", C), ("deny", C)]
+    told = {"peer_id": C, "name": "c", "address": "/ip4/192.0.2.7/tcp/1", "waiting_s": 1.235}
+    assert waiting == {**told, "at": B, "at_name": "b"}
+    assert await ask("approve", C[:20]) == {"federation": "plant7", "peer_id": C, "at": [B]}
+    rooms.waiting.append(WaitingAt(Waiting(C, "c", "", 0.5), ME))
+    assert await ask("deny", C) == {"federation": "plant7", "peer_id": C, "at": [B, ME]}
+    assert rooms.calls == [("approve", C, [B]), ("deny", C, [B, ME])]
     with pytest.raises(NotFound):
         await ask("approve", "c")
-    rooms.waiting.append(Waiting(D, "c", "", 0.0))
+    with pytest.raises(NotFound, match="does not wait to be approved"):
+        await ask("approve", D)
+    rooms.waiting.append(WaitingAt(Waiting(D, "c", "", 0.0), ME))
     with pytest.raises(InvalidParameter, match="can be"):
         await ask("approve", "12D3")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from federation.daemons import Daemon, eventually, federation, result_of
 
+from fedd.control.client import Client
+
 pytestmark = pytest.mark.slow
 
 
@@ -120,6 +122,41 @@ def test_a_newcomer_waits_for_approval_and_is_in_although_its_fedctl_has_gone() 
         _, error = joining.communicate(timeout=30)
         assert joining.returncode == 4, error
         assert alive(a) == {"a", "b"}
+
+
+def test_an_admin_elsewhere_sees_who_waits_and_decides() -> None:
+    with federation(3, names=["founder", "gateway", "member"]) as fed:
+        founder, gateway, member = fed
+        founder.ctl("grant", "gateway", "admin").ok()
+        waiting, unwanted = (fed.add(name).start().wait_ready() for name in ("waiting", "unwanted"))
+        token = founder.ctl("invite", "--approve", "--uses", "2").ok()["token"]
+        joining = [daemon.popen("join", token) for daemon in (waiting, unwanted)]
+        rows = eventually(
+            lambda: len(found := gateway.ctl("members", "--pending").ok()) == 2 and found, 30, "both wait"
+        )
+        assert {row["name"] for row in rows} == {"waiting", "unwanted"}
+        assert {row["at_name"] for row in rows} == {"founder"}
+        assert member.ctl("members", "--pending").code == 4
+        assert member.ctl("approve", waiting.peer_id()).code == 4
+        approved = gateway.ctl("approve", waiting.peer_id()[:20]).ok()
+        assert approved["at"] == [founder.peer_id()]
+        gateway.ctl("deny", unwanted.peer_id()).ok()
+        _, error = joining[0].communicate(timeout=60)
+        assert joining[0].returncode == 0, error
+        _, error = joining[1].communicate(timeout=60)
+        assert joining[1].returncode == 4, error
+        eventually(
+            lambda: alive(member) == {"founder", "gateway", "member", "waiting"}, 30, "the approved one is in"
+        )
+        assert gateway.ctl("members", "--pending").ok() == []
+        told: dict[str, str] = {}
+        with Client(str(founder.socket)) as client:
+            for event in client.stream("GET", "/v1/events", query={"since": "0"}):
+                if event["kind"] == "federation" and "by" in event:
+                    told[event["what"]] = event["by"]
+                if len(told) == 2:
+                    break
+        assert told == {"approved": gateway.peer_id(), "denied": gateway.peer_id()}
 
 
 def test_devices_that_list_each_other_need_no_founder(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_a_newcomer_waits_until_it_is_approved(autojump_clock: MockClock) 
         assert b.admission.waits_for == a.id
         with pytest.raises(Conflict, match="waits for"):
             await b.admission.join(token)
-        a.admission.invitations.approve(b.id)
+        a.admission.invitations.approve(b.id, a.id)
         await until(lambda: all_alive([a, b]), 10.0)
         assert b.admission.waits_for is None
         assert a.admission.invitations.pending() == []
@@ -56,7 +56,7 @@ async def test_join_returns_when_it_is_approved_in_time(autojump_clock: MockCloc
         token = a.admission.invite(approve=True).token
         nursery.start_soon(b.admission.join, token, 30.0)
         await until(lambda: len(a.admission.invitations.pending()) == 1, 5.0)
-        a.admission.invitations.approve(b.id)
+        a.admission.invitations.approve(b.id, a.id)
     # the nursery has ended: join came back
 
 
@@ -69,7 +69,7 @@ async def test_waiting_survives_a_restart_of_the_newcomer(autojump_clock: MockCl
         await trio.sleep(1)
         await b.start(nursery)
         assert b.admission.waits_for == a.id
-        a.admission.invitations.approve(b.id)
+        a.admission.invitations.approve(b.id, a.id)
         await until(lambda: all_alive([a, b]), 10.0)
         nursery.cancel_scope.cancel()
 
@@ -81,7 +81,7 @@ async def test_who_is_denied_gives_up(autojump_clock: MockClock) -> None:
             await b.admission.join(a.admission.invite(approve=True).token, deadline_s=1.0)
         a.admission.invitations.deny(b.id)
         with pytest.raises(NotFound, match="does not wait"):
-            a.admission.invitations.approve(b.id)
+            a.admission.invitations.approve(b.id, a.id)
         notes = said(b)
         await until(lambda: b.admission.waits_for is None, 10.0)
         assert [what for what, _ in notes] == ["join denied by the inviter"]
@@ -110,7 +110,7 @@ async def test_waiting_can_be_given_up_by_leave(autojump_clock: MockClock) -> No
             await b.admission.join(a.admission.invite(approve=True).token, deadline_s=1.0)
         await b.admission.leave()
         assert b.admission.waits_for is None
-        a.admission.invitations.approve(b.id)
+        a.admission.invitations.approve(b.id, a.id)
         await trio.sleep(20)
         assert b.admission.federation is None
         with pytest.raises(Conflict):
@@ -124,9 +124,9 @@ async def test_no_more_are_approved_than_the_token_is_for(autojump_clock: MockCl
         for node in (b, c):
             with pytest.raises(TimedOut):
                 await node.admission.join(token, deadline_s=1.0)
-        a.admission.invitations.approve(b.id)
+        a.admission.invitations.approve(b.id, a.id)
         with pytest.raises(Conflict, match="used up"):
-            a.admission.invitations.approve(c.id)
+            a.admission.invitations.approve(c.id, a.id)
 
 
 async def test_those_who_wait_are_bounded(autojump_clock: MockClock) -> None:
