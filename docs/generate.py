@@ -14,7 +14,7 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def _arguments(parser: argparse.ArgumentParser, without: Collection[str] = ()) -
 def learning_page() -> str:
     """The states of a run of learning, and the messages in it, from the tables that its members follow."""
     workflow = importlib.import_module("fedd_learning.workflow")
-    messages = importlib.import_module("fedd_learning.messages")
+    commands = importlib.import_module("fedd_learning.commands")
     lines = [
         "# Learning: states and messages\n",
         "What a run of [`learning`](../explanation/learning.md) does is decided by one table, on every",
@@ -283,17 +283,26 @@ def learning_page() -> str:
         "| state | event | next | when |",
         "|---|---|---|---|",
         *(f"| {row.state} | {row.event} | {row.next} | {_cell(row.when)} |" for row in workflow.TRANSITIONS),
+        "\n## Commands\n",
+        "`fedctl send MEMBER NAME field=value`, or a plugin's `ctx.send`.",
+        *_fields_of(commands.CONTROL),
         "\n## Messages\n",
         "They travel in the exchanges of a run, where their sender is proven, and nowhere else: `fedctl",
         "commands` lists them, and nobody can send them.",
+        *_fields_of(commands.MESSAGES.values()),
     ]
-    for name, message in messages.LISTED.items():
-        lines += [f"\n### {name}\n", _doc(message), "\n| field | type | meaning |", "|---|---|---|"]
+    return "\n".join(lines) + "\n"
+
+
+def _fields_of(commands: Iterable[Any]) -> list[str]:
+    lines = []
+    for command in commands:
+        lines += [f"\n### {command.name}\n", _doc(command), "\n| field | type | meaning |", "|---|---|---|"]
         lines += [
             f"| `{field.name}` | {field.type} | {_cell(field.metadata['help'])} |"
-            for field in fields(message)
+            for field in fields(command)
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _state(state: str) -> str:

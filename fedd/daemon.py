@@ -23,6 +23,7 @@ from fedd.control.service import Service
 from fedd.core.identity import PrivateKey
 from fedd.core.membership_types import PresenceTiming
 from fedd.core.verdicts import MemberChange
+from fedd.host.command_runs import CommandRuns
 from fedd.host.commands import Commands
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
@@ -190,6 +191,7 @@ class Daemon:
             os.path.join(state.path, SCRATCH_NAME),
             reach=self.relay.reach,
             broadcaster=self.broadcaster,
+            runs=CommandRuns(self.runs, self.inputs),
         )
         self.service = Service(
             name=config.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
     from fedd.api.algorithm import Agreement, Algorithm, Ledger, Letter, Merged, RunContext
-    from fedd.api.command import Audience, Command, CommandContext, Member, Reached
+    from fedd.api.command import Audience, Command, CommandContext, KnownRun, Member, Reached
     from fedd.api.errors import (
         Conflict,
         Denied,
@@ -48,6 +48,7 @@ __all__ = [
     "FeddError",
     "InvalidMessage",
     "InvalidParameter",
+    "KnownRun",
     "Learner",
     "Ledger",
     "Letter",
@@ -78,7 +79,7 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
     **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext"), "algorithm"),
-    **dict.fromkeys(("Audience", "Command", "CommandContext", "Member", "Reached"), "command"),
+    **dict.fromkeys(("Audience", "Command", "CommandContext", "KnownRun", "Member", "Reached"), "command"),
     **dict.fromkeys(("RunGraph", "Spectrum"), "graph"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Learner", "RunLearner", "TrainResult"), "learner"),

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from fedd.api.types import Message, PeerId
 
-Audience: TypeAlias = Literal["local", "members", "run"]
-"""Who may send a command: this device's operator and plugins alone, any member too, or nobody:
-a command of the audience `run` is there to be read about, and travels inside the runs of an algorithm."""
+Audience: TypeAlias = Literal["local", "direct", "members", "run"]
+"""Who may send a command: this device's operator and plugins alone (`local`), any member too, to one member
+at a time (`direct`) or also to all by a broadcast (`members`), or nobody: a command of the audience `run` is
+there to be read about, and travels inside the runs of an algorithm."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Reached:
 
     delivered: tuple[PeerId, ...]
     missing: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run that this node knows. `state` is running, waiting, finished, stopped or failed."""
+
+    run_id: str
+    algorithm: str
+    state: str
 
 
 class CommandContext(Protocol):
@@ -70,6 +80,42 @@ class CommandContext(Protocol):
         """
         ...
 
+    async def start_run(
+        self,
+        algorithm: str,
+        parameters: Mapping[str, bool | int | float | str],
+        *,
+        input: str = "",
+        topology: str = "",
+        quorum: str = "",
+    ) -> str:
+        """Propose a run to all members that are alive, this node its initiator, and return its id.
+
+        `input` names an input of each device, `topology` and `quorum` are as for `fedctl run`; empty: the
+        default. The command's sender starts the run, as far as policies are concerned: each device's owner,
+        this one's too, must let both the sender and this node start runs there. Raises Denied, NotFound
+        (algorithm, input), InvalidParameter (with the field), Conflict without a federation, Unhealthy,
+        PluginFailed, and Refused, naming who declined, when too few accept. It takes as long as the slowest
+        member's answer: a handler that starts runs declares a `timeout_s` of 30.
+        """
+        ...
+
+    async def stop_run(self, run_id: str) -> None:
+        """Stop a run on all its members; `run_id` may be the beginning of an id.
+
+        The command's sender must be this node or a member of the run. Raises Denied, NotFound,
+        InvalidParameter for the beginning of several ids, Conflict when the run has ended here.
+        """
+        ...
+
+    async def runs(self) -> tuple[KnownRun, ...]:
+        """The runs that this node knows, oldest first, those in progress last."""
+        ...
+
+    async def inputs(self) -> Mapping[str, str]:
+        """The names of this device's inputs, and the learner of each; an empty text for one without."""
+        ...
+
     def event(self, text: str, /, **fields: bool | int | float | str) -> None:
         """Write a line into this node's event log, for `fedctl events`.
 
@@ -90,7 +136,7 @@ class Command(Protocol):
     | name | default | meaning |
     |---|---|---|
     | `version` | `"1.0.0"` | members talk to each other when its first number is the same |
-    | `audience` | `"members"` | who may send it: `"members"`, `"local"` (this device), `"run"` (nobody) |
+    | `audience` | `"members"` | who may send it: `"members"`, `"direct"` (to one), `"local"`, `"run"` |
     | `max_payload_bytes` | 65536 | of the parameters and of the answer, each; at most 16 MiB |
     | `timeout_s` | 10 | how long a handler may take; at most 30 |
     """

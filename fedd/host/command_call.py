@@ -48,6 +48,10 @@ class Outside(Protocol):
         """Send a command for a handler, to everybody when `peer` is None; the answer's bytes."""
         ...
 
+    async def steer(self, sender: PeerId, what: str, fields: memoryview) -> bytes:
+        """Start, stop or list runs for the command of `sender`; the answer's bytes."""
+        ...
+
     def event(self, call: Call, text: str, fields: Mapping[str, Any]) -> None:
         """A handler writes into the event log."""
         ...

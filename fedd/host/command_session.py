@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import FeddError, PluginFailed, ProtocolError, TimedOut, Unhealthy
-from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame
@@ -148,14 +148,19 @@ class Session:
 
     def _answer_later(self, call: Call, header: Mapping[str, Any], parameters: memoryview) -> None:
         number, peer, command = header.get("ask"), header.get("peer"), header.get("command")
-        if not isinstance(number, int) or not isinstance(peer, str | None) or not isinstance(command, str):
+        ask: Callable[[], Awaitable[bytes]]
+        if isinstance(what := header.get("runs"), str):
+            ask = partial(self._outside.steer, call.sender, what, parameters)
+        elif isinstance(peer, str | None) and isinstance(command, str):
+            ask = partial(self._outside.ask, peer, command, parameters)
+        else:
             raise ProtocolError("a malformed question")
+        if not isinstance(number, int):
+            raise ProtocolError("a question without a number")
         if self._nursery is not None:
-            self._nursery.start_soon(self._answer, call, number, peer, command, parameters)
+            self._nursery.start_soon(self._answer, call, number, ask)
 
-    async def _answer(
-        self, call: Call, number: int, peer: PeerId | None, command: str, parameters: memoryview
-    ) -> None:
+    async def _answer(self, call: Call, number: int, ask: Callable[[], Awaitable[bytes]]) -> None:
         with trio.CancelScope() as scope:
             call.asks.add(scope)
             self._asks += 1
@@ -164,7 +169,7 @@ class Session:
                     raise Unhealthy(
                         f"handlers here wait for {MAX_ASKS} answers already", hint="try again later"
                     )
-                answer = await self._outside.ask(peer, command, parameters)
+                answer = await ask()
             except FeddError as error:
                 answer = encode_error(error)
             finally:

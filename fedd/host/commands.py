@@ -80,10 +80,19 @@ class Spreader(Protocol):
         ...
 
 
+class Steering(Protocol):
+    """What handlers can do about runs (`fedd.host.command_runs.CommandRuns`)."""
+
+    async def perform(self, sender: PeerId, what: str, fields: Mapping[str, Any]) -> Any:
+        """Do it for the command of `sender`. Raises FeddError."""
+        ...
+
+
 class Commands:
     """Everything about commands on this node. `run` must be running for anything to happen.
 
-    `reach` makes sure that there is a connection to a member, direct or relayed, within a time in seconds.
+    `reach` makes sure that there is a connection to a member, direct or relayed, within a time in seconds;
+    `runs` is what handlers reach of the runs here.
     """
 
     def __init__(
@@ -96,6 +105,7 @@ class Commands:
         *,
         reach: Callable[[PeerId, float], Awaitable[object]],
         broadcaster: Spreader,
+        runs: Steering,
         times: HostTimes | None = None,
         spawn: Spawn = spawn_host,
     ) -> None:
@@ -106,6 +116,7 @@ class Commands:
         self._events = events
         self._reach = reach
         self._broadcaster = broadcaster
+        self._runs = runs
         self._host = CommandHost(scratch, self, times, spawn)
         self._turns = Turns(self.me)
         self._memory = Memory()
@@ -154,6 +165,7 @@ class Commands:
         info = self._judge(command, "", self.me)
         if info.audience == "local":
             raise Denied(f"{command} is for this device alone", hint="send it to this node", field="command")
+        _check_spreadable(info)
         typed = check_command_parameters(info, parameters)
         # What only the class can judge is judged here, before everybody would find it wanting. It takes no
         # turn: nothing is done, and a handler that broadcasts holds one already.
@@ -306,6 +318,7 @@ class Commands:
             await self._registry.ready()
             command, version, parameters = read_broadcast(payload, MAX_BROADCAST_BYTES)
             info = self._judge(command, version, origin)
+            _check_spreadable(info)
             read_answer(await self._handle(info, origin, parameters, None), info.max_payload_bytes)
         except FeddError as error:
             self._note(command, origin, error=str(error))
@@ -338,6 +351,12 @@ class Commands:
         reached = await self.broadcast(command, given)
         return encode_value({"delivered": list(reached.delivered), "missing": list(reached.missing)})
 
+    async def steer(self, sender: PeerId, what: str, fields: memoryview) -> bytes:
+        """A handler starts, stops or lists runs."""
+        return encode_value(
+            await self._runs.perform(sender, what, read_parameters(fields, MAX_COMMAND_BYTES))
+        )
+
     def event(self, call: Call, text: str, fields: Mapping[str, Any]) -> None:
         """A handler writes into the event log."""
         plain = {
@@ -369,6 +388,16 @@ def _check_sendable(info: CommandInfo) -> None:
         raise Denied(
             f"{info.name} travels inside the runs of its algorithm, nobody can send it",
             hint=f"fedctl commands {info.name} says what it is for",
+            field="command",
+        )
+
+
+def _check_spreadable(info: CommandInfo) -> None:
+    """Raise Denied for a command that one member at a time is told, and not everybody at once."""
+    if info.audience == "direct":
+        raise Denied(
+            f"{info.name} is for one member at a time",
+            hint=f"fedctl send MEMBER {info.name}",
             field="command",
         )
 

@@ -27,7 +27,7 @@ Commands are tested on members that share a process:
 
 from __future__ import annotations
 
-from fedd.testing.commands import Commands, LoggedEvent
+from fedd.testing.commands import Commands, LoggedEvent, StartedRun
 from fedd.testing.federation import Federation, Join, Kill, Reach, Restart
 from fedd.testing.learners import Device
 from fedd.testing.outcomes import DroppedPeer, JoinedPeer, NodeResult
@@ -44,4 +44,5 @@ __all__ = [
     "NodeResult",
     "Reach",
     "Restart",
+    "StartedRun",
 ]

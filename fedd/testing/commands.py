@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from fedd.api.command import Command, Member, Reached
-from fedd.api.errors import Denied, FeddError, InvalidParameter, NotConnected, NotFound, TimedOut
+from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, NotFound, TimedOut
 from fedd.api.types import Message, PeerId
 from fedd.core.command_messages import encode_value, read_answer
 from fedd.core.nearest import nearest
@@ -32,6 +32,21 @@ class LoggedEvent:
     error: FeddError | None = None
 
 
+@dataclass
+class StartedRun:
+    """A run that a handler started on node number `node`, for `sender`: nothing takes place, it is noted."""
+
+    run_id: str
+    node: int
+    sender: PeerId
+    algorithm: str
+    parameters: Mapping[str, bool | int | float | str]
+    input: str = ""
+    topology: str = ""
+    quorum: str = ""
+    state: str = "running"
+
+
 class Commands:
     """Members with these commands.
 
@@ -39,8 +54,9 @@ class Commands:
     others take for suspect, dead or left. Parameters and answers travel as they do between daemons: encoded,
     bounded, checked against the class's fields, with its audience and its `timeout_s` in virtual time.
 
-    `events` is what handlers wrote into the event logs, in the order of time. Raises InvalidParameter for a
-    class that is no command, and for two of one name.
+    `events` is what handlers wrote into the event logs, in the order of time; `runs` are those that they
+    started, which all nodes know; `inputs` are every device's, with their learners. Raises InvalidParameter
+    for a class that is no command, and for two of one name.
     """
 
     def __init__(
@@ -48,11 +64,14 @@ class Commands:
         commands: Sequence[type[Command]],
         nodes: int | Sequence[PeerId] = 2,
         states: Mapping[int, str] = MappingProxyType({}),
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.peer_ids: tuple[PeerId, ...] = (
             tuple(f"node-{index:02d}" for index in range(nodes)) if isinstance(nodes, int) else tuple(nodes)
         )
         self.events: list[LoggedEvent] = []
+        self.runs: list[StartedRun] = []
+        self.inputs = dict(inputs)
         self._members = {
             peer: Member(peer, peer, states.get(index, "alive")) for index, peer in enumerate(self.peer_ids)
         }
@@ -105,7 +124,7 @@ class Commands:
     async def _spread(self, sender: PeerId, command: str, parameters: Mapping[str, Message]) -> Reached:
         cls = self._find(command)
         if command_terms(cls).audience != "members":
-            raise Denied(f"{command} is for this device alone, or for runs", field="command")
+            raise Denied(f"{command} is for one device at a time, or for runs", field="command")
         check_size(parameters, 64 * 1024, "the broadcast")
         context = CallContext(sender, sender, lambda: self._members, _Port(self, sender, sender, command), [])
         await answer_call(lambda: cls, arrays.encode(dict(parameters)), context, only_check=True)
@@ -144,6 +163,27 @@ class _Port:
         given = arrays.decode(parameters, MAX_COMMAND_BYTES)
         reached = await self._commands._spread(self._node, command, given)
         return encode_value({"delivered": list(reached.delivered), "missing": list(reached.missing)})
+
+    async def steer(self, what: str, fields: bytes) -> bytes:
+        """Note that a run was started or stopped, or tell of them."""
+        given = arrays.decode(fields, MAX_COMMAND_BYTES)
+        runs = self._commands.runs
+        if what == "start":
+            node = self._commands.peer_ids.index(self._node)
+            runs.append(StartedRun(f"{len(runs) + 1:040x}", node, self._sender, **given))
+            return encode_value(runs[-1].run_id)
+        if what == "stop":
+            self._stop(given["run_id"])
+        known = [[run.run_id, run.algorithm, run.state] for run in runs]
+        return encode_value({"runs": known, "inputs": self._commands.inputs}.get(what))
+
+    def _stop(self, run_id: str) -> None:
+        found = [run for run in self._commands.runs if run_id and run.run_id.startswith(run_id)]
+        if len(found) != 1:
+            raise NotFound(f"there is no run {run_id!r}, or there are several", field="run_id")
+        if found[0].state != "running":
+            raise Conflict(f"the run {run_id[:8]} has ended already")
+        found[0].state = "stopped"
 
     def event(self, text: str, fields: Fields) -> None:
         """Write a line into the node's event log."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fedd.api.command import Command, Member, Reached
+from fedd.api.command import Command, KnownRun, Member, Reached
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter
 from fedd.api.types import Message, PeerId
 from fedd.core.codec import MAX_DEPTH
@@ -22,6 +22,8 @@ from fedd.worker.parameters import MAX_COMMAND_BYTES, build_command, command_ter
 MAX_EVENTS = 16
 """Of one call: a handler that writes more would push everybody else's out of the log."""
 MAX_EVENT_CHARS = 512
+MAX_STEERING_BYTES = 64 * 1024
+"""Of a run's parameters, as of a proposal: they go to every member."""
 MAX_EVENT_FIELDS = 16
 RESERVED_FIELDS = frozenset(
     {"seq", "kind", "unix_s", "command", "plugin", "peer_id", "name", "text", "error"}
@@ -41,6 +43,10 @@ class CommandPort(Protocol):
 
     async def spread(self, command: str, parameters: bytes) -> Answer:
         """Broadcast a command; returns an answer whose value is {delivered, missing}."""
+        ...
+
+    async def steer(self, what: str, fields: bytes) -> Answer:
+        """Have the daemon do something about runs: `what` is start, stop, runs or inputs."""
         ...
 
     def event(self, text: str, fields: Fields) -> None:
@@ -75,6 +81,35 @@ class CallContext:
         answer = await self.port.spread(command, encoded(parameters, MAX_COMMAND_BYTES))
         value = read_answer(answer, MAX_COMMAND_BYTES)
         return Reached(tuple(value["delivered"]), tuple(value["missing"]))
+
+    async def start_run(
+        self,
+        algorithm: str,
+        parameters: Mapping[str, bool | int | float | str],
+        *,
+        input: str = "",
+        topology: str = "",
+        quorum: str = "",
+    ) -> str:
+        """Propose a run to all members that are alive, and return its id."""
+        about = {"algorithm": algorithm, "input": input, "topology": topology, "quorum": quorum}
+        return str(await self._steer("start", {**about, "parameters": dict(parameters)}))
+
+    async def stop_run(self, run_id: str) -> None:
+        """Stop a run on all its members."""
+        await self._steer("stop", {"run_id": run_id})
+
+    async def runs(self) -> tuple[KnownRun, ...]:
+        """The runs that this node knows."""
+        return tuple(KnownRun(*run) for run in await self._steer("runs", {}))
+
+    async def inputs(self) -> Mapping[str, str]:
+        """The names of this device's inputs, and the learner of each."""
+        return dict(await self._steer("inputs", {}))
+
+    async def _steer(self, what: str, fields: Mapping[str, Any]) -> Any:
+        answer = await self.port.steer(what, encoded(fields, MAX_STEERING_BYTES))
+        return read_answer(answer, MAX_COMMAND_BYTES)
 
     def event(self, text: str, /, **fields: bool | int | float | str) -> None:
         """Write a line into the event log."""

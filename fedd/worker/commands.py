@@ -1,9 +1,9 @@
 """The plugin host: one process for the commands of all plugins, steered by frames over one socket.
 
 From the daemon: `members` (who is there), `call`, `cancel`, `answer` (to a question of a handler). To the
-daemon: `ready`, `began`, `answer` (of a call), `ask` (send or broadcast), `event`. Calls run beside each
-other in one event loop; which of them is at work at this moment stands in a page of memory that the daemon
-shares, so that it knows whom to blame for a process that hangs or dies.
+daemon: `ready`, `began`, `answer` (of a call), `ask` (send, broadcast, something about runs), `event`. Calls
+run beside each other in one event loop; which of them is at work at this moment stands in a page of memory
+that the daemon shares, so that it knows whom to blame for a process that hangs or dies.
 """
 
 from __future__ import annotations
@@ -222,6 +222,10 @@ class _Port:
     async def spread(self, command: str, parameters: bytes) -> Answer:
         """Broadcast a command."""
         return await self._ask({"call": self._call, "peer": None, "command": command}, parameters)
+
+    async def steer(self, what: str, fields: bytes) -> Answer:
+        """Have the daemon do something about runs."""
+        return await self._ask({"call": self._call, "runs": what}, fields)
 
     def event(self, text: str, fields: Fields) -> None:
         """Write a line into the event log."""

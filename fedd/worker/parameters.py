@@ -110,8 +110,10 @@ def command_terms(command: type[Any]) -> Terms:
     if not (isinstance(version, str) and len(version) <= 32 and re.fullmatch(r"\d+(\.\d+)*", version)):
         raise InvalidParameter(f"{label}.version must be a text such as '1.0.0', not {version!r:.80}")
     audience = getattr(command, "audience", "members")
-    if audience not in ("local", "members", "run"):
-        raise InvalidParameter(f"{label}.audience must be 'local', 'members' or 'run', not {audience!r:.80}")
+    if audience not in ("local", "direct", "members", "run"):
+        raise InvalidParameter(
+            f"{label}.audience must be 'local', 'direct', 'members' or 'run', not {audience!r:.80}"
+        )
     largest = getattr(command, "max_payload_bytes", 65_536)
     if type(largest) is not int or not 0 < largest <= MAX_COMMAND_BYTES:
         raise InvalidParameter(

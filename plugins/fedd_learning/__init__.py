@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fedd.api import Algorithm, Command, Message, RunContext, hookimpl
-from fedd_learning.messages import LISTED
+from fedd_learning.commands import LISTED
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def fedd_register_algorithms() -> list[type[Algorithm]]:
 
 @hookimpl
 def fedd_register_commands() -> list[type[Command]]:
-    """Register the messages of its runs, so that they are listed."""
+    """Register what starts and stops its runs, and the messages in them, so that they are listed."""
     return list(LISTED.values())
 
 

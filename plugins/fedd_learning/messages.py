@@ -25,8 +25,6 @@ MAX_LABELS = 1024
 """Of one device's samples: ImageNet has 1,000."""
 MAX_ROUND = 1 << 32
 
-AUDIENCE = "run"
-
 _M = TypeVar("_M", bound="RunMessage")
 
 
@@ -35,7 +33,7 @@ class RunMessage:
     """What all messages of a run have in common: a name, and the round that they speak of."""
 
     name: ClassVar[str] = ""
-    audience: ClassVar[str] = AUDIENCE
+    audience: ClassVar[str] = "run"
 
     round: int = field(metadata={"help": "how many rounds are behind the model that it speaks of"})
 
@@ -213,64 +211,6 @@ MESSAGES: Mapping[str, type[RunMessage]] = {
         FullModel,
     )
 }
-
-
-@dataclass(frozen=True)
-class StartLearning:
-    """Starts a run on all members: what the proposal of `fedctl run learning` does.
-
-    Any member may start one. Each daemon asks its owner's policy, and accepts or declines with a reason.
-    """
-
-    name: ClassVar[str] = "start_learning"
-    audience: ClassVar[str] = AUDIENCE
-
-    learning_rounds: int = field(metadata={"help": "`rounds` of the run"})
-    learning_epochs: int = field(metadata={"help": "`epochs` of the run"})
-    trainset_size: int = field(metadata={"help": "`train_set` of the run"})
-    experiment_name: str = field(metadata={"help": "a run has an id instead"})
-
-    async def handle(self, ctx: CommandContext) -> Message:
-        """Refuse: a run is proposed, so that every device's owner is asked."""
-        raise Denied("a run is proposed to its members, not commanded", hint="fedctl run learning rounds=...")
-
-
-@dataclass(frozen=True)
-class StopLearning:
-    """Stops a run on all members: what `fedctl stop RUN` does, on whichever member."""
-
-    name: ClassVar[str] = "stop_learning"
-    audience: ClassVar[str] = AUDIENCE
-
-    async def handle(self, ctx: CommandContext) -> Message:
-        """Refuse: there may be several runs."""
-        raise Denied("a run is stopped by its id", hint="fedctl stop RUN")
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """Tells the others that this member is alive: daemons do that by themselves, with or without a run.
-
-    A member that is silent for a detection time is dead for its runs.
-    """
-
-    name: ClassVar[str] = "heartbeat"
-    audience: ClassVar[str] = AUDIENCE
-
-    time: float = field(metadata={"help": "of sending; daemons trust no clock but their own"})
-
-    async def handle(self, ctx: CommandContext) -> Message:
-        """Refuse: liveness is the daemon's affair."""
-        raise Denied("daemons tell each other that they are alive by themselves", hint="fedctl members")
-
-
-LISTED: Mapping[str, type[Any]] = {
-    StartLearning.name: StartLearning,
-    StopLearning.name: StopLearning,
-    Heartbeat.name: Heartbeat,
-    **MESSAGES,
-}
-"""P2PFL's commands by their names, and `model_trained`; `pre_send_model` is made needless by streams."""
 
 
 def read(value: Any) -> RunMessage:

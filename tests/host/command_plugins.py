@@ -81,6 +81,19 @@ class Forward:
         return await ctx.send(self.peer, self.command, **({"text": self.text} if self.text else {}))
 
 @dataclass(frozen=True)
+class Runner:
+    """Starts a run, looks what there is, and stops it."""
+    name: ClassVar[str] = "runner"
+    input: str
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        started = await ctx.start_run("mean", {"rounds": 3}, input=self.input)
+        runs = [[run.run_id, run.algorithm, run.state] for run in await ctx.runs()]
+        inputs = dict(await ctx.inputs())
+        await ctx.stop_run(started)
+        return {"started": started, "runs": runs, "inputs": inputs}
+
+@dataclass(frozen=True)
 class Log:
     """Writes an event."""
     name: ClassVar[str] = "log"
@@ -105,7 +118,7 @@ class Sleeps:
 
 @hookimpl
 def fedd_register_commands() -> list[type[Command]]:
-    return [Echo, Weights, Private, Forward, Log, Sleeps]
+    return [Echo, Weights, Private, Forward, Runner, Log, Sleeps]
 '''
 
 BAD = '''

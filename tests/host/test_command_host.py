@@ -12,7 +12,7 @@ from host.command_plugins import HANGS, TIMES, document_of, host_of, install, ru
 from host.worlds import until
 from worker import strangers
 
-from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
+from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, TimedOut
 from fedd.core import codec
 from fedd.core.command_messages import encode_value, read_answer
 from fedd.host.command_call import Call
@@ -31,6 +31,7 @@ class Around:
         self.events: list[tuple[str, str, Any]] = []
         self.troubles: list[tuple[str, str]] = []
         self.asked: list[tuple[str | None, str, Any]] = []
+        self.steered: list[tuple[str, str, Any]] = []
 
     def members(self) -> list[tuple[str, str, str]]:
         return self.who
@@ -42,6 +43,14 @@ class Around:
         if command == "never":
             await trio.sleep_forever()
         return encode_value({"delivered": [ME], "missing": [OTHER]} if peer is None else "heard")
+
+    async def steer(self, sender: str, what: str, fields: memoryview) -> bytes:
+        given = codec.decode(fields)
+        self.steered.append((sender, what, given))
+        if given.get("input") == "nothing":
+            raise InvalidParameter("no", field="input")
+        answers = {"runs": [["f" * 40, "mean", "running"]], "inputs": {"x": "toy"}, "start": "f" * 40}
+        return encode_value(answers.get(what))
 
     def event(self, call: Call, text: str, fields: Mapping[str, Any]) -> None:
         self.events.append((call.info.name, text, dict(fields)))
@@ -215,6 +224,22 @@ async def test_a_handler_can_send_and_broadcast(bench: Bench) -> None:
     assert bench.around.asked == [(OTHER, "echo", {"text": "hi"}), (None, "echo", {"text": "hi"})]
     with pytest.raises(InvalidParameter, match="no"):
         await bench.call("forward", peer=OTHER, command="nothing")
+
+
+async def test_a_handler_starts_and_stops_runs(bench: Bench) -> None:
+    found = await bench.call("runner", input="x")
+    assert found == {"started": "f" * 40, "runs": [["f" * 40, "mean", "running"]], "inputs": {"x": "toy"}}
+    begun = {"algorithm": "mean", "parameters": {"rounds": 3}, "input": "x", "topology": "", "quorum": ""}
+    assert bench.around.steered == [
+        (OTHER, "start", begun),
+        (OTHER, "runs", {}),
+        (OTHER, "inputs", {}),
+        (OTHER, "stop", {"run_id": "f" * 40}),
+    ]
+    with pytest.raises(InvalidParameter, match="no"):
+        await bench.call("runner", input="nothing")
+    with pytest.raises(InvalidMessage, match="65536 bytes"):
+        await bench.call("runner", input="x" * 65_500)
 
 
 async def test_a_handler_writes_events(bench: Bench) -> None:

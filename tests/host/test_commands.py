@@ -38,6 +38,7 @@ from fedd.core.command_messages import (
 )
 from fedd.core.pipe import Frame
 from fedd.host.command_call import Call, Page
+from fedd.host.command_runs import CommandRuns
 from fedd.host.commands import MAX_BROADCAST_BYTES, Commands
 from fedd.host.plugin_schema import CommandInfo, Parameter
 from fedd.host.policy import Policy
@@ -59,6 +60,7 @@ COMMANDS = [
     command("small", TEXT, max_payload_bytes=100),
     command("large", parameter("weights", "message", None), max_payload_bytes=1 << 20),
     command("own", audience="local"),
+    command("alone", audience="direct"),
     command("forward", TEXT),
     command("garbage"),
 ]
@@ -154,6 +156,7 @@ class Peers:
             Commands(
                 node.swarm, node.presence, node.registry, node.events, "/nowhere",
                 reach=node.relay.reach, broadcaster=broadcast, spawn=host.spawn,
+                runs=CommandRuns(node.runs, node.inputs),
             )
             for node, host, broadcast in zip(nodes, self.hosts, self.broadcasts, strict=True)
         ]  # fmt: skip
@@ -387,6 +390,7 @@ async def test_handlers_that_broadcast_do_not_wait_for_each_other(autojump_clock
     [
         ("ecko", {}, NotFound, "no command"),
         ("own", {}, Denied, "for this device alone"),
+        ("alone", {}, Denied, "fedctl send MEMBER alone"),
         ("echo", {}, InvalidParameter, "needs text"),
         ("small", {"text": "x" * 90}, InvalidMessage, "can go"),
         ("large", {"weights": b"x" * MAX_BROADCAST_BYTES}, InvalidMessage, "send large values to each"),
@@ -409,15 +413,16 @@ async def test_a_broadcast_that_is_not_handled_is_one_event(autojump_clock: Cloc
             b"\xff",
             encode_broadcast("nope", "1", {}),
             encode_broadcast("own", "1", {}),
+            encode_broadcast("alone", "1", {}),
         ):
             p.broadcasts[1].callbacks["command"](Arrival(p.nodes[0].id, payload))
         p.broadcasts[1].callbacks["command"](Hole(p.nodes[0].id, 3, 5))
         await p.rooms[0].broadcast("fails", {})
-        await until(lambda: len(p.events(1)) == 5)
+        await until(lambda: len(p.events(1)) == 6)
         errors = sorted(event["error"] for event in p.events(1))
         assert [error[:22] for error in errors] == [
             "3 broadcasts were miss", "ValueError: the sensor", "a broadcast command ca",
-            "own is for that device", "there is no command 'n",
+            "alone is for one membe", "own is for that device", "there is no command 'n",
         ]  # fmt: skip
         assert {event["name"] for event in p.events(1)} == {"n0"}
 
