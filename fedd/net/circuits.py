@@ -2,7 +2,8 @@
 
 Both must be members that hold a direct connection with this node, so a circuit never leads through two
 relays. The bytes are copied with the streams' own back-pressure: what the slower end does not take is not
-read from the other, so a circuit holds two windows and two chunks at the most.
+read from the other, so a circuit holds two windows and two chunks at the most. Each circuit has a byte rate,
+and all together have one: whoever sends more is read no faster.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fedd.core.relay_messages import (
 )
 from fedd.net.bounds import Bound
 from fedd.net.doors import TokenBucket
+from fedd.net.rate import ByteRate
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 
@@ -51,6 +53,15 @@ class RelayLimits:
     requests_burst: int = 32
     requests_per_s: float = 2.0
     """Circuits that a member may ask for; each costs the target a handshake, 0.3 ms."""
+    circuit_bytes_per_s: float = 8 * 2**20
+    """Of one circuit, both ways together: more than the uplink of nearly every place that hides devices behind a
+    NAT (67 Mbit/s), and a twentieth of a core here, at 6 ns a byte."""
+    circuit_burst_bytes: float = 8 * 2**20
+    """What passes at once before that: a model of a million parameters, both ways."""
+    relayed_bytes_per_s: float = 32 * 2**20
+    """Of all circuits together: a member relays for others besides its own work, so a fifth of a core and a
+    quarter of a gigabit line. They share it in the order in which chunks come."""
+    relayed_burst_bytes: float = 32 * 2**20
     request_s: float = 5.0
     """For a request to arrive, and for the target to answer."""
     idle_s: float = 300.0
@@ -68,6 +79,7 @@ class Circuit:
 
     source: PeerId
     target: PeerId
+    rate: ByteRate
     relayed_bytes: int = 0
     """In both directions."""
 
@@ -82,6 +94,7 @@ class Circuits:
         self._requests: dict[PeerId, TokenBucket] = {}
         self._carried: Counter[PeerId] = Counter()
         self._reached: Counter[str] = Counter()
+        self._rate = ByteRate(limits.relayed_bytes_per_s, limits.relayed_burst_bytes)
         swarm.handle(RELAY_PROTOCOL, self._serve)
 
     def carried_for(self, peer: PeerId) -> tuple[int, int]:
@@ -125,6 +138,20 @@ class Circuits:
                 "circuits that one member asked for of late, the busiest; they fade",
             ),
             Bound(
+                "relay.circuit_bytes_per_s",
+                max((circuit.rate.present(now) for circuit in self._open), default=0.0),
+                self._limits.circuit_bytes_per_s,
+                self._reached["circuit_bytes_per_s"],
+                "bytes a second of one circuit, the busiest; reached: chunks that had to wait",
+            ),
+            Bound(
+                "relay.bytes_per_s",
+                self._rate.present(now),
+                self._limits.relayed_bytes_per_s,
+                self._reached["bytes_per_s"],
+                "bytes a second that this node passes on in all; reached: chunks that had to wait",
+            ),
+            Bound(
                 "relay.idle_s",
                 0,
                 self._limits.idle_s,
@@ -142,7 +169,8 @@ class Circuits:
             log.info("no circuit from %s to %s: %s", source, target, refusal)
             await stream.send_all(encode_answer(refusal))
             return
-        circuit = Circuit(source, target)
+        rate = ByteRate(self._limits.circuit_bytes_per_s, self._limits.circuit_burst_bytes)
+        circuit = Circuit(source, target, rate)
         self._open.add(circuit)
         onward: Stream | None = None
         try:
@@ -222,6 +250,7 @@ class Circuits:
             nonlocal closing
             while data := await source.receive_some(CHUNK_BYTES):
                 extend()
+                await self._wait_turn(len(data), circuit)
                 await sink.send_all(data)
                 circuit.relayed_bytes += len(data)
                 extend()
@@ -238,6 +267,18 @@ class Circuits:
         if idle.cancelled_caught:
             self._reached["idle_s"] += not closing
             one.reset()
+
+    async def _wait_turn(self, size_bytes: int, circuit: Circuit) -> None:
+        """Wait until the rates let a chunk pass; meanwhile nothing is read, so its sender waits as well."""
+        now = trio.current_time()
+        pauses = {
+            "circuit_bytes_per_s": circuit.rate.take(size_bytes, now),
+            "bytes_per_s": self._rate.take(size_bytes, now),
+        }
+        for name, pause_s in pauses.items():
+            self._reached[name] += pause_s > 0
+        if any(pauses.values()):
+            await trio.sleep(max(pauses.values()))
 
 
 async def receive_message(stream: Stream, deadline_s: float) -> bytes:

@@ -114,7 +114,7 @@ async def test_a_relay_cannot_put_another_member_at_the_far_end(
         reach_target = Circuits._reach_target
 
         async def elsewhere(self: Circuits, circuit: Circuit) -> Stream:
-            return await reach_target(self, Circuit(circuit.source, c.id))
+            return await reach_target(self, Circuit(circuit.source, c.id, circuit.rate))
 
         monkeypatch.setattr(Circuits, "_reach_target", elsewhere)
         with pytest.raises(NotConnected, match="answered where"):
@@ -131,7 +131,7 @@ async def test_a_relay_cannot_lie_about_who_asks(
         reach_target = Circuits._reach_target
 
         async def as_another(self: Circuits, circuit: Circuit) -> Stream:
-            return await reach_target(self, Circuit(c.id, circuit.target))
+            return await reach_target(self, Circuit(c.id, circuit.target, circuit.rate))
 
         monkeypatch.setattr(Circuits, "_reach_target", as_another)
         with pytest.raises((FeddError, trio.BrokenResourceError)):
@@ -330,3 +330,73 @@ async def test_an_end_that_does_not_read_holds_two_windows_at_the_relay(autojump
         assert held <= 2 * gateway.swarm.limits.streams.max_window_bytes
         assert await a.swarm.connections[gateway.id].measure_rtt() < 1  # and the link itself is not held up
         assert gateway.states()["d1"] == "alive"
+
+
+class Sink:
+    """Reads what comes, and knows how much and since when."""
+
+    def __init__(self) -> None:
+        self.read_bytes = 0
+
+    async def serve(self, stream: Stream) -> None:
+        while data := await stream.receive_some():
+            self.read_bytes += len(data)
+
+
+async def flood(stream: Stream) -> None:
+    while True:
+        await stream.send_all(bytes(16 * 1024))
+
+
+async def test_a_circuit_has_a_byte_rate_and_delays_nobody_else(autojump_clock: Clock) -> None:
+    limits = RelayLimits(circuit_bytes_per_s=100_000, circuit_burst_bytes=200_000)
+    async with devices(1, 4, limits=limits) as (gateway, a, b, c, d), trio.open_nursery() as nursery:
+        sink = Sink()
+        b.swarm.handle("/sink", sink.serve)
+        relayed = await a.relay.open_stream(b.id, "/sink")
+        carried = gateway.relay.carried_for(a.id)[1]
+        nursery.start_soon(flood, relayed)
+        other = await c.relay.open_stream(d.id, ECHO)
+        for second in range(1, 11):
+            start = trio.current_time()
+            assert await echoes(other, b"served")
+            assert trio.current_time() - start < 0.2
+            await trio.sleep_until(trio.current_time() + 1)
+            passed = gateway.relay.carried_for(a.id)[1] - carried
+            assert passed <= 200_000 + 100_000 * (second + 1)
+        assert passed >= 900_000  # it is a rate, not a stop
+        assert sink.read_bytes >= 0.9 * 900_000
+        bounds = {bound.name: bound for bound in gateway.relay.bounds()}
+        rate = bounds["relay.circuit_bytes_per_s"]
+        assert 80_000 <= rate.present <= 120_000 == rate.maximum + 20_000
+        assert rate.reached >= 10
+        assert bounds["relay.bytes_per_s"].reached == 0
+        # what waits is not held here: the sender is not read
+        held = sum(link.usage().buffered for link in gateway.swarm.all_connections)
+        assert held <= 2 * gateway.swarm.limits.streams.max_window_bytes
+        assert all(device.states()["d0"] == "alive" for device in (a, b, c, d))
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_circuits_share_a_byte_rate(autojump_clock: Clock) -> None:
+    limits = RelayLimits(
+        circuit_bytes_per_s=100_000,
+        circuit_burst_bytes=100_000,
+        relayed_bytes_per_s=120_000,
+        relayed_burst_bytes=100_000,
+    )
+    async with devices(1, 4, limits=limits) as (gateway, a, b, c, d), trio.open_nursery() as nursery:
+        sinks = [Sink(), Sink()]
+        for (source, target), sink in zip(((a, b), (c, d)), sinks, strict=True):
+            target.swarm.handle("/sink", sink.serve)
+            nursery.start_soon(flood, await source.relay.open_stream(target.id, "/sink"))
+        start = trio.current_time()
+        await trio.sleep(20)
+        passed = [gateway.relay.carried_for(source.id)[1] for source in (a, c)]
+        assert sum(passed) <= 120_000 + 120_000 * (trio.current_time() - start)
+        assert sum(passed) >= 2_000_000
+        assert max(passed) <= 1.5 * min(passed)  # by halves
+        bounds = {bound.name: bound for bound in gateway.relay.bounds()}
+        assert bounds["relay.bytes_per_s"].reached >= 10
+        assert 90_000 <= bounds["relay.bytes_per_s"].present <= 150_000
+        nursery.cancel_scope.cancel()
