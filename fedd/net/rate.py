@@ -11,8 +11,8 @@ WINDOW_S: Final = 1.0
 class ByteRate:
     """At most `burst_bytes` at once and `bytes_per_s` in the long run.
 
-    The method is the generic cell rate algorithm (ITU-T I.371, annex A) with bytes for cells: `_due_s` is when
-    everything taken so far would have passed at the rate alone, and it may lie `burst / rate` ahead of now.
+    The method is the generic cell rate algorithm (ITU-T I.371, annex A) with bytes for cells: `_due_s` is
+    when everything taken so far would have passed at the rate alone; it may lie `burst / rate` ahead of now.
     Who takes is told how long to wait, in the order of taking, so several share one rate fairly.
     """
 
