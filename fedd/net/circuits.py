@@ -54,13 +54,13 @@ class RelayLimits:
     requests_per_s: float = 2.0
     """Circuits that a member may ask for; each costs the target a handshake, 0.3 ms."""
     circuit_bytes_per_s: float = 8 * 2**20
-    """Of one circuit, both ways together: more than the uplink of nearly every place that hides devices behind
-    a NAT (67 Mbit/s), and 5 to 7 % of a core, at the 6 to 8 ns that a byte costs."""
+    """Of one circuit, both ways together: more than the uplink of nearly every place that hides devices
+    behind a NAT (67 Mbit/s), and 5 to 7 % of a core, at the 6 to 8 ns that a byte costs."""
     circuit_burst_bytes: float = 8 * 2**20
     """What passes at once before that: a model of a million parameters, both ways."""
     relayed_bytes_per_s: float = 32 * 2**20
-    """Of all circuits together: a member relays for others besides its own work, so a quarter of a core and of
-    a gigabit line. They share it in the order in which chunks come."""
+    """Of all circuits together: a member relays for others besides its own work, so a quarter of a core and
+    of a gigabit line. They share it in the order in which chunks come."""
     relayed_burst_bytes: float = 32 * 2**20
     request_s: float = 5.0
     """For a request to arrive, and for the target to answer."""
