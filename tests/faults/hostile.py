@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ Endpoint = tuple[str, int]
 FREE = {"handshakes_per_s": 1e6, "failures_burst": 1_000_000, "stranger_streams_burst": 1_000_000}
 """Limits for what is tried thousands of times: the doors are tested elsewhere."""
 
+GUARD_S = 60.0
+"""How long to wait for what must come, on however busy a machine."""
+
 _sources = itertools.count(1)
 
 
@@ -49,7 +52,7 @@ def endpoint_of(address: str) -> Endpoint:
     return parts[2], int(parts[4])
 
 
-def knock(to: Endpoint, host: str | None = None, timeout_s: float = 5.0) -> socket.socket:
+def knock(to: Endpoint, host: str | None = None, timeout_s: float = GUARD_S) -> socket.socket:
     """A TCP connection from a loopback address of its own, or from `host`."""
     raw = socket.socket()
     raw.settimeout(timeout_s)
@@ -82,14 +85,13 @@ def is_open(raw: socket.socket) -> bool:
     return False
 
 
-def seconds_until_closed(raw: socket.socket, at_most_s: float) -> float:
-    """How long the other end keeps the connection, from now on."""
-    start = time.monotonic()
-    raw.settimeout(at_most_s)
+def wait_closed(raw: socket.socket) -> None:
+    """Return when the other end has closed the connection, whatever it says before."""
+    end = time.monotonic() + GUARD_S
+    raw.settimeout(GUARD_S)
     with contextlib.suppress(ConnectionError):
         while raw.recv(65536):
-            pass
-    return time.monotonic() - start
+            assert time.monotonic() < end, f"not closed within {GUARD_S} s"
 
 
 def frame(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"") -> bytes:
@@ -159,6 +161,18 @@ class Link:
                 if parts:
                     return b"".join(parts)
                 raise EOFError
+
+    def read_until(self, enough: Callable[[bytes], bool]) -> bytes:
+        """The plaintext until it is `enough`; EOFError at the end, TimeoutError after a long silence."""
+        plaintext = b""
+        data, self.first = self.first, b""
+        self.raw.settimeout(GUARD_S)
+        while True:
+            if data:
+                plaintext += b"".join(self.transport.receive_data(data))
+            if enough(plaintext):
+                return plaintext
+            data = self.tap.recv()
 
     def open(self, protocol: str, stream_id: int, more: bytes = b"") -> None:
         """Open a stream and name its protocol, without waiting for the answer."""
@@ -283,7 +297,7 @@ class SwarmProcess:
             report.update(self.report())
             return all(report[name] == value for name, value in expected.items())
 
-        eventually(agrees, 15, f"the swarm's process reports {expected}")
+        eventually(agrees, GUARD_S, f"the swarm's process reports {expected}")
         return report
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from faults.hostile import DATA, Link, handshake
+from faults.hostile import DATA, GUARD_S, Link, handshake
 
 from fedd.net.join_messages import JOIN_PROTOCOL
 from fedd.net.join_messages import encode_message as encode_join
@@ -64,7 +64,8 @@ def ask(answers: Answers, stream_id: int, message: dict[str, Any]) -> tuple[byte
 def meet(to: tuple[str, int]) -> Link:
     """A link of a new identity; the door lets fifty a second in."""
     pause = threading.Event()
-    for _ in range(100):
+    end = time.monotonic() + GUARD_S
+    while time.monotonic() < end:
         with suppress(EOFError, OSError):
             return handshake(to)
         pause.wait(0.1)

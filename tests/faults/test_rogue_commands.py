@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,13 +23,11 @@ def fed(rogue_python: str) -> Iterator[Federation]:
 
 def troubles(fed: Federation) -> list[dict[str, Any]]:
     """What the event log of n1 says about the rogue, so far."""
-    process = fed[1].popen("events", "--since", "0")
-    timer = threading.Timer(1.5, process.terminate)
-    timer.start()
-    out, _ = process.communicate()
-    timer.join()
-    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    return [e for e in events if e.get("kind") == "plugin" and e.get("name") == "rogue-commands"]
+    return [
+        event
+        for event in fed[1].events()
+        if event["kind"] == "plugin" and event.get("name") == "rogue-commands"
+    ]
 
 
 def everybody_is_well(fed: Federation) -> None:
@@ -68,8 +64,8 @@ def test_the_sender_is_told_and_the_others_go_on(
 
 def test_other_commands_are_answered_while_one_loops(fed: Federation) -> None:
     looping = fed[0].popen("send", "n1", "misbehaves", "how=loop")
-    eventually(lambda: fed[0].ctl("send", "n1", "echo", "text=on").code == 0, 15.0, "an echo beside the loop")
-    assert looping.wait(20) in (1, 6)
+    eventually(lambda: fed[0].ctl("send", "n1", "echo", "text=on").code == 0, 60.0, "an echo beside the loop")
+    assert looping.wait(60) in (1, 6)
     assert fed[0].ctl("send", "n1", "misbehaves", "how=well").ok() == "good"
 
 
@@ -82,7 +78,7 @@ def test_three_strikes_and_a_reload(fed: Federation) -> None:
     fed[1].signal(signal.SIGHUP)
     eventually(
         lambda: fed[0].ctl("send", "n1", "misbehaves", "how=well").code == 0,
-        15.0,
+        60.0,
         "the plugin's second chance",
     )
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedd.control.client import Client
+
 BIN = Path(sys.executable).parent
 READY_S = 20.0  # generous: a loaded machine of two cores starts eight daemons at once
 
@@ -121,6 +123,20 @@ class Daemon:
     def states(self) -> dict[str, str]:
         """Member name -> state, as this daemon sees it."""
         return {m["name"]: m["state"] for m in self.ctl("members").ok()}
+
+    def events(self) -> list[dict[str, Any]]:
+        """All that its event log keeps at this moment, oldest first; waits for nothing that is to come."""
+        found: list[dict[str, Any]] = []
+        with Client(str(self.socket)) as client:
+            limits = client.request("GET", "/v1/limits")
+            (kept,) = [limit for limit in limits if limit["name"] == "events"]
+            newest = kept["present"] + kept["reached"]
+            if newest:
+                for event in client.stream("GET", "/v1/events", query={"since": "0"}):
+                    found.append(event)
+                    if event["seq"] >= newest:
+                        break
+        return found
 
     def kill(self) -> None:
         assert self.process is not None

@@ -1,0 +1,35 @@
+"""What a thing takes on a machine that has time for it: the load of others is not ours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+
+def waited_for_processor_s(task: int | str = "thread-self") -> float:
+    """How long a task (a process id: its main thread) could have run while others did, by sched-stats."""
+    try:
+        return int(Path(f"/proc/{task}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:  # it has ended, or the kernel keeps no such count
+        return 0.0
+
+
+class Stopwatch:
+    """Seconds since it was made, without those in which one of those that do the work waited for a processor.
+
+    These are the calling thread and the main threads of the given processes, which live on meanwhile. For
+    what they do by turns, as a question and its answer: then a wait of one is a wait of all.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self._tasks: tuple[int | str, ...] = ("thread-self", *pids)
+        self._waited_s = self._all_waited_s()
+        self._start_s = time.monotonic()
+
+    def _all_waited_s(self) -> float:
+        return sum(waited_for_processor_s(task) for task in self._tasks)
+
+    def seconds(self) -> float:
+        """How long it has been."""
+        took_s = time.monotonic() - self._start_s
+        return took_s - (self._all_waited_s() - self._waited_s)
