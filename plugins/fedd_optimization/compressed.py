@@ -9,7 +9,9 @@ import numpy as np
 
 from fedd.api import InvalidParameter, Message, PeerId, RunContext
 from fedd_consensus.codecs import Codec, Incoming, Outgoing, find_codec
+from fedd_optimization import bounds, modes
 from fedd_optimization.iteration import Iteration, Iterative
+from fedd_optimization.outlook import Theory
 
 if TYPE_CHECKING:
     from fedd_optimization.vectors import Vector
@@ -54,11 +56,21 @@ class ChocoSGD(Iterative):
         except InvalidParameter as error:
             raise ValueError(str(error)) from None
 
+    def theory(self) -> Theory:
+        """As if the codec forgot nothing; what it forgets costs more iterations."""
+        return Theory(bounds.MEAN, modes.local_descent(1, self.gamma))
+
+    def message_bytes(self, x: Vector) -> int:
+        """What the codec makes of it: as much for all values."""
+        sizes = (min(PIECE, x.size - at) for at in range(0, x.size, PIECE))
+        return sum(_bytes(find_codec(self.codec).encode(np.zeros(size))) for size in sizes)
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         iteration.needs_both_ways()
         x = (await iteration.begin()).astype(np.float64)
+        iteration.predict(x)
         copies = [
             _Copies(find_codec(self.codec), slice(at, min(at + PIECE, x.size)))
             for at in range(0, x.size, PIECE)

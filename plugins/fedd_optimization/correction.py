@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedd.api import Message, RunContext
-from fedd_optimization import bounds
+from fedd_optimization import bounds, modes
 from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
+from fedd_optimization.outlook import Theory
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ class EXTRA(Iterative):
     name: ClassVar[str] = "extra"
     contract: ClassVar[str] = "restart"
 
+    def theory(self) -> Theory:
+        """Of exact gradients."""
+        return Theory(bounds.GRADIENT, modes.EXTRA)
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         iteration.needs_both_ways()
         x = await iteration.begin()
-        iteration.predict(x, bounds.GRADIENT)
+        iteration.predict(x)
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)
@@ -72,12 +77,16 @@ class ExactDiffusion(Iterative):
     name: ClassVar[str] = "exact-diffusion"
     contract: ClassVar[str] = "restart"
 
+    def theory(self) -> Theory:
+        """Of exact gradients."""
+        return Theory(bounds.DIFFUSION, modes.EXACT_DIFFUSION)
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         iteration.needs_both_ways()
         x = await iteration.begin()
-        iteration.predict(x, bounds.DIFFUSION)
+        iteration.predict(x)
         books = iteration.books()
         for _ in iteration.steps():
             gradient = iteration.gradient(x)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fedd.api import Message, RunContext
-from fedd_optimization import bounds
+from fedd_optimization import bounds, modes
 from fedd_optimization.iteration import Iteration, Iterative, vectors
 from fedd_optimization.mixing import combine
+from fedd_optimization.outlook import Theory
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class DGD(Iterative):
 
     name: ClassVar[str] = "dgd"
     contract: ClassVar[str] = "survivors"
+    both_ways: ClassVar[bool] = False
 
     form: Literal["standard", "cta", "atc"] = field(
         default="standard", metadata={"help": "order of averaging and step; NVFlare's is cta"}
@@ -42,12 +44,17 @@ class DGD(Iterative):
         if self.batch < 0:
             raise ValueError(f"batch must be 0 or more, not {self.batch}")
 
+    def theory(self) -> Theory:
+        """By the form."""
+        if self.form == "standard":
+            return Theory(bounds.GRADIENT, modes.STANDARD)
+        return Theory(bounds.DIFFUSION, modes.DIFFUSION)
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         x = await iteration.begin()
-        bound = bounds.GRADIENT if self.form == "standard" else bounds.DIFFUSION
-        iteration.predict(x, None if self.batch else bound)
+        iteration.predict(x)
         for _ in iteration.steps():
             match self.form:
                 case "standard":
@@ -86,6 +93,7 @@ class DSGD(Iterative):
 
     name: ClassVar[str] = "dsgd"
     contract: ClassVar[str] = "survivors"
+    both_ways: ClassVar[bool] = False
 
     batch: int = field(default=32, metadata={"help": "samples of a gradient, 0: all of the device"})
     local_steps: int = field(default=1, metadata={"help": "steps between two exchanges"})
@@ -97,9 +105,13 @@ class DSGD(Iterative):
         if self.local_steps < 1:
             raise ValueError(f"local_steps must be at least 1, not {self.local_steps}")
 
+    def theory(self) -> Theory:
+        """Of exact gradients; minibatches end in a neighbourhood of the same limit."""
+        return Theory(bounds.MEAN, modes.local_descent(self.local_steps))
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         x = await iteration.begin()
         iteration.predict(x)
         for _ in iteration.steps():

@@ -10,6 +10,7 @@ import numpy as np
 from fedd.api import Message, PeerId, RunContext
 from fedd_optimization.iteration import Iteration, Iterative, first_and_second, joined
 from fedd_optimization.mixing import swap
+from fedd_optimization.outlook import Theory
 
 if TYPE_CHECKING:
     from fedd_optimization.vectors import Vector
@@ -34,6 +35,7 @@ class PushPull(Iterative):
 
     name: ClassVar[str] = "push-pull"
     contract: ClassVar[str] = "survivors"
+    both_ways: ClassVar[bool] = False
 
     batch: int = field(default=0, metadata={"help": "samples of a gradient, 0: all of the device"})
 
@@ -42,11 +44,19 @@ class PushPull(Iterative):
         if self.batch < 0:
             raise ValueError(f"batch must be 0 or more, not {self.batch}")
 
+    def theory(self) -> Theory:
+        """Of the run's own arcs."""
+        return Theory(push_pull=True)
+
+    def message_bytes(self, x: Vector) -> int:
+        """Iterate and share of the tracker."""
+        return 2 * x.nbytes
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         x = await iteration.begin()
-        iteration.predict(x, vectors=2)
+        iteration.predict(x)
         size = iteration.layout.size
         pulled, pushed = first_and_second(size)
         tracker = iteration.gradient(x, self.batch)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedd.api import InvalidMessage, InvalidParameter, Message, PeerId, RunContext
-from fedd_optimization.bounds import StepBound, curvature
+from fedd_optimization.growth import Growth
 from fedd_optimization.mixing import Books, Heard, mix, swap
+from fedd_optimization.outlook import Metrics, Theory, foresee
 from fedd_optimization.vectors import Layout
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = 100
 """A run is kept this many times: what a new epoch loses is at most a hundredth of it."""
-
-LARGEST_SPECTRUM = 256
-"""Members of a graph whose eigenvalues are worth computing on every device: a hundredth of a second."""
 
 _LARGEST = {4: 1e18, 8: 1e150}
 """By bytes an element: the square of an iterate, which a loss takes, is still a number."""
@@ -31,6 +29,10 @@ class Iterative:
     """Parameters of every method here."""
 
     joinable: ClassVar[bool] = True
+    abilities: ClassVar[tuple[str, ...]] = ("gradient",)
+    """What the learner must have, beside an objective for the metrics."""
+    both_ways: ClassVar[bool] = True
+    """Whether transfers need a way back."""
 
     iterations: int = field(default=1000, metadata={"help": "how many, on every node"})
     step: float = field(default=0.01, metadata={"help": "step size, larger than 0"})
@@ -49,6 +51,28 @@ class Iterative:
             raise ValueError(f"step must be a finite number larger than 0, not {self.step:g}")
         if self.history < 0:
             raise ValueError(f"history must be 0 or more, not {self.history}")
+
+    def theory(self) -> Theory:
+        """What is known of the method's step sizes and its rate."""
+        return Theory()
+
+    def messages(self, neighbors: int) -> int:
+        """How many messages a node sends in an iteration."""
+        return neighbors
+
+    def message_bytes(self, x: Vector) -> int:
+        """What the arrays of a message take for an iterate like `x`."""
+        return x.nbytes
+
+    def predict(self, ctx: RunContext) -> Metrics:
+        """What `foresee` says, at the first iterate as far as this device knows it.
+
+        Raises InvalidParameter as `run` would before its first exchange.
+        """
+        iteration = Iteration(ctx, self, *self.abilities)
+        if self.both_ways:
+            iteration.needs_both_ways()
+        return foresee(ctx, self, iteration.gradient, iteration.nearest_start())
 
 
 class Iteration:
@@ -70,6 +94,7 @@ class Iteration:
         self._done = 0
         self._bytes_sent = 0
         self._left: set[PeerId] = set()
+        self._growth = Growth(len(ctx.members))
         ctx.on_leave(lambda peer, reason: self._left.add(peer))
 
     async def begin(self) -> Vector:
@@ -93,36 +118,14 @@ class Iteration:
             x = theirs if mine is None else mine
         return np.array(x)
 
-    def predict(self, x: Vector, bound: StepBound | None = None, *, vectors: int = 1) -> None:
-        """Report what can be said before the first iteration; not without a history, or after a restart.
+    def predict(self, x: Vector) -> None:
+        """Report what `foresee` says; not without a history, or after a restart."""
+        if self._settings.history and not self._done:
+            self.ctx.report(**foresee(self.ctx, self._settings, self.gradient, x))
 
-        The bytes of this node's `vectors` a message in all iterations; the spectral gap, and the rounds in
-        which plain averaging shrinks a disagreement to 1e-6; with a `bound` this device's curvature at
-        `x`, and up to which step the method converges with it. A step beyond that is told as `warning`.
-        """
-        ctx, settings = self.ctx, self._settings
-        if not settings.history or self._done:
-            return
-        ctx.report(planned_bytes=settings.iterations * len(ctx.out_neighbors) * vectors * x.nbytes)
-        if len(ctx.members) > LARGEST_SPECTRUM:
-            return
-        spectrum = ctx.spectrum()
-        ctx.report(spectral_gap=spectrum.gap)
-        if spectrum.second < 1:
-            ctx.report(mixing_rounds=spectrum.rounds(1e-6))
-        if bound is not None:
-            found = curvature(self.gradient, x, ctx.rng("curvature"))
-            ctx.report(curvature=found)
-            self._warn(bound, bound.of(spectrum.lower, found) if found > 0 else float("inf"), found)
-
-    def _warn(self, bound: StepBound, most: float, found: float) -> None:
-        if most < float("inf"):
-            self.ctx.report(step_bound=most)
-        if self._settings.step > most:
-            self.ctx.report(
-                warning=f"step {self._settings.step:g} is beyond {most:.3g} = {bound.formula} with this "
-                f"device's curvature L = {found:.3g}: it may diverge"
-            )
+    def nearest_start(self) -> Vector:
+        """The first iterate without asking anybody: that of another device is taken for this one's model."""
+        return np.zeros_like(self._model) if self._settings.start == "zero" else self._model.copy()
 
     def steps(self) -> Iterator[int]:
         """Count the iterations that are left."""
@@ -138,12 +141,27 @@ class Iteration:
     def load(self, x: Vector) -> None:
         """Make `x` the learner's model. Raises InvalidParameter when it is beyond all bounds: it diverged."""
         if not (np.abs(x) <= _LARGEST[x.dtype.itemsize]).all():
-            raise InvalidParameter(
-                f"the iterate of {self.ctx.me} diverged in iteration {self._done + 1}",
-                field="step",
-                hint="take a smaller step",
-            )
+            raise self._diverged()
         self.learner.load(self.layout.unpack(x))
+
+    def _watch(self, number: int, size: float, slope: float) -> None:
+        """Tell once that the iteration grows; raise when it grew beyond return."""
+        match self._growth.judge(size, slope):
+            case "diverged":
+                raise self._diverged()
+            case "grows":
+                self.ctx.report(
+                    warning=f"seems to diverge since iteration {number}: the gradient and the iterate are "
+                    f"a thousand times as large as in the beginning; take a smaller step than "
+                    f"{self._settings.step:g}"
+                )
+
+    def _diverged(self) -> InvalidParameter:
+        return InvalidParameter(
+            f"the iterate of {self.ctx.me} diverged in iteration {self._done + 1}",
+            field="step",
+            hint=f"take a smaller step than {self._settings.step:g}",
+        )
 
     def books(self) -> Books:
         """Empty books for vectors like the iterate."""
@@ -180,17 +198,20 @@ class Iteration:
         """Keep the new iterate `x` now and then; report on the one whose `gradient` was just taken.
 
         The learner still holds that one. `sent` is what this node gave beside what it `heard`; the largest
-        distance between them, over the iterate's part, is the disagreement.
+        distance between them, over the iterate's part, is the disagreement. Reports a `warning` when the
+        iteration seems to diverge; raises InvalidParameter when it did.
         """
         number = self._done + 1
         settings = self._settings
+        slope = float(np.linalg.norm(gradient))
+        self._watch(number, float(np.linalg.norm(x)), slope)
         if settings.history and (number % settings.history == 0 or number == settings.iterations):
             size = self.layout.size
             far = max((float(np.linalg.norm(each[:size] - sent[:size])) for each in heard), default=0.0)
             self.ctx.report(
                 iteration=number,
                 objective=self.learner.objective(),
-                gradient_norm=float(np.linalg.norm(gradient)),
+                gradient_norm=slope,
                 disagreement=far,
                 bytes=self._bytes_sent,
                 **more,

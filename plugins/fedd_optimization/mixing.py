@@ -16,7 +16,7 @@ for dynamic networks", J. Parallel Distrib. Comput. 78 (2015), here for trackers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,9 @@ async def swap(
     """
     headers: dict[PeerId, Any] = {}
     parts: dict[PeerId, list[Vector]] = {}
-    width = CHUNK_BYTES // vector.itemsize
-    for at in range(0, max(1, vector.size), width):
-        piece = vector[at : at + width]
-        answers = await ctx.exchange([header if at == 0 else None, piece], tag)
+    for part in pieces(vector.size, vector.itemsize):
+        piece = vector[part]
+        answers = await ctx.exchange([header if part.start == 0 else None, piece], tag)
         for peer, answer in answers.items():
             match answer:
                 case [theirs, np.ndarray() as other] if _fits(other, piece):
@@ -80,6 +79,12 @@ async def swap(
         peer: (headers[peer], pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
         for peer, pieces in parts.items()
     }
+
+
+def pieces(size: int, itemsize: int) -> Iterator[slice]:
+    """The parts of a vector that are sent at a time, in order; one for an empty vector."""
+    width = CHUNK_BYTES // itemsize
+    return (slice(at, min(at + width, size)) for at in range(0, max(1, size), width))
 
 
 def combine(own: Vector, heard: Mapping[PeerId, Heard], part: slice = slice(None)) -> Vector:

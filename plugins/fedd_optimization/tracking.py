@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fedd.api import Message, RunContext
+from fedd_optimization import bounds, modes
 from fedd_optimization.iteration import Iteration, Iterative, first_and_second, joined, vectors
 from fedd_optimization.mixing import combine
+from fedd_optimization.outlook import Theory
 
 if TYPE_CHECKING:
     from fedd_optimization.vectors import Vector
@@ -30,15 +32,19 @@ class _Tracking(Iterative):
         if self.batch < 0:
             raise ValueError(f"batch must be 0 or more, not {self.batch}")
 
+    def message_bytes(self, x: Vector) -> int:
+        """Iterate and tracker."""
+        return 2 * x.nbytes
+
     def _direction(self, size: int, dtype: np.dtype[np.floating]) -> _Direction:
         return _Direction()
 
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "gradient")
+        iteration = Iteration(ctx, self, *self.abilities)
         iteration.needs_both_ways()
         x = await iteration.begin()
-        iteration.predict(x, vectors=2)
+        iteration.predict(x)
         size = iteration.layout.size
         iterate, tracked = first_and_second(size)
         direction = self._direction(size, iteration.layout.dtype)
@@ -83,6 +89,10 @@ class GradientTracking(_Tracking):
     name: ClassVar[str] = "gradient-tracking"
     contract: ClassVar[str] = "survivors"
 
+    def theory(self) -> Theory:
+        """Of exact gradients; minibatches end in a neighbourhood of the same limit."""
+        return Theory(bounds.TRACKING, modes.TRACKING)
+
 
 @dataclass(frozen=True)
 class GTAdam(_Tracking):
@@ -122,6 +132,10 @@ class GTAdam(_Tracking):
                 raise ValueError(f"{name} must be from 0 and below 1, not {getattr(self, name):g}")
         if not self.epsilon > 0 or not self.cap > 0:
             raise ValueError(f"epsilon and cap must be larger than 0, not {self.epsilon:g} and {self.cap:g}")
+
+    def theory(self) -> Theory:
+        """None: the step is scaled by what the tracker was."""
+        return Theory(why="the moments scale each step, so no bound on it follows from the curvature")
 
     def _direction(self, size: int, dtype: np.dtype[np.floating]) -> _Direction:
         return _Moments(self, size, dtype)
@@ -163,6 +177,7 @@ class KGT(Iterative):
 
     name: ClassVar[str] = "k-gt"
     contract: ClassVar[str] = "survivors"
+    abilities: ClassVar[tuple[str, ...]] = ("correction", "step")
 
     local_steps: int = field(default=5, metadata={"help": "steps between two exchanges"})
     mixing_step: float = field(default=1.0, metadata={"help": "share of the local progress that counts"})
@@ -174,12 +189,20 @@ class KGT(Iterative):
         if not 0 < self.mixing_step <= 1:
             raise ValueError(f"mixing_step must be larger than 0 and at most 1, not {self.mixing_step:g}")
 
+    def theory(self) -> Theory:
+        """Of exact gradients; minibatches end in a neighbourhood of the same limit."""
+        return Theory(modes=modes.local_tracking(self.local_steps, self.mixing_step))
+
+    def message_bytes(self, x: Vector) -> int:
+        """Iterate and slope."""
+        return 2 * x.nbytes
+
     async def run(self, ctx: RunContext) -> Message:
         """Iterate."""
-        iteration = Iteration(ctx, self, "correction", "step")
+        iteration = Iteration(ctx, self, *self.abilities)
         iteration.needs_both_ways()
         x = await iteration.begin()
-        iteration.predict(x, vectors=2)
+        iteration.predict(x)
         iterate, tracked = first_and_second(iteration.layout.size)
         books = iteration.books()
         correction = np.zeros_like(x)

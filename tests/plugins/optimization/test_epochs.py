@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from plugins.optimization.problems import LeastSquares, Quadratic, Vector, run, values
 
+from fedd.api import InvalidMessage
 from fedd.testing import Federation, Join, Kill
-from fedd_optimization import ADPSGD, EXTRA, ExactDiffusion, GradientTracking
+from fedd_optimization import ADPSGD, EXTRA, ExactDiffusion, GradientTracking, mixing
+from fedd_optimization.asynchronous import _Pair
 
 
 @pytest.mark.parametrize("contract", ["restart", "survivors"])
@@ -76,3 +78,46 @@ def test_asking_keeps_the_sum_of_the_iterates() -> None:
     reached = values(run(algorithm, learners, "complete", latency_s=(0.001, 0.02)))
     assert np.abs(reached.sum(axis=0) - [10.0, -30.0]).max() < 1e-12
     assert np.abs(reached - [2.0, -6.0]).max() < 1e-3
+
+
+@pytest.mark.parametrize("piece_bytes", [8, 16])
+def test_iterates_that_are_asked_for_in_parts_keep_their_sum(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(mixing, "CHUNK_BYTES", piece_bytes)
+    learners = []
+    for node in range(4):
+        flat = LeastSquares(np.zeros((1, 3)), np.zeros(1))
+        flat.x = np.array([float(node), -3.0 * node, 0.5])
+        learners.append(flat)
+    algorithm = ADPSGD(iterations=50, start="model", batch=0)
+    results = run(algorithm, learners, "complete", latency_s=(0.001, 0.02))
+    reached = values(results)
+    assert np.abs(reached.sum(axis=0) - [6.0, -18.0, 2.0]).max() < 1e-12
+    assert np.abs(reached - [1.5, -4.5, 0.5]).max() < 1e-3
+    assert results[0].metrics["bytes"] == 50 * 3 * 8
+
+
+def test_a_death_between_the_parts_of_an_iterate_leaves_the_others_near_their_optimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mixing, "CHUNK_BYTES", 8)
+    problem = Quadratic(4, unlike=0.1)
+    learners: list[Any] = list(problem.learners)
+    learners[1] = GivesUp(problem.learners[1])
+    algorithm = ADPSGD(iterations=200, step=0.03, batch=0, history=0)
+    results = Federation(4, topology="complete", latency_s=(0.001, 0.02)).run(algorithm, learners)
+    reached = np.array([results[node].value for node in (0, 2, 3)])
+    assert np.abs(reached - problem.optimum([0, 2, 3])).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "message", [np.zeros(2), [0, np.zeros(3)], [1, np.zeros(2)], [0, np.full(2, np.nan)], [0.0, np.zeros(2)]]
+)
+def test_what_is_no_part_of_an_iterate_is_refused(message: Any) -> None:
+    pair = _Pair()
+    assert pair.asked("a", message) is None  # not ready yet
+    pair.x = np.ones(2)
+    with pytest.raises(InvalidMessage, match="a sent something else"):
+        pair.asked("a", message)
+    assert (pair.x == 1).all()
