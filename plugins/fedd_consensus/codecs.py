@@ -105,7 +105,8 @@ class BFloat16:
     def decode(self, message: Message, size: int) -> FloatArray:
         """See `Codec`."""
         bits = _array(message, "uint16", size, finite=False).astype(np.uint32) << 16
-        values = bits.view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN, which is refused below
+            values = bits.view(np.float32).astype(np.float64)
         if not np.isfinite(values).all():
             raise InvalidMessage("an encoded array holds a value that is not finite")
         return values
