@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedd.api.types import PeerId
+from fedd.core.deadlines import NEVER
 from fedd.core.presence_messages import HASH_BYTES, Versions
 from fedd.core.reachability import TwoSidedEdges
 from fedd.core.records import Record, Row, Stamp, newer
@@ -17,6 +18,9 @@ OWNER_BURST, OWNER_PER_S = 60.0, 4.0
 # A new epoch ends and begins a life for every observer, runs included: it counts as so many versions, which
 # lets a process restart once a second and no owner make events without end.
 EPOCH_VERSIONS = 4
+# So far ahead of the time an owner may be: its burst, at its rate.
+BURST_S = (OWNER_BURST - 1) / OWNER_PER_S
+_NONE: frozenset[PeerId] = frozenset()
 
 
 class Database:
@@ -25,12 +29,12 @@ class Database:
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._hash = 0
-        # When each record came, and a time before which none did that still has its edges.
-        self._arrived: dict[PeerId, float] = {}
+        # When each owner's record came (never, once its edges are taken away), and until when it has used up
+        # what it may send: the theoretical arrival time of a token bucket (ITU-T I.371), one number instead of
+        # a level and its time. Both in one place, because of a thousand owners every look costs.
+        self._times: dict[PeerId, tuple[float, float]] = {}
+        # A time before which no record came that still has its edges.
         self._none_before = float("-inf")
-        # Until when each owner has used up what it may send (the theoretical arrival time of a token bucket,
-        # ITU-T I.371): one number an owner instead of a level and its time.
-        self._used_up: dict[PeerId, float] = {}
         self._forgotten: dict[PeerId, Stamp] = {}
         self.records: dict[PeerId, Record] = {}
         self.edges = TwoSidedEdges(me)
@@ -62,28 +66,35 @@ class Database:
 
         Asked before the signature, so nothing is charged: forged rows must not use up their victim's share.
         """
-        return self._used_up.get(peer, now) - now <= (OWNER_BURST - 1) / OWNER_PER_S
+        times = self._times.get(peer)
+        return times is None or times[1] - now <= BURST_S
 
     def charge(self, peer: PeerId, now: float, versions: int = 1) -> None:
-        """A verified record by this owner was taken, which counts as so many versions."""
-        used_up = self._used_up.get(peer, now)
-        self._used_up[peer] = (used_up if used_up > now else now) + versions / OWNER_PER_S
+        """A verified record by this owner came, which counts as so many versions."""
+        arrived, used_up = self._times.get(peer, (NEVER, now))
+        self._times[peer] = (arrived, (used_up if used_up > now else now) + versions / OWNER_PER_S)
 
-    def merge(self, record: Record, now: float) -> bool:
-        """Keep the newer of `record` and what is held; True when that is `record`."""
+    def take(self, record: Record, held: Record | None, versions: int, now: float) -> None:
+        """Keep a record that is newer than `held`, which is what is held of its owner, and charge the owner."""
         peer = record.id
-        held = self.records.get(peer)
         if held is None:
             if self._forgotten:
                 self._forgotten.pop(peer, None)
             self._hash ^= record.fingerprint
-        elif record.stamp > held.stamp or newer(record, held) is not held:
-            self._hash ^= held.fingerprint ^ record.fingerprint
         else:
-            return False
+            self._hash ^= held.fingerprint ^ record.fingerprint
+        times = self._times.get(peer)
+        used_up = now if times is None or times[1] < now else times[1]
+        self._times[peer] = (now, used_up + versions / OWNER_PER_S)
         self.records[peer] = record
-        self._arrived[peer] = now
-        self.edges.set(peer, frozenset() if record.left else record.neighbours)
+        self.edges.set(peer, _NONE if record.left else record.neighbours)
+
+    def merge(self, record: Record, now: float) -> bool:
+        """Keep the newer of `record` and what is held, at nobody's charge; True when that is `record`."""
+        held = self.records.get(record.id)
+        if held is not None and newer(record, held) is held:
+            return False
+        self.take(record, held, 0, now)
         return True
 
     def compare(self, theirs: Versions) -> tuple[list[Row], tuple[PeerId, ...]]:
@@ -104,14 +115,14 @@ class Database:
         if before <= self._none_before:
             return False
         found = False
-        for peer in [peer for peer, at in self._arrived.items() if at < before]:
+        for peer, used_up in [(peer, used_up) for peer, (at, used_up) in self._times.items() if at < before]:
             # Once is enough: only a newer version brings the edges back.
-            del self._arrived[peer]
+            self._times[peer] = (NEVER, used_up)
             if peer != self._me:
-                self.edges.set(peer, frozenset())
+                self.edges.set(peer, _NONE)
                 found = True
         # All are looked at, which need not be soon again.
-        self._none_before = min(self._arrived.values(), default=before)
+        self._none_before = min((at for at, _ in self._times.values() if at != NEVER), default=before)
         return found
 
     def forget(self, peers: Iterable[PeerId]) -> None:
@@ -122,14 +133,13 @@ class Database:
                 continue
             self._hash ^= record.fingerprint
             self.edges.remove(peer)
-            self._arrived.pop(peer, None)
-            self._used_up.pop(peer, None)
+            self._times.pop(peer, None)
             self._forgotten[peer] = record.stamp
         while len(self._forgotten) > MAX_RECORDS:
             del self._forgotten[next(iter(self._forgotten))]
 
     def shift(self, gap_s: float) -> None:
         """This process slept for `gap_s`: no record is older for it."""
-        for peer in self._arrived:
-            self._arrived[peer] += gap_s
+        for peer, (at, used_up) in self._times.items():
+            self._times[peer] = (at + gap_s, used_up)
         self._none_before += gap_s

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.database import EPOCH_VERSIONS, Database
+from fedd.core.deadlines import NEVER
 from fedd.core.membership_types import PresenceTiming, Send
 from fedd.core.presence_fields import ROW_OVERHEAD_BYTES, ROWS_BYTES
 from fedd.core.presence_messages import (
@@ -52,16 +53,17 @@ class Exchange:
         self._open_row = open_row
         self._timing = timing
         self.database = Database(me)
-        # Records to pass on, and for each peer those that it has sent itself.
+        # Records to pass on, the size of the largest, and for each peer those of them that it has sent itself.
         self._dirty: dict[PeerId, Row] = {}
+        self._largest_bytes = 0
         self._theirs: dict[PeerId, set[PeerId]] = {}
         self._flushed_at = float("-inf")
         self._pause_s = timing.flood_s
-        self.due: float | None = None
-        """When records are to be passed on, None when there are none."""
+        self.due = NEVER
+        """When records are to be passed on."""
         # With whom databases are to be compared when, and whether they have asked for it.
         self._waiting: dict[PeerId, tuple[float, bool]] = {}
-        self.compare_due: float | None = None
+        self.compare_due = NEVER
         """When `compare` has something to do."""
         self._comparing_with: PeerId | None = None
         self._compared_at = self._news_at = float("-inf")
@@ -79,10 +81,12 @@ class Exchange:
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Hold these records no more, nor pass them on."""
         for peer in peers:
-            self._dirty.pop(peer, None)
+            if self._dirty.pop(peer, None) is not None:
+                for known in self._theirs.values():
+                    known.discard(peer)
             self.database.forget([peer])
         if not self._dirty:
-            self.due = None
+            self.due = NEVER
 
     def flood(self, links: Iterable[PeerId], now: float) -> list[Send]:
         """Pass on what is new, to all who have not sent it themselves.
@@ -93,18 +97,21 @@ class Exchange:
         storm = now < self._flushed_at + 2 * self._pause_s
         self._pause_s = min(self._pause_s * 2, self._timing.judge_s) if storm else self._timing.flood_s
         self._flushed_at = now
-        self.due = None
+        self.due = NEVER
         dirty, self._dirty = self._dirty, {}
         theirs, self._theirs = self._theirs, {}
-        largest = max((len(row.sealed) for row in dirty.values()), default=0)
+        largest, self._largest_bytes = self._largest_bytes, 0
         everything = self._in_frames(list(dirty.values()), largest)
         sends = []
         for peer in links:
             known = theirs.get(peer)
             frames = everything
             if known:
+                if len(known) == len(dirty):
+                    continue
                 frames = self._in_frames([row for i, row in dirty.items() if i not in known], largest)
-            sends += [Send(peer, frame) for frame in frames]
+            for frame in frames:
+                sends.append(Send(peer, frame))
         return sends
 
     def _in_frames(self, rows: list[Row], largest: int) -> list[Rows]:
@@ -120,7 +127,9 @@ class Exchange:
             for known in self._theirs.values():
                 known.discard(peer)
         self._dirty[peer] = row
-        if self.due is None:
+        if len(row.sealed) > self._largest_bytes:
+            self._largest_bytes = len(row.sealed)
+        if self.due == NEVER:
             self.due = self._flushed_at + self._pause_s
 
     # -- taking in
@@ -137,21 +146,19 @@ class Exchange:
             theirs = self._theirs[source] = set()
         if self._comparing_with is not None:
             self._see_comparison_through(now)
-        # By far the most that come are copies: these must cost as little as can be.
-        fresh = [row for row in rows if (held := held_of(row.id)) is None or row.sealed != held.sealed]
-        if dirty and len(fresh) < len(rows):
-            waits = dirty.get
-            theirs.update(
-                [row.id for row in rows if (own := waits(row.id)) is not None and own.sealed == row.sealed]
-            )
-        if not fresh:
-            return None
-        intake = Intake()
-        for row in fresh:
+        intake: Intake | None = None
+        for row in rows:
             peer = row.id
+            held = held_of(peer)
+            # By far the most that come are copies: these must cost as little as can be.
+            if held is not None and row.sealed == held.sealed:
+                if peer in dirty:
+                    theirs.add(peer)
+                continue
+            if intake is None:
+                intake = Intake()
             if not database.is_news(row) or not database.admits(peer, now):
                 continue
-            held = held_of(peer)
             if held is None and not database.has_room_for(peer):
                 database.refused += 1
                 continue
@@ -163,18 +170,18 @@ class Exchange:
                 if intake.forged > most_forged:
                     break
                 continue
-            rises = held is not None and record.epoch > held.epoch
-            database.charge(peer, now, EPOCH_VERSIONS if rises else 1)
+            versions = EPOCH_VERSIONS if held is not None and record.epoch > held.epoch else 1
             if peer == self._me:
+                database.charge(peer, now, versions)
                 intake.own.append(record)
                 continue
-            database.merge(record, now)
+            database.take(record, held, versions, now)
             if held is not None or record.neighbours or record.left:
                 # A newcomer that lists nobody can be reached by nobody: its next version is for all.
                 self._pass_on(row)
                 theirs.add(peer)
             intake.news.append((record, held))
-        if intake.news:
+        if intake is not None and intake.news:
             self._news_at = now
         return intake
 
@@ -183,7 +190,7 @@ class Exchange:
     def linked(self, peer: PeerId, now: float) -> None:
         """A link with `peer` stands: to be compared with, if it is not reachable otherwise."""
         self._waiting[peer] = (now, False)
-        self.compare_due = now if self.compare_due is None else min(self.compare_due, now)
+        self.compare_due = min(self.compare_due, now)
 
     def doubt(self) -> None:
         """Nobody is heard: what was news meanwhile did not come, and no link that stood will bring it."""
@@ -219,7 +226,7 @@ class Exchange:
                 sends += [Send(peer, versions) for versions in self._begin(peer, now)]
             elif self._me < peer or asked:
                 sends.append(Send(peer, Digest(self.database.digest)))
-        self.compare_due = min((at for at, _ in self._waiting.values()), default=None)
+        self.compare_due = min((at for at, _ in self._waiting.values()), default=NEVER)
         return sends
 
     def answer(
@@ -245,7 +252,7 @@ class Exchange:
     def _versions_for(self, peer: PeerId, is_joined: Callable[[PeerId], bool], now: float) -> list[Message]:
         if now < self._compared_at + COMPARING_S:
             at, _ = self._waiting.setdefault(peer, (self._compared_at + COMPARING_S, True))
-            self.compare_due = at if self.compare_due is None else min(self.compare_due, at)
+            self.compare_due = min(self.compare_due, at)
             return []
         newest_at = min(self._news_at + QUIET_S, self._compared_at + COMPARED_S)
         if now < newest_at and is_joined(peer):

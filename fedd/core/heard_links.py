@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedd.api.types import PeerId
+from fedd.core.deadlines import NEVER
 from fedd.core.records import MAX_LOST, LossReason
 
 
@@ -33,7 +34,7 @@ class HeardLinks:
         self._close_s = close_s
         self._links: dict[PeerId, HeardLink] = {}
         # Not later than when `check` finds something: what is heard moves it, and is not worth counting then.
-        self.due: float | None = None
+        self.due = NEVER
         """Before then `check` finds nothing."""
         # Those that are heard, sorted; None: to be found out.
         self._up: list[PeerId] | None = None
@@ -119,7 +120,7 @@ class HeardLinks:
         """Who has fallen silent, and who was silent so long that the link is given up."""
         silent: list[PeerId] = []
         given_up: list[PeerId] = []
-        if self.due is None or now < self.due:
+        if now < self.due:
             return silent, given_up
         self._up = None
         for peer, link in self.items():
@@ -132,7 +133,7 @@ class HeardLinks:
                 given_up.append(peer)
         self.due = min(
             (link.heard + (self._silent_s if link.up else self._close_s) for link in self._links.values()),
-            default=None,
+            default=NEVER,
         )
         return silent, given_up
 
@@ -153,7 +154,7 @@ class HeardLinks:
             self.forget_loss(peer)
 
     def _expect(self, at: float) -> None:
-        self.due = at if self.due is None else min(self.due, at)
+        self.due = min(self.due, at)
 
     def _note(self, peer: PeerId, reason: LossReason | None, now: float) -> None:
         self.forget_loss(peer)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fedd.api.types import PeerId
+from fedd.core.deadlines import NEVER
 from fedd.core.membership_parts import MembershipParts
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, PresenceTiming, Send
 from fedd.core.overlay import Dice
@@ -99,11 +100,16 @@ class Membership(MembershipParts):
         link = self._links.get(peer)
         if link is None:
             return []
-        if self._links.hear(peer, now, now):
+        if link.up:
+            # As `hear` does it: nearly all that comes, comes here.
+            if now > link.heard:
+                link.heard = now
+        elif self._links.hear(peer, now, now):
             self._heard_again(peer, now)
+        if type(message) is Rows:
+            self._accept(message.rows, peer, now)
+            return self._finish(now)
         match message:
-            case Rows(rows):
-                self._accept(rows, peer, now)
             case Ping(number, rtt_us):
                 link.rtt_s = rtt_us / 1e6 if rtt_us else link.rtt_s
                 self._actions.append(Send(peer, Pong(number)))
@@ -172,7 +178,7 @@ class Membership(MembershipParts):
             self._overlay.pins.pop(peer, None)
             if self._unlink(peer, None, now):
                 self._actions.append(Close(peer, "revoked"))
-        self._judge = True
+        self._judge_soon()
         return self._finish(now)
 
     def renew(self, chain: bytes, now: float) -> list[Action]:
@@ -198,20 +204,21 @@ class Membership(MembershipParts):
         """When `handle_timeout` has something to do; at least once a heartbeat."""
         # One comparison after the other: this is asked after every message.
         due = self._house_due
-        if self._judge and (at := self._judge_due()) < due:
+        if self._judge_due < due:
+            due = self._judge_due
+        if (at := self._own.due) < due:
             due = at
-        if (at_or_none := self._own.due) is not None and at_or_none < due:
-            due = at_or_none
-        if (at_or_none := self._exchange.due) is not None and at_or_none < due:
-            due = at_or_none
-        if (at_or_none := self._exchange.compare_due) is not None and at_or_none < due:
-            due = at_or_none
-        if (at_or_none := self._overlay_due) is not None and at_or_none < due:
-            due = at_or_none
-        if (at_or_none := self._links.due) is not None and at_or_none < due:
-            due = at_or_none
-        if (at_or_none := self._verdicts.next_deadline()) is not None and at_or_none < due:
-            due = at_or_none
+        exchange = self._exchange
+        if exchange.due < due:
+            due = exchange.due
+        if exchange.compare_due < due:
+            due = exchange.compare_due
+        if self._overlay_due < due:
+            due = self._overlay_due
+        if (at := self._links.due) < due:
+            due = at
+        if (at := self._verdicts.due) < due:
+            due = at
         return due
 
     def handle_timeout(self, now: float) -> list[Action]:
@@ -236,7 +243,7 @@ class Membership(MembershipParts):
         self._verdicts.set_isolated(isolated, now)
         if isolated:
             self._exchange.doubt()
-        if self._judge and now >= self._settled_at:
+        if self._judge_due != NEVER and now >= self._settled_at:
             self._judge_now(now)
         if not self._warned and self._verdicts.holding(now):
             self._warned = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from fedd.api.types import PeerId
 from fedd.core.database import MAX_RECORDS
+from fedd.core.deadlines import NEVER
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Persist, PresenceTiming, Send
 from fedd.core.membership_view import MembershipView
 from fedd.core.overlay import Dice
@@ -30,6 +31,7 @@ MAX_BAD_ROWS = 32
 # Who wakes finds that the others have withdrawn their edges to it: so long for them to list it again, before
 # it takes anybody for unreachable.
 WAKE_SETTLE_S = 0.5
+_NOBODY: Mapping[PeerId, LossReason] = {}
 
 
 class MembershipParts(MembershipView):
@@ -56,8 +58,10 @@ class MembershipParts(MembershipView):
         self._settled_at = float("-inf")
         # Of whom something has changed since verdicts were last given.
         self._unjudged: dict[PeerId, None] = {}
-        self._judge = True
-        self._overlay_due: float | None = now
+        # When verdicts are to be given, of what has changed since.
+        self._judge_due = NEVER
+        self._judge_soon()
+        self._overlay_due = now
         self._heartbeat_due = now + timing.heartbeat_s
         self._heal_due = now + timing.heal_s * rng.uniform(0.2, 1.0)
         self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
@@ -146,12 +150,14 @@ class MembershipParts(MembershipView):
             self._dial(peer)
 
     def _maintain(self, now: float) -> None:
-        self._overlay_due = None
+        self._overlay_due = NEVER
         heard = len(self._links.up)
         if self._ended or (self._overlay.content_with(heard) and not self._overlay.pins):
             return
         links = {peer: link.up for peer, link in self._links.items()}
-        wanted, self._overlay_due = self._overlay.wanted(self.records, self._verdicts.opinion_on, links, now)
+        wanted, later = self._overlay.wanted(self.records, self._verdicts.opinion_on, links, now)
+        if later is not None:
+            self._overlay_due = later
         self._actions += [Dial(peer, addresses) for peer, addresses in wanted.items()]
         needed = [peer for peer, link in self._links.items() if link.needed_there]
         shed, again = self._overlay.shed(self.edges.degree, links, needed, now)
@@ -161,7 +167,8 @@ class MembershipParts(MembershipView):
             self._maintain_by(again)
 
     def _maintain_by(self, at: float) -> None:
-        self._overlay_due = at if self._overlay_due is None else min(self._overlay_due, at)
+        if at < self._overlay_due:
+            self._overlay_due = at
 
     # -- records
 
@@ -174,7 +181,7 @@ class MembershipParts(MembershipView):
         for record in intake.own:
             self._outbid(record, now)
         if intake.news:
-            self._judge = True
+            self._judge_soon()
             self._maintain_by(now + self._timing.judge_s)
         if intake.forged and self._links.blame(source, intake.forged) > MAX_BAD_ROWS:
             # It sends what no honest member passes on: no more of it for a while.
@@ -195,10 +202,11 @@ class MembershipParts(MembershipView):
                 self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
             if record.addresses != held.addresses:
                 self._overlay.learn(record)
-        before = held.lost if held is not None else {}
-        if record.lost != before:
-            for lost in {*before, *record.lost}:
-                if before.get(lost) != record.lost.get(lost):
+        before = held.lost if held is not None else _NOBODY
+        after = record.lost
+        if (before or after) and after != before:
+            for lost in {*before, *after}:
+                if before.get(lost) != after.get(lost):
                     self._unjudged[lost] = None
         verdict = self._verdicts.verdicts.get(peer)
         if record.left or verdict is None or verdict.state != "alive":
@@ -238,7 +246,7 @@ class MembershipParts(MembershipView):
             self._unjudged[lost] = None
         record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
         self._exchange.publish(record, now)
-        self._judge = True
+        self._judge_soon()
         self._maintain_by(now)
 
     def _is_joined(self, peer: PeerId) -> bool:
@@ -263,11 +271,12 @@ class MembershipParts(MembershipView):
             # which they cannot: where a crowd starves everybody, ever more versions would starve them more.
             self._publish(now)
 
-    def _judge_due(self) -> float:
-        return max(self._judged_at + self._timing.judge_s, self._settled_at)
+    def _judge_soon(self) -> None:
+        at = self._judged_at + self._timing.judge_s
+        self._judge_due = at if at > self._settled_at else self._settled_at
 
     def _judge_now(self, now: float) -> None:
-        self._judge = False
+        self._judge_due = NEVER
         self._judged_at = now
         gained, lost = self.edges.update()
         self._new = self._new and not gained
@@ -295,7 +304,7 @@ class MembershipParts(MembershipView):
         if now >= self._own.published_at + refresh_s:
             self._publish(now)
         if self._exchange.database.expire(now - 3 * refresh_s):
-            self._judge = True
+            self._judge_soon()
         gone = self._verdicts.gone
         spare = max(len(gone) - MAX_TOMBSTONES, len(self.records) + SPARE_RECORDS - MAX_RECORDS)
         forgotten: list[PeerId] = []
@@ -313,18 +322,17 @@ class MembershipParts(MembershipView):
 
     def _finish(self, now: float) -> list[Action]:
         """Publish, flood, judge and maintain whatever is due, and hand the actions over."""
-        if self._own.due is not None and now >= self._own.due:
+        if now >= self._own.due:
             self._publish_unless_idle(now)
         # What has piled up in a long pause is no news: `handle_timeout` comes first.
-        if self._judge and now >= self._judge_due() and now < self._heartbeat_due + self._long_gap_s:
+        if now >= self._judge_due and now < self._heartbeat_due + self._long_gap_s:
             self._judge_now(now)
-        if self._overlay_due is not None and now >= self._overlay_due:
+        if now >= self._overlay_due:
             self._maintain(now)
-        due = self._exchange.compare_due
-        if due is not None and now >= due:
-            self._actions += self._exchange.compare(self._is_joined, now)
-        due = self._exchange.due
-        if due is not None and now >= due:
+        exchange = self._exchange
+        if now >= exchange.compare_due:
+            self._actions += exchange.compare(self._is_joined, now)
+        if now >= exchange.due:
             self._flush(now)
         actions, self._actions = self._actions, []
         return actions

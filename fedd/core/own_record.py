@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from fedd.api.types import PeerId
+from fedd.core.deadlines import NEVER
 from fedd.core.membership_types import PresenceTiming
 from fedd.core.records import MAX_COUNTER, MAX_NEIGHBOURS, LossReason, Record
 
@@ -39,10 +40,10 @@ class OwnRecord:
         # Others' verdicts or databases wait for the next version.
         self._pressing = False
         # When new edges are told at the latest, and when a peer will have told of the end of another.
-        self._spare_due: float | None = None
-        self._told_by: float | None = None
+        self._spare_due = NEVER
+        self._told_by = NEVER
         self.published_at = float("-inf")
-        self.due: float | None = None
+        self.due = NEVER
 
     @property
     def epoch(self) -> int:
@@ -71,7 +72,7 @@ class OwnRecord:
         # Whoever refuses the link does so in the same breath.
         crowd_s = min(self._timing.addition_min_s * members / CROWD_MEMBERS, self._timing.addition_max_s)
         pause_s = max(self._hold_s, crowd_s)
-        if self._spare_due is None:
+        if self._spare_due == NEVER:
             self._spare_due = now + min(max(SPARE_EDGE_S, crowd_s), SPARE_EDGE_MAX_S)
         self._due_by(max(now + self._timing.flood_s, self.published_at + pause_s))
 
@@ -114,9 +115,9 @@ class OwnRecord:
             return False
         said, heard = self._mine.neighbours, frozenset(neighbours)
         due = self._spare_due
-        if self._told_by is not None and (said - heard) & listed_by:
-            due = self._told_by if due is None else min(due, self._told_by)
-        if due is not None and (now >= due or not all(map(is_joined, heard - said))):
+        if self._told_by < due and (said - heard) & listed_by:
+            due = self._told_by
+        if due != NEVER and (now >= due or not all(map(is_joined, heard - said))):
             return False
         self.due = due
         return True
@@ -132,7 +133,7 @@ class OwnRecord:
 
     def settle(self) -> None:
         """Nothing is to be told after all."""
-        self.due = self._spare_due = self._told_by = None
+        self.due = self._spare_due = self._told_by = NEVER
         self._pressing = False
 
     def publish(
@@ -182,4 +183,4 @@ class OwnRecord:
         self._due_by(at)
 
     def _due_by(self, at: float) -> None:
-        self.due = at if self.due is None else min(self.due, at)
+        self.due = min(self.due, at)

@@ -41,19 +41,25 @@ class TwoSidedEdges:
     def set(self, peer: PeerId, neighbours: frozenset[PeerId]) -> None:
         """Replace what `peer` lists; unknown peers may be listed and count once they list back."""
         listed = self._listed
-        before = listed.get(peer, _NONE)
+        before = listed.get(peer)
         listed[peer] = neighbours
-        for other in neighbours - before:
+        if not before:
+            new: AbstractSet[PeerId] = neighbours
+        else:
+            new = neighbours - before
+            # Nothing has gone if as many are new as there are more.
+            if len(neighbours) - len(before) != len(new):
+                parent = self._parent
+                above = parent.get(peer)
+                for other in before - neighbours:
+                    if parent.get(other) == peer:
+                        self._cut[other] = None
+                    elif above == other:
+                        self._cut[peer] = None
+        for other in new:
             theirs = listed.get(other)
             if theirs is not None and peer in theirs:
                 self._added.append((peer, other))
-        if before:
-            parent = self._parent
-            for other in before - neighbours:
-                if parent.get(other) == peer:
-                    self._cut[other] = None
-                elif parent.get(peer) == other:
-                    self._cut[peer] = None
 
     def remove(self, peer: PeerId) -> None:
         """Forget `peer` and its edges."""
@@ -74,13 +80,20 @@ class TwoSidedEdges:
         was: dict[PeerId, bool] = {}
         if self._cut:
             self._mend(was)
+        parent = self._parent
         for one, other in self._added:
-            if (one in self._parent) != (other in self._parent) and other in self._adjacent(one):
-                self._grow(*((one, other) if one in self._parent else (other, one)), was)
+            if one in parent:
+                if other not in parent and self._is_edge(one, other):
+                    self._grow(one, other, was)
+            elif other in parent and self._is_edge(one, other):
+                self._grow(other, one, was)
         self._added.clear()
         gained = [peer for peer, before in was.items() if not before and peer in self._parent]
         lost = [peer for peer, before in was.items() if before and peer not in self._parent]
         return gained, lost
+
+    def _is_edge(self, one: PeerId, other: PeerId) -> bool:
+        return other in self._listed.get(one, _NONE) and one in self._listed.get(other, _NONE)
 
     def _adjacent(self, peer: PeerId) -> list[PeerId]:
         theirs = self._listed.get
@@ -110,8 +123,15 @@ class TwoSidedEdges:
 
     def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
         """Hang `peer` from a neighbour that hangs from the root, if there is one."""
-        for other in self._adjacent(peer):
-            if self._is_rooted(other, rooted):
+        listed = self._listed.get
+        for other in listed(peer, _NONE):
+            # One by one: the first that is looked at often will do.
+            if (
+                (back := listed(other)) is not None
+                and peer in back
+                and other != peer
+                and self._is_rooted(other, rooted)
+            ):
                 self._parent[peer] = other
                 return True
         return False

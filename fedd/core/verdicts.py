@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedd.api.types import PeerId
+from fedd.core.deadlines import NEVER
 from fedd.core.records import Record
 
 State: TypeAlias = Literal["alive", "suspect", "dead", "left"]
@@ -69,8 +70,8 @@ class Verdicts:
         # may have given it up.
         self._closed_counts_at = float("-inf")
         self._suspicions: dict[PeerId, _Suspicion] = {}
-        # Not later than when `expire` has something to do.
-        self._due = float("inf")
+        self.due = NEVER
+        """Before then `expire` finds nothing."""
         self.verdicts: dict[PeerId, Verdict] = {}
         self.gone: dict[PeerId, float] = {}
         """Who is dead or has left, and since when, the longest first."""
@@ -89,7 +90,7 @@ class Verdicts:
         """A member of earlier days, not yet heard of: given its time to be reachable, like everybody."""
         self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
         self._suspicions[peer] = _Suspicion(now, now + self._confirm_s, "silent")
-        self._due = min(self._due, now + min(SETTLE_S, self._confirm_s))
+        self.due = min(self.due, now + min(SETTLE_S, self._confirm_s))
 
     def restarted(self, peer: PeerId, now: float) -> list[MemberChange]:
         """The peer's record says that a new life of it has begun: the one that was known is over.
@@ -145,7 +146,7 @@ class Verdicts:
     def forget(self, peer: PeerId) -> None:
         """The peer's record is gone, so is the verdict."""
         self.verdicts.pop(peer, None)
-        self._suspicions.pop(peer, None)
+        self._suspect_no_more(peer)
         self.gone.pop(peer, None)
 
     def set_isolated(self, isolated: bool, now: float) -> None:
@@ -160,7 +161,7 @@ class Verdicts:
             for suspicion in self._suspicions.values():
                 if suspicion.reason != "closed":
                     suspicion.deadline = max(suspicion.deadline, now + self._confirm_closed_s)
-            self._due = self._earliest()
+            self.due = self._earliest()
 
     def holding(self, now: float) -> bool:
         """Whether a verdict is due that is held back because this node is isolated."""
@@ -187,13 +188,9 @@ class Verdicts:
         if self._isolated_since is not None:
             self._isolated_since = now
 
-    def next_deadline(self) -> float | None:
-        """Before then `expire` finds nothing; None when there is nobody to accuse."""
-        return self._due if self._suspicions else None
-
     def expire(self, now: float) -> list[MemberChange]:
         """Announce the unreachable newcomers and call dead whose deadline has passed."""
-        if not self._suspicions or now < self._due:
+        if now < self.due:
             return []
         changes = []
         for peer, suspicion in list(self._suspicions.items()):
@@ -203,13 +200,17 @@ class Verdicts:
                 changes.append(MemberChange(peer, None, "suspect", verdict.reason))
             if now >= self._released_at(suspicion):
                 changes.append(self._change(peer, "dead", suspicion.reason, now))
-        self._due = self._earliest()
+        self.due = self._earliest()
         return changes
+
+    def _suspect_no_more(self, peer: PeerId) -> None:
+        if self._suspicions.pop(peer, None) is not None and not self._suspicions:
+            self.due = NEVER
 
     def _earliest(self) -> float:
         return min(
             (self._asks_at(suspicion, self.verdicts[peer]) for peer, suspicion in self._suspicions.items()),
-            default=float("inf"),
+            default=NEVER,
         )
 
     def _asks_at(self, suspicion: _Suspicion, verdict: Verdict) -> float:
@@ -249,14 +250,14 @@ class Verdicts:
             deadline = counted + self._confirm_s
         suspicion = _Suspicion(counted, deadline, "closed" if closed else "silent")
         self._suspicions[record.id] = suspicion
-        self._due = min(self._due, self._asks_at(suspicion, self.verdicts[record.id]))
+        self.due = min(self.due, self._asks_at(suspicion, self.verdicts[record.id]))
 
     def _change(self, peer: PeerId, new: State, reason: str, now: float) -> MemberChange:
         old = self.verdicts.get(peer)
         lived = new == "alive" or (old is not None and old.lived)
         self.verdicts[peer] = Verdict(new, now, reason, lived=lived)
         if new != "suspect":
-            self._suspicions.pop(peer, None)
+            self._suspect_no_more(peer)
         self.gone.pop(peer, None)
         if new in ("dead", "left"):
             self.gone[peer] = now

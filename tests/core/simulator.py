@@ -25,7 +25,18 @@ from typing import Any
 from fedd.api.errors import ProtocolError
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Changed, Close, Dial, PresenceTiming, Send
-from fedd.core.presence_messages import Digest, Message, Ping, Pong, Refuse, Rows, Versions, Want
+from fedd.core.presence_messages import (
+    Bye,
+    Digest,
+    Message,
+    Pin,
+    Ping,
+    Pong,
+    Refuse,
+    Rows,
+    Versions,
+    Want,
+)
 from fedd.core.records import Record, Row
 
 # What carries a message: 12 bytes of yamux, 18 of Noise, 52 of TCP and IPv4, half of a bare acknowledgement.
@@ -90,7 +101,12 @@ class Node:
         for action in actions:
             kind = type(action)
             if kind is Send:
-                self.send(action.peer, action.message)
+                wire = self.wires.get(action.peer)
+                if wire is not None:
+                    message = action.message
+                    self.sent_messages += 1
+                    self.sent_bytes += SIZES[type(message)](message)
+                    sim.carry(wire, self, Node.take, message)
             elif kind is Changed:
                 change = action.change
                 self.sees += (change.new == "alive") - (change.old == "alive")
@@ -120,16 +136,22 @@ class Node:
         else:
             self.perform(())
 
-    def send(self, peer: str, message: Message) -> None:
-        wire = self.wires.get(peer)
-        if wire is not None:
-            self.sent_messages += 1
-            self.sent_bytes += size_of(message)
-            self.sim.carry(wire, self, Node.take, message)
-
     def take(self, wire: Wire, sender: Node, message: Message) -> None:
-        if self.wires.get(sender.peer) is wire:
-            self.perform(self.core.receive(sender.peer, message, self.sim.now))
+        """As `Simulation.arrive` with what comes most."""
+        if not self.alive:
+            return
+        sim = self.sim
+        if sim.now < self.paused_until:
+            self.backlog.append((Node.take, (wire, sender, message)))
+        elif self.wires.get(sender.peer) is wire:
+            actions = self.core.receive(sender.peer, message, sim.now)
+            if actions:
+                self.perform(actions)
+                return
+            due = self.core.next_deadline()
+            if due < self.timer_at:
+                self.timer_at = due
+                sim.schedule(due, self.tick, due)
 
     def close(self, peer: str, reason: str | None) -> None:
         wire = self.wires.pop(peer, None)
@@ -197,10 +219,12 @@ class Simulation:
     def run(self, seconds: float) -> None:
         until = self.now + seconds
         heap, pop = self._heap, heapq.heappop
+        events = 0
         while heap and heap[0][0] <= until:
             self.now, _, call, args = pop(heap)
-            self.events += 1
+            events += 1
             call(*args)
+        self.events += events
         self.now = until
 
     def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.1) -> float:
@@ -226,7 +250,12 @@ class Simulation:
         if at < wire.free_at[way]:
             at = wire.free_at[way]
         wire.free_at[way] = at
-        heapq.heappush(self._heap, (at, next(self._order), self.arrive, (receiver, call, wire, sender, what)))
+        if call is Node.take:
+            heapq.heappush(self._heap, (at, next(self._order), call, (receiver, wire, sender, what)))
+        else:
+            heapq.heappush(
+                self._heap, (at, next(self._order), self.arrive, (receiver, call, wire, sender, what))
+            )
 
     def arrive(self, receiver: Node, call: Callable[..., None], *args: Any) -> None:
         if not receiver.alive:
@@ -331,21 +360,18 @@ class Simulation:
         return self.now
 
 
-def size_of(message: Message) -> int:
-    """About how many bytes a message costs on an IPv4 network."""
-    match message:
-        case Ping() | Pong():
-            return CARRIAGE_BYTES + 12
-        case Rows(rows) | Refuse(rows):
-            return CARRIAGE_BYTES + 10 + RECORD_BYTES * len(rows)
-        case Digest():
-            return CARRIAGE_BYTES + 36
-        case Versions(_, _, stamps):
-            return CARRIAGE_BYTES + 100 + VERSION_BYTES * len(stamps)
-        case Want(ids):
-            return CARRIAGE_BYTES + 10 + ID_BYTES * len(ids)
-        case _:
-            return CARRIAGE_BYTES + 16
+# About how many bytes a message costs on an IPv4 network.
+SIZES: dict[type[Any], Callable[[Any], int]] = {
+    Ping: lambda message: CARRIAGE_BYTES + 12,
+    Pong: lambda message: CARRIAGE_BYTES + 12,
+    Rows: lambda message: CARRIAGE_BYTES + 10 + RECORD_BYTES * len(message.rows),
+    Refuse: lambda message: CARRIAGE_BYTES + 10 + RECORD_BYTES * len(message.rows),
+    Digest: lambda message: CARRIAGE_BYTES + 36,
+    Versions: lambda message: CARRIAGE_BYTES + 100 + VERSION_BYTES * len(message.stamps),
+    Want: lambda message: CARRIAGE_BYTES + 10 + ID_BYTES * len(message.ids),
+    Bye: lambda message: CARRIAGE_BYTES + 16,
+    Pin: lambda message: CARRIAGE_BYTES + 16,
+}
 
 
 class Story:

@@ -38,7 +38,7 @@ def test_only_what_was_verified_is_charged_to_its_owner() -> None:
     for index in range(1000):
         assert one.admits(f"p{index}", 0.0)
         assert one.admits("victim", 0.0)
-    assert not one._used_up
+    assert not one._times
     for _ in range(60):
         one.charge("victim", 0.0)
     assert not one.admits("victim", 0.0)

@@ -10,6 +10,7 @@ import pytest
 from core.membership_bench import LAN, Bench, federation
 from core.test_membership import core, drive, known
 
+from fedd.core.deadlines import NEVER
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Send
 from fedd.core.overlay import CAP_DIALABLE, SHED_ABOVE_DIALABLE, Overlay
@@ -274,6 +275,6 @@ def test_the_dead_are_not_suspected_anew() -> None:
     verdicts.judge(["x"], records, {"m"}, 0.0)
     assert [change.new for change in verdicts.expire(3.0)] == ["suspect", "dead"]
     assert verdicts.judge(["x"], records, {"m"}, 4.0) == []
-    assert verdicts.next_deadline() is None
+    assert verdicts.due == NEVER
     assert [change.new for change in verdicts.judge(["x"], records, {"m", "x"}, 5.0)] == ["alive"]
     assert verdicts.judge(["x"], records, {"m", "x"}, 5.1) == []

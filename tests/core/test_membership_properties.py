@@ -15,6 +15,7 @@ from fedd.api.errors import ProtocolError, Unhealthy
 from fedd.core.broadcast_origin import PENDING_BYTES, RETAINED_BYTES
 from fedd.core.broadcast_types import Deliver
 from fedd.core.database import Database
+from fedd.core.deadlines import NEVER
 from fedd.core.presence_messages import MAX_FRAME_BYTES, MessageDecoder, Ping, Rows, Want, encode_message
 from fedd.core.records import Record
 
@@ -220,7 +221,7 @@ class Histories(RuleBasedStateMachine):
                 for peer, record in records.items()
             }
             assert {peer: node.core.edges.adjacent(peer) for peer in records} == expected
-            if not node.core._judge:
+            if node.core._judge_due == NEVER:
                 reachable = {node.peer}
                 todo = [node.peer]
                 for peer in todo:
