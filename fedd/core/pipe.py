@@ -110,7 +110,9 @@ def _read_cbor_header(encoded: memoryview) -> tuple[dict[str, Any], list[int]]:
 class PipeDecoder:
     """Cuts the bytes of a pipe into frames of at most `max_frame_bytes` each.
 
-    After a ProtocolError the decoder is finished: every further call raises it again.
+    What was whole before a broken frame is returned, even if both came with the same bytes: what somebody
+    said before it went wrong must not depend on how fast the other reads. The next call, which may bring
+    nothing, raises ProtocolError. After that the decoder is finished: every further call raises it again.
     """
 
     def __init__(self, max_frame_bytes: int) -> None:
@@ -130,7 +132,10 @@ class PipeDecoder:
         return not self._head and self._body is None
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Take the next bytes; return the frames that they complete. ProtocolError on a broken frame."""
+        """Take the next bytes; return the frames that they complete. ProtocolError on a broken frame.
+
+        A broken frame behind good ones is for the next call to tell.
+        """
         if self._error:
             raise ProtocolError(self._error)
         frames: list[Frame] = []
@@ -147,7 +152,8 @@ class PipeDecoder:
                     frames.append(self._finish(self._body))
         except ProtocolError as error:
             self._error = error.detail
-            raise
+            if not frames:
+                raise
         return frames
 
     def _whole(self, view: memoryview) -> Frame | None:

@@ -234,6 +234,7 @@ class WorkerProcess:
                 return
             for frame in self._decoder.receive_data(view[:count]):
                 on_frame(frame)
+            self._decoder.receive_data(b"")  # raises what is broken behind them
 
     async def _keep_what_it_prints(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - asked for by PIPE

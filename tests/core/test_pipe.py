@@ -152,6 +152,16 @@ def test_broken_frames_are_refused_and_the_decoder_stays_broken(data: bytes, rea
             decoder.receive_data(given_data)
 
 
+def test_what_was_whole_before_a_broken_frame_is_not_lost_with_it() -> None:
+    decoder = PipeDecoder(300_000)
+    good = [({"k": number}, [b"x"]) for number in range(2)]
+    stream = b"".join(wire(*content) for content in good)
+    assert contents(decoder.receive_data(stream + b"garbage" * 100)) == good
+    for more in (b"", stream):
+        with pytest.raises(ProtocolError, match="claims 1734439522 bytes"):
+            decoder.receive_data(more)
+
+
 @given(st.lists(st.binary(max_size=40), max_size=4))
 def test_garbage_raises_nothing_but_protocol_errors(chunks: list[bytes]) -> None:
     decoder = PipeDecoder(1000)
