@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -321,6 +321,15 @@ class RunContext(Protocol):
         """A mass-conserving average that starts from this node's value `x0` (float64, finite).
 
         Raises InvalidMessage when `x0` is not numeric or not finite, InvalidParameter on a directed graph.
+        """
+        ...
+
+    def contributed(self, peers: Collection[PeerId]) -> None:
+        """Say whose data is in the answer, for the result's `contributors`.
+
+        For algorithms of the contract `contributed`: members that died count as well if what they gave is in
+        it. Without this the result names those whom the last ledger, flood, merge or reduction named, else
+        the members still in the run. Who never was a member of the run is left out.
         """
         ...
 

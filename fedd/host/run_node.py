@@ -184,7 +184,7 @@ class RunNode:
             "finished",
             value=value,
             large_value=bytes(payload) if is_cut(value) else b"",
-            contributors=tuple(peer for peer in self.manifest.members if peer in contributors),
+            contributors=self._known(contributors),
             residual=float(residual) if isinstance(residual, int | float) else None,
             agreed=bool(header.get("agreed", True)),
         )
@@ -193,6 +193,13 @@ class RunNode:
             self._close()
         else:
             self._end(ending)
+
+    def _known(self, contributors: list[Any]) -> tuple[PeerId, ...]:
+        """Those who are, or were, members of the run: what a member gave may outlive it."""
+        manifest = self.manifest
+        return tuple(
+            sorted(peer for peer in {*manifest.initial.members, *manifest.admitted} if peer in contributors)
+        )
 
     def _close(self) -> None:
         """The algorithm has returned here: make sure that everybody's has, then end."""

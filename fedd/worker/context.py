@@ -7,7 +7,7 @@ in `fedd.testing`, where a simulated network is: a `Port` hides the difference.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -357,6 +357,10 @@ class Context:
                 raise InvalidParameter(f"a node reports up to {MAX_METRICS} metrics", field="metrics")
             self._metrics[name] = metric
         self._port.report({name: self._metrics[name] for name in metrics})
+
+    def contributed(self, peers: Collection[PeerId]) -> None:
+        """Say whose data is in the answer."""
+        self._contributors = tuple(sorted(set(peers)))
 
     def outcome(self, value: Message) -> Outcome:
         """The result of this node, with contributors and residual of the last agreement, flood or merge."""

@@ -76,12 +76,15 @@ class ModelsReady(ModelInitialized):
 
     contributors: Message = field(default_factory=list, metadata={"help": "peer ids, sorted"})
     left_out: Message = field(default_factory=dict, metadata={"help": "{peer id: why}"})
+    earlier: Message = field(
+        default_factory=list, metadata={"help": "peer ids of further members that trained in earlier rounds"}
+    )
 
     def check(self) -> None:
         """Raise ValueError unless every field is what it must be."""
         super().check()
-        if not isinstance(self.contributors, list) or not all(type(c) is str for c in self.contributors):
-            raise ValueError("contributors is no list of peer ids")
+        _peers("contributors", self.contributors)
+        _peers("earlier", self.earlier)
         _reasons("left_out", self.left_out)
 
 
@@ -267,6 +270,11 @@ def _numbers(what: str, value: object, most: int) -> None:
             raise ValueError(f"{what} has a key that is no short text")
         if type(number) not in (int, float):
             raise ValueError(f"{what} of {key:.40} is no number")
+
+
+def _peers(what: str, value: object) -> None:
+    if not isinstance(value, list) or not all(type(peer) is str for peer in value):
+        raise ValueError(f"{what} is no list of peer ids")
 
 
 def _reasons(what: str, value: object) -> None:

@@ -68,6 +68,8 @@ class Node:
         self._metrics: dict[str, float] = {}
         self._agreements = 0
         self._left: dict[PeerId, str] = {}
+        self._ever: set[PeerId] = set()
+        """Whose training is in the model, of this round or an earlier one."""
         self._history = History()
         ctx.on_leave(self._left.__setitem__)
         self._held = self._restore(ctx.restored)
@@ -101,6 +103,7 @@ class Node:
         while self.workflow.state is not State.FINISHED:
             self.workflow.proceed(await steps[self.workflow.state]())
         self._load()
+        self._ctx.contributed(self._ever)
         return self._history.value(self._ctx.members, self._left, self.workflow, self._model)
 
     # ---- the states --------------------------------------------------------------------------
@@ -234,6 +237,7 @@ class Node:
             self._held = self._claim(record.round, record.digest, [], dict(record.left_out))
         if self._ctx.me in record.contributors:
             self._own = self._own_next
+        self._ever.update(record.contributors, record.earlier)
         self._history.add(record)
         if self._is_kept(record.round):
             await self._ctx.checkpoint(self._checkpoint())
@@ -269,7 +273,10 @@ class Node:
         state = Layout.of(self._state).text
         if round == 0:
             return ModelInitialized(0, checksum, self._shapes.text, state)
-        return ModelsReady(round, checksum, self._shapes.text, state, list(contributors), dict(left_out))
+        earlier = sorted(self._ever.difference(contributors))
+        return ModelsReady(
+            round, checksum, self._shapes.text, state, [*contributors], dict(left_out), [*earlier]
+        )
 
     def _contribution(self, round: int, result: TrainResult) -> ModelTrained:
         """What is offered of a training; keeps the arrays."""
@@ -358,6 +365,7 @@ class Node:
         self._history = History.restored(kept["history"])
         self._loaded = False
         claim = dict(kept["held"])
+        self._ever = {*claim.get("contributors", []), *claim.get("earlier", [])}
         return self._claim(
             claim["round"], claim["digest"], claim.get("contributors", []), claim.get("left_out", {})
         )

@@ -108,6 +108,8 @@ class RoundRecord:
     digest: str
     members: tuple[PeerId, ...]
     contributors: tuple[PeerId, ...]
+    earlier: tuple[PeerId, ...]
+    """Who trained in earlier rounds, of those that did not in this one."""
     left_out: Mapping[PeerId, str]
     metrics: Mapping[PeerId, Mapping[str, float]]
 
@@ -281,6 +283,7 @@ class Workflow:
             digest,
             self.members,
             tuple(names(finished.contributors)) if finished is not None else (),
+            tuple(names(finished.earlier)) if finished is not None else (),
             dict(entries(finished.left_out)) if finished is not None else dict(self.left_out),
             {
                 peer: dict(entries(told.values))

@@ -56,6 +56,9 @@ def check(results: Sequence[NodeResult], toys: Sequence[Toy], rounds: int) -> Ma
         assert digest(each["model"], []) == each["digest"]
         assert each["metrics"] == told[0]["metrics"]
         assert each["contributors_by_round"] == told[0]["contributors_by_round"]
+    everybody = {peer for names in contributors_by_round(told[0], rounds) for peer in names}
+    for result in results:
+        assert result.killed or set(result.contributors) == everybody
     fresh = [Toy(number=toy.number, samples=toy.samples, size=toy.size) for toy in toys]
     # Whose model is the first depends on who was there to give it.
     possible = [replay(first, fresh, told[0], peers, rounds) for first in fresh]

@@ -40,6 +40,7 @@ def test_a_late_member_gets_the_model_and_trains_along(at: int) -> None:
     newcomer = results[3]
     assert newcomer.epoch == 2
     assert digest_of(newcomer) == digest_of(results[0])
+    assert all(result.contributors == tuple(peers) for result in results)
     with_it = [number for number, peers in names(results[0]).items() if newcomer.peer_id in peers]
     assert with_it == [str(number) for number in range(ROUNDS - len(with_it) + 1, ROUNDS + 1)]
     assert with_it
@@ -98,5 +99,6 @@ def test_joins_deaths_and_returns_at_once(at: int, kill_at: int, victim: int, ba
     ended = [result for result in results if result.error is None]
     assert {result.peer_id for result in ended} >= {r.peer_id for n, r in enumerate(results) if n != victim}
     assert len({digest_of(result) for result in ended}) == 1
+    assert len({result.contributors for result in ended}) == 1
     if back_s is not None and results[victim].error is not None:  # it came back when all was over
         assert str(results[victim].error) == "the others finished without this node"

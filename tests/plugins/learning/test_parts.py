@@ -126,6 +126,7 @@ BAD: list[tuple[Any, str]] = [
     ({"name": "model_initialized", "round": 0, "digest": 7, "shapes": ""}, "no text"),
     ({"name": "models_ready", "round": 0, "digest": "", "shapes": "", "contributors": [1]}, "list of peer"),
     ({"name": "models_ready", "round": 0, "digest": "", "shapes": "", "left_out": {"a": 1}}, "no text"),
+    ({"name": "models_ready", "round": 0, "digest": "", "shapes": "", "earlier": "a"}, "earlier is no list"),
     ({"name": "models_aggregated", "round": 0, "refused": []}, "dictionary of reasons"),
     ({"name": "vote_train_set", "round": 0, "votes": {"a": 0.5}}, "whole number"),
     ({"name": "vote_train_set", "round": 0, "votes": {"a": 1 << 30}}, "whole number"),
