@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -22,10 +23,16 @@ from fedd_learners.samples import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+WARM = "logistic-regression"
+"""The model that learns by `fit` with a warm start."""
+
 
 @dataclass
 class SklearnModel:
-    """A scikit-learn model that learns by `partial_fit`, going on from the model it was given.
+    """A scikit-learn model that goes on from the model it was given, by `partial_fit` or a warm start.
+
+    `logistic-regression` has no `partial_fit`: each training is a `fit` of some iterations of L-BFGS over all
+    samples with `warm_start`, and a step is an iteration. The others take minibatches.
 
     Its model is scikit-learn's own arrays: coefficients and intercepts. scikit-learn takes neither a step
     size nor a correction nor a proximal term, so it is for the aggregators that need none of them.
@@ -33,9 +40,9 @@ class SklearnModel:
 
     name: ClassVar[str] = "sklearn"
 
-    model: Literal["sgd-classifier", "mlp-classifier", "sgd-regressor"] = field(
+    model: Literal["sgd-classifier", "logistic-regression", "mlp-classifier", "sgd-regressor"] = field(
         default="sgd-classifier",
-        metadata={"help": "linear with log loss, a multilayer perceptron, or a linear regression"},
+        metadata={"help": "linear with log loss (by SGD or L-BFGS), a perceptron, or a linear regression"},
     )
     classes: int = field(
         default=0, metadata={"help": "how many classes there are on all members; 0: as many as here"}
@@ -91,8 +98,13 @@ class SklearnModel:
             own[...] = given
 
     def train(self, *, epochs: int = 0, steps: int = 0) -> TrainResult:
-        """Call `partial_fit` with minibatches of a random order of the samples."""
+        """Go on with minibatches of a random order of the samples, or with iterations over all of them."""
         samples = len(self._train)
+        if self.model == WARM:
+            steps = steps or epochs
+            self._estimator.set_params(max_iter=steps)
+            self._fit(self._train)
+            return self._result(steps)
         size = min(self.batch or samples, samples)
         a_pass = -(-samples // size)
         steps = steps or epochs * a_pass
@@ -102,8 +114,11 @@ class SklearnModel:
             if at == 0:
                 order = self._rng.permutation(samples)
             self._fit(self._train.rows(order[at * size : (at + 1) * size]))
+        return self._result(steps)
+
+    def _result(self, steps: int) -> TrainResult:
         counts = {} if self._labels is None else count_labels(self._train)
-        return TrainResult(samples, steps, metrics={**self._measure(self._train), **counts})
+        return TrainResult(len(self._train), steps, metrics={**self._measure(self._train), **counts})
 
     def evaluate(self) -> dict[str, float]:
         """`loss` and `accuracy` (of a regression `r2`), on the test samples if there are any."""
@@ -123,6 +138,10 @@ class SklearnModel:
             estimator = linear_model.SGDClassifier(loss="log_loss", **linear)
         elif self.model == "sgd-regressor":
             estimator = linear_model.SGDRegressor(**linear)
+        elif self.model == WARM:
+            # Its loss is a sum over the samples and C weighs it: this makes l2 what alpha is for the others.
+            c = 1 / (self.l2 * len(self._train)) if self.l2 else np.inf
+            estimator = linear_model.LogisticRegression(C=c, warm_start=True, max_iter=1)
         else:
             estimator = neural_network.MLPClassifier(
                 tuple(int(width) for width in self.hidden.split(",")),
@@ -142,7 +161,15 @@ class SklearnModel:
         return estimator
 
     def _fit(self, samples: Samples) -> None:
-        if self._labels is None:
+        if self.model == WARM and self._labels is not None:
+            # A sample of no weight for each class: `fit` knows no classes but those in the data.
+            labels = self._labels
+            x = np.concatenate([samples.x, np.zeros((len(labels), samples.x.shape[1]))])
+            weights = np.concatenate([np.ones(len(samples)), np.zeros(len(labels))])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it has not converged is meant
+                self._estimator.fit(x, np.concatenate([samples.y, labels]), weights)
+        elif self._labels is None:
             self._estimator.partial_fit(samples.x, samples.y)
         else:
             self._estimator.partial_fit(samples.x, samples.y, classes=self._labels)

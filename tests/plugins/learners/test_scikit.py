@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -21,11 +22,13 @@ X = RNG.normal(size=(60, 4))
 WEIGHTS = np.array([1.0, -2.0, 0.5, 0.0])
 DATA: dict[str, Any] = {
     "sgd-classifier": {"x": X, "y": (X @ WEIGHTS > 0).astype(int)},
+    "logistic-regression": {"x": X, "y": (X @ WEIGHTS > 0).astype(int)},
     "mlp-classifier": {"x": X, "y": (X @ WEIGHTS > 0).astype(int) + (X[:, 3] > 0.5)},
     "sgd-regressor": {"x": X, "y": X @ WEIGHTS + 3},
 }
 SHAPES = {
     "sgd-classifier": [(1, 4), (1,)],
+    "logistic-regression": [(1, 4), (1,)],
     "mlp-classifier": [(4, 8), (8,), (8, 3), (3,)],
     "sgd-regressor": [(4,), (1,)],
 }
@@ -45,7 +48,8 @@ def test_it_learns(model: str) -> None:
         assert not any(array.any() for array in learner.parameters())  # from zero, whatever the data
     before = learner.evaluate()["loss"]
     result = learner.train(epochs=40)
-    assert (result.num_samples, result.steps, result.step) == (60, 80, 0.0)
+    steps = 40 if model == "logistic-regression" else 80  # an iteration takes all samples
+    assert (result.num_samples, result.steps, result.step) == (60, steps, 0.0)
     told = learner.evaluate()
     assert told == {name: value for name, value in result.metrics.items() if "." not in name}
     classes = 0 if model == "sgd-regressor" else len(np.unique(DATA[model]["y"]))
@@ -69,12 +73,39 @@ def test_a_loaded_model_is_the_one_it_goes_on_from(model: str) -> None:
     assert 0 < change < 1  # one step away, and not from where it was before
 
 
-def test_a_device_that_has_not_seen_all_classes() -> None:
-    learner = prepared("sgd-classifier", {"x": X, "y": np.full(60, 7)}, classes=10)
+def test_a_warm_start_goes_on_where_one_long_fit_would_be() -> None:
+    """Thirty trainings of one iteration each, every one from where the last one ended."""
+    learner, long = (prepared("logistic-regression", l2=0.1) for _ in range(2))
+    objectives = []
+    for _ in range(30):
+        loss = learner.train(epochs=1).metrics["loss"]
+        objectives.append(loss + 0.05 * float(np.square(learner.parameters()[0]).sum()))
+    assert all(later <= before + 1e-12 for before, later in itertools.pairwise(objectives))
+    long.train(steps=200)
+    for ours, theirs in zip(learner.parameters(), long.parameters(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_l2_means_the_same_for_both_ways_to_fit_a_linear_model() -> None:
+    """The gradient of the mean log loss + l2/2 |w|^2 is zero where L-BFGS ends."""
+    learner = prepared("logistic-regression", l2=0.1)
+    learner.train(steps=500)
+    (w,), b = learner.parameters()
+    data = DATA["logistic-regression"]
+    residual = 1 / (1 + np.exp(-(data["x"] @ w + b))) - data["y"]
+    np.testing.assert_allclose(data["x"].T @ residual / 60 + 0.1 * w, 0, atol=1e-4)
+    free = prepared("logistic-regression", l2=0.0)
+    free.train(steps=20)
+    assert np.abs(free.parameters()[0]).max() > 5 * np.abs(w).max()
+
+
+@pytest.mark.parametrize("model", ["sgd-classifier", "logistic-regression"])
+def test_a_device_that_has_not_seen_all_classes(model: str) -> None:
+    learner = prepared(model, {"x": X, "y": np.full(60, 7)}, classes=10)
     learner.train(epochs=1)
     assert learner.parameters()[0].shape == (10, 4)
     with pytest.raises(InvalidMessage, match="class 7, and `classes` is 3"):
-        prepared("sgd-classifier", {"x": X, "y": np.full(60, 7)}, classes=3)
+        prepared(model, {"x": X, "y": np.full(60, 7)}, classes=3)
 
 
 def test_test_samples() -> None:
