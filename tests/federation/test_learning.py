@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 
 from fedd.api import Contribution
 from fedd.demo import digits
@@ -66,6 +66,8 @@ def check(
     assert len({result["value"]["digest"] for result in results}) == 1
     told = results[0]["value"]
     by_round = [told["contributors_by_round"][str(number + 1)] for number in range(rounds)]
+    everybody = {peer for names in by_round for peer in names}
+    assert all(set(result["contributors"]) == everybody for result in results)
     model = expected(parts, PEERS[fed.root], by_round)
     for ours, theirs in zip(model, told["model"], strict=True):
         np.testing.assert_allclose(np.array(theirs), ours, rtol=0, atol=1e-12)
@@ -116,14 +118,14 @@ def test_a_death_in_each_stage(stage: str) -> None:
     rounds = 4
     with federation(5, configs=[CONFIG] * 5) as fed:
         parts = share_out(fed)
-        quiet = result_of(fed[1], learn(fed, 1, f"rounds={rounds}", "--pace", "0.2"))
-        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", "0.2")
+        quiet = result_of(fed[1], learn(fed, 1, f"rounds={rounds}", "--pace", fed.pace(0.2)))
+        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.2))
 
         def far_enough() -> bool:
             reply = fed[1].ctl("show", run_id)
             return reply.code == 0 and reply.json["rounds"] >= STAGES[stage]
 
-        eventually(far_enough, 30.0, f"the run reaches {stage}")
+        eventually(far_enough, GUARD_S, f"the run reaches {stage}")
         fed[0].kill()
         results = [result_of(daemon, run_id) for daemon in fed.survivors()]
         check(fed, parts, results, rounds)
@@ -139,17 +141,17 @@ def test_who_comes_back_learns_on_with_the_others() -> None:
     rounds = 80
     with federation(4, configs=[CONFIG] * 4) as fed:
         share_out(fed)
-        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", "0.1")
+        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.1))
 
         def learned(least: int) -> bool:
             reply = fed[0].ctl("show", run_id)
             return reply.code == 0 and reply.json["metrics"].get("learning_round", 0) >= least
 
-        eventually(lambda: learned(3), 30.0, "three rounds are done")
+        eventually(lambda: learned(3), GUARD_S, "three rounds are done")
         fed[2].kill()
-        eventually(lambda: learned(5), 40.0, "the others go on")
+        eventually(lambda: learned(5), GUARD_S, "the others go on")
         fed[2].start(config=CONFIG).wait_ready()
-        results = [result_of(daemon, run_id, 120.0) for daemon in fed]
+        results = [result_of(daemon, run_id) for daemon in fed]
         assert {result["state"] for result in results} == {"finished"}, [r.get("error") for r in results]
         assert len({result["value"]["digest"] for result in results}) == 1
         assert PEERS[fed.root][2] in results[0]["value"]["contributors_by_round"][str(rounds)]
