@@ -45,11 +45,21 @@ MAX_STRANGERS: Final = 64
 READS_BURST, READS_PER_S = 200, 50.0
 # Hints for presence; each may lead to a dial.
 HINTS_BURST, HINTS_PER_S = 32, 4.0
+# Who has links learns of others by their records, and who is in no federation looks for nobody: what is
+# heard then is read so much later, once however often it came. When a crowd comes together most who speak are
+# alive by then, and nothing more urgent waits for the processor. 256 KiB: 128 peers, each in both families.
+PATIENT_S, MAX_UNREAD = 2.0, 256
 # RFC 6762 section 6: those who are asked together do not answer together.
 ANSWER_AFTER_S: Final = (0.02, 0.12)
 # How soon it is noticed that there are links, or none.
-NOTICE_S: Final = 1.0
+NOTICE_S: Final = 0.5
+# Who has just been let in is about to be linked with whoever did: so long nobody is asked for others.
+NEWCOMER_S: Final = 0.5
 _FOREVER: Final = float("inf")
+
+# What everybody asks, word for word, and the bit by which answers are known (RFC 1035 section 4.1.1).
+_QUERY: Final = mdns.encode_query()
+_FLAGS_AT, _RESPONSE = 2, 0x80
 
 
 @dataclass(slots=True)
@@ -99,7 +109,11 @@ class Discovery:
         # Of living fellows, the last words by interface: in a crowd they are repeated more than all else.
         self._said: dict[tuple[int, PeerId], bytes] = {}
         self._repeats: dict[tuple[int, bytes], PeerId] = {}
+        # Answers that may wait, each with the time at which it is read.
+        self._unhurried: dict[tuple[int, bytes], float] = {}
         self._federation: str | None = None
+        # Since when others are looked for, if there are no links.
+        self._looks_from = _FOREVER
         self._schedule = mdns.QuerySchedule(_FOREVER)
         self._reads = TokenBucket(READS_BURST, READS_PER_S, 0.0)
         self._hints = TokenBucket(HINTS_BURST, HINTS_PER_S, 0.0)
@@ -197,9 +211,10 @@ class Discovery:
             nursery.start_soon(self._speak)
 
     async def _speak(self) -> None:
+        self._check_federation(self._clock())
         while True:
             now = self._clock()
-            self._check_federation(now)
+            self._check_federation(now, NEWCOMER_S)
             self._schedule.set_linked(self._presence.has_links, now, self._spread())
             if now >= self._schedule.due:
                 self._schedule.asked(now, self._spread())
@@ -210,13 +225,17 @@ class Discovery:
                     place.answer_due = _FOREVER
                     place.answered_at = now
                     self._send(index, place.answer)
+            self._read_unhurried(now)
             due = min([self._schedule.due, *(place.answer_due for place in self._places.values())])
             with trio.move_on_after(max(0.0, min(due - self._clock(), NOTICE_S))):
                 await self._changed.wait()
             self._changed = trio.Event()
 
-    def _check_federation(self, now: float) -> None:
-        """Who belongs together is another matter in another federation, and none without one."""
+    def _check_federation(self, now: float, rest_s: float = 0.0) -> None:
+        """Who belongs together is another matter in another federation, and none without one.
+
+        Others of a new one are asked for in `rest_s` seconds, if there is no link by then.
+        """
         federation = self._presence.federation
         current = federation.id if federation is not None else None
         if current == self._federation:
@@ -226,7 +245,8 @@ class Discovery:
         self._repeats.clear()
         self._strangers.clear()
         self._fellows.clear()
-        self._schedule = mdns.QuerySchedule(_FOREVER if current is None else now)
+        self._looks_from = _FOREVER if current is None else now + rest_s
+        self._schedule = mdns.QuerySchedule(self._looks_from)
         for place in self._places.values():
             self._tell_soon(place)
 
@@ -261,9 +281,33 @@ class Discovery:
         # Most of what is said there is about printers; it is not worth taking apart.
         if place is None or not any(word in lower for word in (b"\x04_p2p", b"_dns-sd", self._instance)):
             return
-        if self._is_old_news(index, data):
-            return
         now = self._clock()
+        is_answer = len(data) > _FLAGS_AT and bool(data[_FLAGS_AT] & _RESPONSE)
+        if not is_answer or self._is_looking(now):
+            self._take(place, data, now)
+        elif len(self._unhurried) < MAX_UNREAD:
+            self._unhurried.setdefault((index, data), now + PATIENT_S)
+        elif (index, data) not in self._unhurried:
+            self._unread += 1
+
+    def _is_looking(self, now: float) -> bool:
+        """Whether this node needs somebody to link with."""
+        return now >= self._looks_from and not self._presence.has_links
+
+    def _read_unhurried(self, now: float) -> None:
+        """Read what has waited long enough, or may wait no longer because the links are gone."""
+        in_haste = self._is_looking(now)
+        due = [words for words, at in self._unhurried.items() if in_haste or now >= at]
+        for index, data in due:
+            del self._unhurried[index, data]
+            place = self._places.get(index)
+            if place is not None:
+                self._take(place, data, now)
+
+    def _take(self, place: _Place, data: bytes, now: float) -> None:
+        """Read a message unless it is a repetition, or one too many."""
+        if self._is_old_news(place.interface.index, data):
+            return
         if not self._reads.take(now):
             self._unread += 1
             return
@@ -276,10 +320,12 @@ class Discovery:
 
     def _read(self, place: _Place, data: bytes, now: float) -> None:
         index = place.interface.index
+        if data == _QUERY:
+            self._asked(place, now)
+            return
         message = decode_message(data)
         if mdns.asks_for_peers(message):
-            self._schedule.heard_query(now, self._spread())
-            self._answer_soon(place)
+            self._asked(place, now)
         elif mdns.asks_for(message, self._instance):
             self._answer_soon(place)
         elif mdns.asks_for_services(message) and place.answer:
@@ -290,6 +336,11 @@ class Discovery:
         for peer in found:
             if peer.instance != self._instance and peer.peer_id != self._swarm.peer_id:
                 self._found(place.interface, peer, now)
+
+    def _asked(self, place: _Place, now: float) -> None:
+        """Somebody wants to know who is there."""
+        self._schedule.heard_query(now, self._spread())
+        self._answer_soon(place)
 
     def _is_old_news(self, index: int, data: bytes) -> bool:
         """Whether a fellow says word for word what it said last, and is alive."""

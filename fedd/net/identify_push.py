@@ -37,7 +37,9 @@ log = logging.getLogger("fedd.net")
 
 PUSH: Final = "/ipfs/id/push/1.0.0"
 SETTLE_S: Final = 0.5
-"""Changes come together, as when a peer becomes a member: they are told together."""
+"""Changes come together, as when a peer becomes a member: they are told together, once no more come."""
+SETTLE_MOST_S: Final = 3.0
+"""By then at the latest. When a crowd comes together everybody has more urgent work."""
 DEADLINE_S: Final = 10.0
 AT_ONCE: Final = 8
 """Peers told or asked at the same time; a hundred at once would be a burst for nothing."""
@@ -93,7 +95,10 @@ class Identifier:
         task_status.started()
         while True:
             await self._news.wait()
-            await trio.sleep(SETTLE_S)
+            latest = trio.current_time() + SETTLE_MOST_S
+            while self._news.is_set() and trio.current_time() < latest:
+                self._news = trio.Event()
+                await trio.sleep(SETTLE_S)
             self._news = trio.Event()
             limiter = trio.CapacityLimiter(AT_ONCE)
             async with trio.open_nursery() as nursery:

@@ -284,8 +284,9 @@ async def test_without_a_federation_nobody_is_looked_for(autojump_clock: MockClo
         assert 50.0 <= world.lan.queries()[0] <= 51.01
         (found,) = mdns.found_in(decode_message(world.lan.last_answer(2)), FEDERATION)
         assert found.is_fellow
+        assert len(world.presence.hints) == 1  # what was heard before is judged by it
         world.lan.heard(2, announced(1, "/ip4/192.0.2.9/tcp/1"))
-        assert len(world.presence.hints) == 1
+        assert len(world.presence.hints) == 2
         nursery.cancel_scope.cancel()
 
 

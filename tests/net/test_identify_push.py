@@ -14,7 +14,7 @@ from net.links import KEYS, Links, connected, running
 from fedd.core.protobuf import encode_message
 from fedd.core.varint import encode_uvarint
 from fedd.net.identify import MAX_MESSAGE_BYTES
-from fedd.net.identify_push import PUSH, Identifier
+from fedd.net.identify_push import PUSH, SETTLE_MOST_S, SETTLE_S, Identifier
 from fedd.net.stream import Stream
 
 Clock = trio.testing.MockClock
@@ -84,6 +84,33 @@ async def test_a_new_member_is_told_what_it_may_speak_and_nobody_is_told_twice(a
         said = knows.known(b.peer_id)
         assert said is not None
         assert "/members/only" in said.protocols
+
+
+async def test_changes_are_told_when_no_more_come_or_by_a_deadline(autojump_clock: Clock) -> None:
+    async with identified() as (links, (knows, other)):
+        b = links.swarms[1]
+
+        def protocols() -> int:
+            said = knows.known(b.peer_id)
+            assert said is not None
+            return len(said.protocols)
+
+        before = protocols()
+        pause_s = SETTLE_S * 0.8
+        for number in range(round(SETTLE_MOST_S / pause_s) - 1):
+            b.handle(f"/soon/{number}", nothing)
+            other.refresh()
+            await trio.sleep(pause_s)
+            assert protocols() == before
+        for number in range(3):
+            b.handle(f"/late/{number}", nothing)
+            other.refresh()
+            await trio.sleep(pause_s)
+        assert protocols() > before  # though changes go on
+        told = protocols()
+        await trio.sleep(3 * SETTLE_S)
+        assert protocols() == before + round(SETTLE_MOST_S / pause_s) - 1 + 3
+        assert told <= protocols()
 
 
 async def test_what_a_push_does_not_say_stays(autojump_clock: Clock) -> None:
