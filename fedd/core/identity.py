@@ -106,7 +106,7 @@ class PublicKey:
                 multihash = bytes((_MULTIHASH_IDENTITY, len(encoded))) + encoded
             else:
                 multihash = bytes((_MULTIHASH_SHA256, 32)) + hashlib.sha256(encoded).digest()
-            self._peer_id = _base58_encode(multihash)
+            self._peer_id = _claimed(multihash)
         return self._peer_id
 
     def verify(self, signature: bytes, data: bytes) -> None:

@@ -28,6 +28,10 @@ URGENT_BYTES: Final = 4096
 behind bulk data (as new flows do in RFC 8290, section 4.2). All that do so together have at most half of a
 pull while others wait, so that many small messages do not starve them."""
 
+REST_SHIFT: Final = 4
+"""A sixteenth beyond what it may, a stream sends rather than leave so little for later: a block of 2**20
+bytes is two writes and not three, for what fits into whole frames is a little less than a power of two."""
+
 HEADER: Final = struct.Struct(">BBHII")
 HEADER_BYTES: Final = 12
 """A frame's header: version, type, flags, stream, length."""
@@ -178,6 +182,8 @@ class Output:
         out = stream.out
         if out is not None and stream.send_window > 0:
             taken = min(len(out), stream.send_window, limit)
+            if taken == limit and len(out) - taken <= limit >> REST_SHIFT:
+                taken = min(len(out), stream.send_window)
             stream.send_window -= taken
             flags = stream.due
             payload = out

@@ -60,24 +60,26 @@ def seal(transport: NoiseTransport, buffer: memoryview, pieces: Sequence[bytes |
 
     Gives how many bytes of the buffer the frames take.
     """
-    seal_into = transport.seal_into
     offset = 0
     small: list[bytes | memoryview] = []
     small_bytes = 0
     for piece in pieces:
         size = len(piece)
-        if size < SMALL_BYTES:
-            small.append(piece)
-            small_bytes += size
-            if small_bytes > MAX_PLAINTEXT_BYTES - SMALL_BYTES:
-                offset = seal_into(buffer, offset, b"".join(small))
-                small, small_bytes = [], 0
-            continue
+        # What is left over beside full frames shares one with the header before it.
+        odd = size if size < SMALL_BYTES else size % MAX_PLAINTEXT_BYTES
+        if odd < SMALL_BYTES:
+            small.append(piece[:odd])
+            small_bytes += odd
+            if odd == size:
+                if small_bytes > MAX_PLAINTEXT_BYTES - 2 * SMALL_BYTES:
+                    offset = transport.seal_into(buffer, offset, b"".join(small))
+                    small, small_bytes = [], 0
+                continue
+            piece = piece[odd:]
         if small:
-            offset = seal_into(buffer, offset, b"".join(small))
+            offset = transport.seal_into(buffer, offset, b"".join(small))
             small, small_bytes = [], 0
-        for start in range(0, size, MAX_PLAINTEXT_BYTES):
-            offset = seal_into(buffer, offset, piece[start : start + MAX_PLAINTEXT_BYTES])
+        offset = transport.seal_frames(buffer, offset, piece)
     if small:
-        offset = seal_into(buffer, offset, b"".join(small))
+        offset = transport.seal_into(buffer, offset, b"".join(small))
     return offset

@@ -223,15 +223,21 @@ class Connection:
         stream.unread(dialer.trailing)
         stream.protocol = protocol
 
+    @property
+    def reached(self) -> dict[str, int]:
+        """How often which limit of its streams was reached."""
+        return self._session.reached
+
     def set_limits(self, limits: YamuxLimits) -> None:
         """Let the peer take more, or less, from now on: it has proven to be a member."""
         self._session.limits = limits
 
     async def aclose(self) -> None:
         """End the connection: its streams break here, the peer reads what was sent, then the end."""
-        with trio.move_on_after(CLOSE_S):
-            while self.writer.pending is not None:
-                await self._changed()
+        if self.writer.pending is not None:
+            with trio.move_on_after(CLOSE_S):
+                while self.writer.pending is not None:
+                    await self._changed()
         self.end("local")
         await trio.lowlevel.checkpoint()
 
@@ -271,7 +277,7 @@ class Connection:
         """End the connection now: tell the peer if the socket takes it, break all streams."""
         if self.closed:
             return
-        if self.writer.pending is None:
+        if self.writer.pending is None and reason != "closed":  # else nobody is there to hear it
             with contextlib.suppress(OSError, ProtocolError):
                 self._session.go_away(go_away)
                 self.writer.write_batch()

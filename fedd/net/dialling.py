@@ -47,6 +47,11 @@ class _Underway:
                 self._left.append(address)
         self._tell()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `next` has an address at once."""
+        return bool(self._left)
+
     def end(self) -> None:
         """What was begun with an address that `next` gave has ended."""
         self._working -= 1
@@ -97,7 +102,10 @@ class Dialling:
         While the same peer is being dialled, these addresses are tried beside those under way.
         """
         expected, parsed = _check(self._key.peer_id, addresses, peer_id)
-        await trio.lowlevel.checkpoint()
+        existing = self._direct(expected)
+        if existing is not None:
+            await trio.lowlevel.checkpoint()
+            return existing
         try:
             with trio.fail_after(self._deadline_s):
                 while True:
@@ -151,8 +159,9 @@ class Dialling:
                         continue
                     failed = trio.Event()
                     nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
-                    with trio.move_on_after(DIAL_STAGGER_S):
-                        await failed.wait()
+                    if underway.has_more:
+                        with trio.move_on_after(DIAL_STAGGER_S):
+                            await failed.wait()
         finally:
             del self._underway[expected]
             underway.over.set()
@@ -168,9 +177,15 @@ class Dialling:
         while True:
             wire = await self._network_of(address).connect(address)
             try:
-                async with one_handshake:  # two to one peer at once would make two connections
+                try:
+                    one_handshake.acquire_nowait()  # two to one peer at once would make two connections
+                except trio.WouldBlock:
+                    await one_handshake.acquire()
+                try:
                     with trio.fail_after(self._deadline_s / 2):
                         return await upgrade(wire, self._key, initiator=True, expected_peer=expected)
+                finally:
+                    one_handshake.release()
             except trio.TooSlowError:
                 wire.close()
                 raise TimedOut(f"{address} accepts connections but does not answer") from None

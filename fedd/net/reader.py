@@ -15,11 +15,15 @@ import trio
 
 from fedd.core.noise import NoiseTransport
 from fedd.core.yamux import Event, Session
-from fedd.net.buffers import BufferPool
+from fedd.net.buffers import MAX_QUANTUM_BYTES, BufferPool
 from fedd.net.transport import Wire
 
 SMALL_READ_BYTES: Final = 2048
 """Up to this, one frame is decrypted into an object of its own and needs no second buffer."""
+
+FLOWING_BYTES: Final = MAX_QUANTUM_BYTES
+"""After a read of so much the next one is tried without waiting for the socket first. After smaller ones it
+would find little: each read costs as much as 40 KiB, so it is better to wait until there is more."""
 
 LENT_TURNS: Final = 3
 """For so many turns of trio's loop the socket is left to a receiver that was just served: one in which it
@@ -36,6 +40,7 @@ class Reader:
     __slots__ = (
         "_broke",
         "_end",
+        "_flowing",
         "_flush",
         "_handle",
         "_lent_turns",
@@ -68,6 +73,7 @@ class Reader:
         self.closed = False
         self.waiting: object | None = None
         """Who waits for the socket now."""
+        self._flowing = False  # the last read brought much, so most likely there is more
         self._lent_turns = 0  # for so many more, the connection's own task leaves the socket to receivers
         self._wire = wire
         self._transport = transport
@@ -117,10 +123,13 @@ class Reader:
             self._parked = None
 
     async def wait(self, who: object) -> None:
-        """Wait until there is something to read, or the connection ended. Nobody else may be waiting."""
+        """Wait until there may be something to read, or the connection ended. Nobody else may be waiting."""
         self.waiting = who
         try:
-            await self._wire.wait_readable()
+            if self._flowing:
+                await trio.lowlevel.checkpoint()  # half of what asking the kernel through trio costs
+            else:
+                await self._wire.wait_readable()
         except trio.ClosedResourceError:
             self.closed = True
             self._end("local")
@@ -153,7 +162,7 @@ class Reader:
         try:
             self._read(buffer)
         except BlockingIOError:
-            pass
+            self._flowing = False
         except Exception as error:
             self.closed = True  # whatever follows: a socket that broke is always readable
             self._broke(error)
@@ -174,6 +183,7 @@ class Reader:
             return
         self.last_received = trio.current_time()
         self.bytes_in += count
+        self._flowing = count >= FLOWING_BYTES
         end += count
         if end < SMALL_READ_BYTES and end == 2 + (buffer[0] << 8 | buffer[1]):
             self._rest = b""

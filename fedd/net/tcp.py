@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -196,11 +197,27 @@ class TcpNetwork:
         """Connect to a numeric address; NotConnected when nobody answers there."""
         family = socket.AF_INET6 if address.transport == "ip6" else socket.AF_INET
         try:
-            with trio.socket.socket(family, socket.SOCK_STREAM) as raw:
-                await raw.connect((address.host, address.port))
-                return _wire(socket.socket(fileno=raw.detach()))
+            raw = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
+            await trio.lowlevel.checkpoint()
             raise _not_connected(address, error) from error
+        try:
+            raw.setblocking(False)
+            code = raw.connect_ex((address.host, address.port))
+            if code == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(raw.fileno())
+                code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            else:  # on some systems, of this machine's own addresses
+                await trio.lowlevel.checkpoint()
+            if code:
+                raise OSError(code, os.strerror(code))
+            return TcpWire(raw)
+        except OSError as error:
+            raw.close()
+            raise _not_connected(address, error) from error
+        except BaseException:
+            raw.close()
+            raise
 
     async def listen(self, address: Address) -> TcpListener:
         """Bind and listen; Conflict when the address is taken, with what to do about it."""

@@ -31,6 +31,8 @@ class Writer:
         "_broke",
         "_buffer",
         "_drained",
+        "_has_task",
+        "_parked",
         "_pool",
         "_session",
         "_since",
@@ -70,6 +72,8 @@ class Writer:
         self._buffer: memoryview | None = None  # borrowed, `pending` is a part of it
         self._since = 0.0  # when the present write was offered to the kernel
         self._size = 0  # of that write
+        self._has_task = False
+        self._parked: trio.lowlevel.Task | None = None  # the task, while there is nothing to write
 
     def flush(self) -> None:
         """Write what can be written now; what the socket does not take, a task writes later."""
@@ -137,6 +141,9 @@ class Writer:
         """The connection has ended: what is pending never leaves."""
         self.closed = True
         self._release()
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
 
     def _release(self) -> None:
         self.pending = None
@@ -146,29 +153,50 @@ class Writer:
             self._buffer = None
 
     def _wait_in_a_task(self) -> None:
-        if self.nursery is not None:
-            self.nursery.start_soon(self._write_rest)
+        """Have the rest written by a task, which is made when a socket is full for the first time."""
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+        elif not self._has_task and self.nursery is not None:
+            self._has_task = True
+            self.nursery.start_soon(self._run)
 
-    async def _write_rest(self) -> None:
+    async def _run(self) -> None:
         try:
-            while self.pending is not None:
-                await self._wire.wait_writable()
-                if self.pending is None:  # the connection ended meanwhile
-                    return
-                try:
-                    sent = self._wire.send(self.pending) if self.pending else 0
-                except BlockingIOError:
-                    continue
-                self.bytes_out += sent
-                if sent < len(self.pending):
-                    self.pending = self.pending[sent:]
-                    continue
-                self._taken()
-                while self._session.has_output and self.write_batch():
-                    await trio.lowlevel.checkpoint()
-                    if self.pending is not None:  # another task wrote meanwhile; it started a writer
-                        return
+            while not self.closed:
+                if self.pending is not None:
+                    await self._wire.wait_writable()
+                    self._write_pending()
+                elif self._session.has_output:
+                    if self.write_batch():
+                        await trio.lowlevel.checkpoint()
+                else:
+                    await self._park()
         except trio.ClosedResourceError:
             return
         except (OSError, FeddError) as error:
             self._broke(error)
+        finally:
+            self._has_task = False
+
+    def _write_pending(self) -> None:
+        if self.pending is None:  # the connection ended meanwhile
+            return
+        try:
+            sent = self._wire.send(self.pending) if self.pending else 0
+        except BlockingIOError:
+            return
+        self.bytes_out += sent
+        if sent < len(self.pending):
+            self.pending = self.pending[sent:]
+        else:
+            self._taken()
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
