@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
+from fedd.cli import predictions
 from fedd.cli.edges import with_edges
 from fedd.cli.show import Output, count_bytes, escape, number, seconds, short, value_text
 from fedd.control.client import Client, path_of
@@ -16,26 +17,33 @@ RUN_ID_CHARS = 12
 
 
 def do_run(client: Client, options: Namespace, out: Output) -> int:
-    """Start a run; follow it to its result unless it is to be detached."""
+    """Say what is foreseen, start the run, follow it to its result unless it is to be detached."""
+    body = run_request(options)
+    if options.dry_run:
+        predictions.show(out, predictions.ask(client, body))
+        return 0
+    if out.live:
+        told = predictions.ask(client, body)
+        predictions.announce(told)
+        body.setdefault("seed", told["seed"])  # it decides random graphs
     try:
-        started = client.request("POST", "/v1/runs", run_request(options))
+        started = client.request("POST", "/v1/runs", body)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("interrupted before the run began; its proposal is withdrawn") from interrupt
     run_id = started["run_id"]
     for item in started.get("declined", ()):
         sys.stderr.write(f"fedctl: {short(item['peer_id'])} declined: {escape(item['reason'])}\n")
+    foreseen = started.get("prediction") or {}
+    if not out.live:  # made before anybody was asked, in one step where nobody reads it in between
+        predictions.warn(foreseen)
     if options.detach:
         if out.as_json:
-            out.document({"run_id": run_id})
+            out.document({"run_id": run_id, **({"prediction": foreseen} if foreseen else {})})
         else:
             out.line(run_id)
         return 0
-    if out.live:
-        from fedd.cli.topology import foreseen  # here, because scripts need none of it
-
-        sys.stderr.write(foreseen(started))
     try:
-        return _finish(client, run_id, out, _follow(client, run_id, out))
+        return _finish(client, run_id, out, _follow(client, run_id, out), foreseen)
     except KeyboardInterrupt as interrupt:
         raise _left_running(run_id) from interrupt
 
@@ -213,11 +221,17 @@ def last_result(items: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _finish(client: Client, run_id: str, out: Output, result: Mapping[str, Any]) -> int:
+def _finish(
+    client: Client,
+    run_id: str,
+    out: Output,
+    result: Mapping[str, Any],
+    foreseen: Mapping[str, Any] | None = None,
+) -> int:
     if not result:  # the watch ended without one: the daemon is shutting down, or the reader lagged
         result = client.request("GET", path_of("runs", run_id))
     if out.as_json:
-        out.document(result)
+        out.document({**result, "prediction": foreseen} if foreseen else result)
     else:
         show_result(out, result, names_of(client), with_reason=False)
     return _verdict(run_id, result)

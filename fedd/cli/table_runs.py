@@ -19,6 +19,7 @@ RUNS: tuple[Command, ...] = (
   fedctl run consensus --input temp
   fedctl run consensus tolerance=1e-6 iterations=500 --input temp --topology ring
   fedctl run regression --input table --members a,b,c --quorum 60%
+  fedctl run gradient-tracking step=0.05 --input here --topology ring --dry-run
   RUN=$(fedctl run consensus --input temp --detach)""",
         (
             arg("algorithm", help="see `fedctl algorithms`", metavar="ALGORITHM"),
@@ -38,6 +39,9 @@ RUNS: tuple[Command, ...] = (
             arg("--open", help="let in who comes to the federation later", action="store_true"),
             arg("--seed", help="of everything random in the run", type=int, metavar="N"),
             arg("--pace", help="no round is shorter", type=float, metavar="SECONDS"),
+            arg(
+                "--dry-run", help="only say what is foreseen: ask nobody, start nothing", action="store_true"
+            ),
             arg("--detach", help="print the run's id and return at once", action="store_true"),
         ),
         "Ctrl-C leaves the run running: `fedctl watch` follows it, `fedctl stop` ends it.",

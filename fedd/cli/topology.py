@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
 from html import escape as xml
 from typing import Any
 
@@ -18,9 +17,6 @@ from fedd.control.client import Client
 
 TIMEOUT_S = 120.0
 """A directed graph of 1024 nodes takes seconds on a desktop; a small board is twenty times slower."""
-
-MAX_FORESEEN = 256
-"""Members up to which the spectrum takes no longer than the first round."""
 
 _SIZE = 720.0
 """Edge of the picture."""
@@ -71,26 +67,6 @@ def describe(topology: str, nodes: int, seed: int, tolerance: float) -> dict[str
         raise InvalidParameter(described["error"], hint=described["hint"], field=described["field"])
     described["topology"] = topology
     return described
-
-
-def foreseen(started: Mapping[str, Any]) -> str:
-    """A line about a run that begins: its graph, and how many rounds averaging on it needs. Empty if unknown.
-
-    `started` is the reply of `POST /v1/runs`.
-    """
-    topology, members = str(started.get("topology", "")), len(started["members"])
-    if not topology or topology.startswith(EDGES) or not 2 <= members <= MAX_FORESEEN:
-        return ""
-    try:
-        found = describe(topology, members, started["seed"], 1e-6)
-    except FeddError:
-        return ""
-    messages = 2 * len(found["edges"])  # along arcs, too: what goes against them is empty
-    return (
-        f"{escape(topology)} of {members} members: spectral gap {found['spectral_gap']:.3g}, "
-        f"diameter {found['diameter']}, {_rounds(found['rounds'])} rounds of averaging to 1e-6, "
-        f"{messages} messages each\n"
-    )
 
 
 def rows(described: dict[str, Any]) -> list[tuple[str, str]]:

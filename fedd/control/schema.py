@@ -69,6 +69,18 @@ _RESULT = (
     "traffic[{peer_id, bytes_in, bytes_out}], wall_s, metrics{}}"
 )
 _PEER = Field("peer", "text", "A name or an unambiguous prefix of a peer id.", required=True)
+_RUN_FIELDS = (
+    Field("algorithm", "text", "Its name.", required=True),
+    Field("parameters", "object", "Its parameters by name, typed or as text.", default={}),
+    Field("input", "text", "The input that each member reads."),
+    Field("topology", "text", "complete, ring, star, random-regular:K ...; by size when not given."),
+    Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
+    Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
+    Field("contract", "text", "What a death means; the algorithm's own when not given."),
+    Field("open", "flag", "Let in who comes to the federation later.", default=False),
+    Field("seed", "integer", "Of everything random in the run."),
+    Field("pace_s", "seconds", "No round is shorter.", high=3600),
+)
 _LEARNER = "{name, plugin, distribution, version, doc, abilities[], parameters[]}"
 _AGGREGATOR = "{name, plugin, distribution, version, doc, mean, allowed, parameters[]}"
 _COMMAND = (
@@ -283,21 +295,21 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/runs",
         "Propose a run and start it; replies when the members have answered.",
-        "{run_id, members[], declined[{peer_id, reason}], topology, seed, quorum}",
-        fields=(
-            Field("algorithm", "text", "Its name.", required=True),
-            Field("parameters", "object", "Its parameters by name, typed or as text.", default={}),
-            Field("input", "text", "The input that each member reads."),
-            Field("topology", "text", "complete, ring, star, random-regular:K ...; by size when not given."),
-            Field("members", "texts", "Names or prefixes of peer ids; everyone alive when not given."),
-            Field("quorum", "quorum", "How many must take part and stay: a number, or a share like `60%`."),
-            Field("contract", "text", "What a death means; the algorithm's own when not given."),
-            Field("open", "flag", "Let in who comes to the federation later.", default=False),
-            Field("seed", "integer", "Of everything random in the run."),
-            Field("pace_s", "seconds", "No round is shorter.", high=3600),
-        ),
+        "{run_id, members[], declined[{peer_id, reason}], topology, seed, quorum, "
+        "prediction{} as of /v1/predictions, empty when the algorithm foresees nothing}",
+        fields=_RUN_FIELDS,
         errors=("invalid", "denied", "not_found", "refused", "conflict", "timeout"),
         changes=True,
+    ),
+    Route(
+        "predict",
+        "POST",
+        "/v1/predictions",
+        "What is foreseen of a run if all take part whom it would ask; nobody is asked, nothing starts.",
+        "{algorithm, members[], topology, seed, quorum, prediction{edges, diameter, messages, "
+        "spectral_gap, mixing_rounds, what the algorithm foresees, warning, error}}",
+        fields=_RUN_FIELDS,
+        errors=("invalid", "denied", "not_found", "conflict", "timeout"),
     ),
     Route(
         "enlist",

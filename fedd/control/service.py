@@ -102,6 +102,7 @@ class Service:
             "disconnect": self.disconnect,
             "ping": self.ping,
             "run": self.run,
+            "predict": self.predict,
             "stop": self.stop,
             "enlist": self.enlist,
             **self._catalog.operations(),
@@ -279,26 +280,30 @@ class Service:
 
     async def run(self, request: Request) -> dict[str, Any]:
         """Propose and start."""
-        body = request.body
+        return await self._runs.start(await self._run_request(request.body))
+
+    async def predict(self, request: Request) -> dict[str, Any]:
+        """Say what would be."""
+        return await self._runs.predict(await self._run_request(request.body))
+
+    async def _run_request(self, body: Mapping[str, Any]) -> RunRequest:
         await self._registry.ready()
         members = None if body["members"] is None else [self.find_peer(text) for text in body["members"]]
         topology = body["topology"]
         if topology is not None and topology.startswith(EDGES):
             topology, named = name_edges(topology, self.find_peer)
             members = named if members is None else members
-        return await self._runs.start(
-            RunRequest(
-                algorithm=body["algorithm"],
-                parameters=body["parameters"],
-                input=body["input"],
-                topology=topology,
-                members=members,
-                quorum=body["quorum"],
-                contract=body["contract"],
-                open=body["open"],
-                seed=body["seed"],
-                pace_s=body["pace_s"],
-            )
+        return RunRequest(
+            algorithm=body["algorithm"],
+            parameters=body["parameters"],
+            input=body["input"],
+            topology=topology,
+            members=members,
+            quorum=body["quorum"],
+            contract=body["contract"],
+            open=body["open"],
+            seed=body["seed"],
+            pace_s=body["pace_s"],
         )
 
     async def runs(self, request: Request) -> list[dict[str, Any]]:

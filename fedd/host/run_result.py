@@ -46,6 +46,10 @@ class Ending:
     """The value as it was encoded, when `value` names parts of it by their hashes; else empty."""
 
 
+MAX_WARNINGS = 8
+"""Of one run that become events: an algorithm that warns in every round fills no log."""
+
+
 @dataclass
 class Story:
     """What happened in a run so far, as far as this node knows."""
@@ -73,6 +77,8 @@ class Story:
     """Whether its end was published."""
     changes: int = 0
     """Rises with whatever `watch` shows."""
+    warnings: list[str] = field(default_factory=list)
+    """What the metric `warning` said, each text once, MAX_WARNINGS at most."""
 
     @property
     def state(self) -> str:
@@ -90,6 +96,14 @@ class Story:
     def present(self) -> list[PeerId]:
         """The members still in the run, sorted."""
         return [member for member in self.manifest.members if member not in self.dropped]
+
+    def new_warning(self) -> str:
+        """What the metric `warning` says, if it is told for the first time; else empty."""
+        said = self.metrics.get("warning")
+        if not isinstance(said, str) or said in self.warnings or len(self.warnings) >= MAX_WARNINGS:
+            return ""
+        self.warnings.append(said)
+        return said
 
     def note_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Keep the newest of each name; what is no metric is passed over."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
+from fedd.api.types import PeerId
 from fedd.core.manifest import Proposal
 from fedd.host.inputs import Inputs, no_input
 
@@ -23,6 +24,9 @@ MAX_FRAME_BYTES = 1 << 30
 
 CHECK_TIMEOUT_S = 30.0
 """To import one plugin and make one dataclass, on a small board that starts."""
+
+PREDICT_TIMEOUT_S = 30.0
+"""To read the input and take some gradients; who has more to compute begins without being foreseen."""
 
 
 @dataclass
@@ -38,6 +42,34 @@ class Seat:
         allowed = None if self.aggregators is None else dict(self.aggregators)
         return {**_algorithm_fields(proposal), "input": dict(self.input), "aggregators": allowed}
 
+    async def predict(
+        self, proposal: Proposal, members: Sequence[PeerId], payload_bytes: int, *, graph: bool
+    ) -> dict[str, Any]:
+        """What the worker foresees of a run of these members; with `graph` of any, else of foreseeing ones.
+
+        Raises InvalidParameter when the algorithm would refuse to run, and as `check`.
+        """
+        from fedd.core.topology import build, default_topology  # here: only a device with runs needs graphs
+
+        built = build(proposal.topology or default_topology(len(members)), members, proposal.seed)
+        question = {
+            "kind": "predict",
+            **self.start_fields(proposal),
+            **built.document(),
+            "graph": graph,
+            "run_id": "",
+            "me": proposal.initiator,
+            "initiator": proposal.initiator,
+            "members": list(built.members),
+            "epoch": 1,
+            "seed": proposal.seed,
+            "quorum": proposal.quorum,
+            "max_payload_bytes": payload_bytes,
+        }
+        answer = await self._ask(question, PREDICT_TIMEOUT_S, "predicted", proposal)
+        prediction = answer.get("prediction")
+        return dict(prediction) if isinstance(prediction, dict) else {}
+
     async def check(self, proposal: Proposal) -> None:
         """Have the worker build the algorithm, and the learner if there is one.
 
@@ -46,13 +78,18 @@ class Seat:
         question = {"kind": "check", **_algorithm_fields(proposal)}
         if self.input.get("kind") == "learner":
             question["input"] = {**self.input, "data": {"kind": "none"}}
+        await self._ask(question, CHECK_TIMEOUT_S, "checked", proposal)
+
+    async def _ask(
+        self, question: Mapping[str, Any], timeout_s: float, expected: str, proposal: Proposal
+    ) -> dict[str, Any]:
         try:
-            with trio.fail_after(CHECK_TIMEOUT_S):
-                answer = await self.process.ask(question)
+            with trio.fail_after(timeout_s):
+                answer = await self.process.ask(dict(question))
         except trio.TooSlowError as error:
-            raise TimedOut(f"the plugin {proposal.plugin} was not ready in {CHECK_TIMEOUT_S:g} s") from error
-        if answer.get("kind") == "checked":
-            return
+            raise TimedOut(f"the plugin {proposal.plugin} was not ready in {timeout_s:g} s") from error
+        if answer.get("kind") == expected:
+            return answer
         detail, hint = (
             str(answer.get("detail") or "the worker did not say why"),
             str(answer.get("hint") or ""),

@@ -38,6 +38,7 @@ from fedd.host.policy import Policy
 from fedd.host.results import ResultStore
 from fedd.host.run_control import CONTROL_PROTOCOL, ask
 from fedd.host.run_desk import RunDesk
+from fedd.host.run_forecast import Forecaster
 from fedd.host.run_gate import RunGate
 from fedd.host.run_histories import RunHistories
 from fedd.host.run_limits import RunLimits
@@ -114,6 +115,7 @@ class Runs(KnownRuns):
             clock,
             self.name_of,
         )
+        self._forecaster = Forecaster(self._proposer, self._gate, self._workers, self._limits)
         self._around = Surroundings(
             key,
             self._limits,
@@ -186,7 +188,7 @@ class Runs(KnownRuns):
     async def start(self, request: RunRequest) -> dict[str, Any]:
         """Propose a run and begin it with those who accept.
 
-        Returns {run_id, members, declined[{peer_id, reason}], topology, seed, quorum}. Raises
+        Returns {run_id, members, declined[{peer_id, reason}], topology, seed, quorum, prediction}. Raises
         InvalidParameter (the field says which), NotFound (algorithm, input, member), Denied (this device's
         own policy), Conflict (no federation), Unhealthy, PluginFailed, or Refused naming everyone who
         declined when too few accepted.
@@ -200,6 +202,7 @@ class Runs(KnownRuns):
         try:
             seat = await self._workers.prepare(proposal)
             await seat.check(proposal)
+            seat, prediction = await self._forecaster.foresee(seat, proposal, others)
             asked = others
             answers = await self._proposer.ask_all(proposal, others)
             self._gate.renew(proposal)
@@ -220,7 +223,14 @@ class Runs(KnownRuns):
             raise
         await self._spread(manifest)
         story = node.story.result()
-        return {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
+        told = {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
+        return {**told, "prediction": prediction}
+
+    async def predict(self, request: RunRequest) -> dict[str, Any]:
+        """What is foreseen of a run, without asking anybody: see `Forecaster.predict`."""
+        self._running()
+        await self._registry.ready()
+        return await self._forecaster.predict(request, self.name_of(self.me))
 
     def bounds(self) -> list[Bound]:
         """Runs here and results kept, and how many may be. Beyond it the oldest results go."""
@@ -428,6 +438,8 @@ class Runs(KnownRuns):
     def _on_change(self, story: Story) -> None:
         story.changes += 1
         self.watchers.unpark_all()
+        if warning := story.new_warning():
+            self._publish(story, "warning", printable(warning))
         if story.ending is not None and not story.announced:
             story.announced = True
             self._publish(story, story.state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -14,7 +13,7 @@ from fedd.api.errors import FeddError, Stopped
 from fedd.api.types import Message
 from fedd.core.graph import Graph
 from fedd.core.pipe import Frame
-from fedd.worker import arrays
+from fedd.worker import arrays, prediction
 from fedd.worker.context import Context, Outcome, Payload, RunStart, run_algorithm
 from fedd.worker.failures import plugin_failure
 from fedd.worker.inputs import read_input
@@ -31,33 +30,65 @@ async def serve(sock: socket.socket) -> None:
     try:
         await pipe.send({"kind": "ready"})
         algorithm: Algorithm | None = None
+        device = _Device()
         while (frame := await pipe.receive()) is not None:
             header = frame.header
             if header["kind"] == "stop":
                 return
             algorithm = algorithm or _algorithm(header)
             if header["kind"] == "start":
-                await _run(pipe, algorithm, frame)
+                await _run(pipe, algorithm, frame, device)
                 return
+            if header["kind"] == "predict":
+                await _predict(pipe, algorithm, header, device)
+                continue
             learner_source(header.get("input"), None)  # its options; its data comes with the start
             await pipe.send({"kind": "checked"})
     except FeddError as error:
         await pipe.send_failure(error)
 
 
-@dataclass(frozen=True)
 class _Device:
-    """What this device brings to all epochs of a run; `aggregators` are those that its owner allows."""
+    """What this device brings to all epochs of a run, read when first asked for: a source may come but once.
 
-    data: Message
-    learner: LearnerSource | None
-    aggregators: Mapping[str, str] | None
+    `aggregators` are those that its owner allows.
+    """
+
+    def __init__(self) -> None:
+        self.data: Message = None
+        self.learner: LearnerSource | None = None
+        self.aggregators: Mapping[str, str] | None = None
+        self._read = False
+        self._failure: FeddError | None = None
+
+    def read(self, header: Mapping[str, Any]) -> tuple[Message, LearnerSource | None]:
+        """The input and the learner that a message names. Raises InvalidMessage, each time the same."""
+        if not self._read:
+            self._read = True
+            try:
+                self.data = read_input(header.get("input"))
+                self.learner = learner_source(header.get("input"), self.data)
+                self.aggregators = header.get("aggregators")
+            except FeddError as error:
+                self._failure = error
+        if self._failure is not None:
+            raise self._failure
+        return self.data, self.learner
 
 
-async def _run(pipe: Pipe, algorithm: Algorithm, frame: Frame) -> None:
+async def _predict(pipe: Pipe, algorithm: Algorithm, header: dict[str, Any], device: _Device) -> None:
+    """Answer what the algorithm foresees; raises what it refuses."""
+    start = _run_start(header, None)
+    said = await prediction.of_algorithm(
+        algorithm, start, lambda: device.read(header), header.get("aggregators")
+    )
+    graph = prediction.of_graph(start.graph) if said or header.get("graph") else {}
+    await pipe.send({"kind": "predicted", "prediction": {**graph, **said}})
+
+
+async def _run(pipe: Pipe, algorithm: Algorithm, frame: Frame, device: _Device) -> None:
     header = frame.header
-    data = read_input(header.get("input"))
-    device = _Device(data, learner_source(header.get("input"), data), header.get("aggregators"))
+    device.read(header)
     pipe.state = frame.body[0] if frame.body else None
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from fedd.api import Message, RunContext
-from fedd_consensus.choco import choco
+from fedd_consensus.choco import choco, choco_rounds, default_gamma
 from fedd_consensus.codecs import find_codec
-from fedd_consensus.linear import chebyshev, lazy, refuse_directed
-from fedd_consensus.pairwise import pairwise
-from fedd_consensus.push_sum import push_sum
+from fedd_consensus.linear import (
+    chebyshev,
+    chebyshev_rounds,
+    lazy,
+    lazy_rounds,
+    metropolis_rounds,
+    refuse_directed,
+)
+from fedd_consensus.pairwise import needed_questions, pairwise
+from fedd_consensus.push_sum import push_sum, push_sum_rounds
 from fedd_consensus.values import numbers, plain
 
 if TYPE_CHECKING:
@@ -83,6 +90,36 @@ class AverageConsensus:
     def bears_loss(self) -> bool:
         """Whether messages may be lost on the way (`fedd.testing`)."""
         return self.method == "push-sum"
+
+    def predict(self, ctx: RunContext) -> dict[str, float | int | str | bool | Mapping[str, float]]:
+        """`rounds_predicted`, or questions of each node, `iterations` at most; of metropolis about.
+
+        Of metropolis on other weights than Metropolis's nothing: it has its own. Raises InvalidParameter as
+        `run` does where the method and the topology do not fit.
+        """
+        if self.method == "metropolis" and ctx.graph.rule != "metropolis":
+            refuse_directed(ctx, self.method)
+            return {}
+        needed = self._needed(ctx)
+        rounds = self.iterations if needed is None else min(needed, self.iterations)
+        return {"rounds_predicted": rounds}
+
+    def _needed(self, ctx: RunContext) -> int | None:
+        match self.method:
+            case "metropolis":
+                return metropolis_rounds(ctx, self.tolerance)
+            case "lazy":
+                return lazy_rounds(ctx, self.tolerance)
+            case "chebyshev":
+                return chebyshev_rounds(ctx, self.tolerance)
+            case "push-sum":
+                return push_sum_rounds(ctx, self.tolerance)
+            case "pairwise":
+                refuse_directed(ctx, self.method)
+                return needed_questions(ctx.graph, self.tolerance)
+            case _:
+                codec = find_codec(self.codec)
+                return choco_rounds(ctx, self.tolerance, codec, self.gamma or default_gamma(codec))
 
     async def run(self, ctx: RunContext) -> Message:
         """Average until agreed."""

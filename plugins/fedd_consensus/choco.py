@@ -32,17 +32,9 @@ async def choco(
     algorithms with compressed communication", ICML 2019, algorithm 1; the entries: P. Jesus, C. Baquero,
     P. S. Almeida (2015).
     """
-    refuse_directed(ctx, "choco")
     codec = find_codec(codec_name)
     step = gamma or default_gamma(codec)
-    needed = None
-    if tolerance:
-        spectrum = ctx.spectrum()
-        second = max(abs(1 - step * (1 - spectrum.upper)), abs(1 - step * (1 - spectrum.lower)))
-        needed = needed_rounds(second, 1, tolerance)
-        slack = 1.5 if isinstance(codec, TopK) else 1.1
-        needed = needed and math.ceil(needed * slack)
-    countdown = Countdown(ctx, needed, iterations)
+    countdown = Countdown(ctx, choco_rounds(ctx, tolerance, codec, step), iterations)
     flows = Flows(ctx, start)
     mine = Outgoing(codec, start.shape)
     copies: dict[PeerId, Incoming] = {peer: Incoming(codec, start.shape) for peer in ctx.neighbors}
@@ -62,6 +54,21 @@ async def choco(
         if countdown.shows:
             ctx.report(disagreement=disagreement)
     return value
+
+
+def choco_rounds(ctx: RunContext, tolerance: float, codec: Codec, step: float) -> int | None:
+    """How many rounds `choco` needs with this gamma, None for a tolerance of 0.
+
+    Raises InvalidParameter where it cannot be.
+    """
+    refuse_directed(ctx, "choco")
+    if not tolerance:
+        return None
+    spectrum = ctx.spectrum()
+    second = max(abs(1 - step * (1 - spectrum.upper)), abs(1 - step * (1 - spectrum.lower)))
+    needed = needed_rounds(second, 1, tolerance)
+    slack = 1.5 if isinstance(codec, TopK) else 1.1
+    return needed and math.ceil(needed * slack)
 
 
 def default_gamma(codec: Codec) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,17 @@ def refuse_directed(ctx: RunContext, method: str) -> None:
         )
 
 
+def metropolis_rounds(ctx: RunContext, tolerance: float) -> int | None:
+    """About how many rounds the ledger needs until all know that they agree, None for a tolerance of 0.
+
+    To agree, then to the end of the window of N - 1 rounds, and one window more in which that is learnt.
+    """
+    refuse_directed(ctx, "metropolis")
+    rounds = needed_rounds(ctx.spectrum().second, 1, tolerance)
+    window = max(1, len(ctx.members) - 1)
+    return rounds and (math.ceil(rounds / window) + 1) * window
+
+
 async def lazy(ctx: RunContext, start: FloatArray, tolerance: float, iterations: int) -> FloatArray:
     """Average with half the graph's weights.
 
@@ -37,10 +49,7 @@ async def lazy(ctx: RunContext, start: FloatArray, tolerance: float, iterations:
     Source: S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf.
     Theory 52 (2006); the entries: P. Jesus, C. Baquero, P. S. Almeida (2015).
     """
-    refuse_directed(ctx, "lazy")
-    upper = ctx.spectrum().upper if tolerance else 0.0
-    second = upper if ctx.graph.rule == "lazy" else (1 + upper) / 2
-    countdown = Countdown(ctx, needed_rounds(second, 1, tolerance), iterations)
+    countdown = Countdown(ctx, lazy_rounds(ctx, tolerance), iterations)
     flows = Flows(ctx, start)
     value = start
     while countdown.begin():
@@ -60,6 +69,29 @@ async def lazy(ctx: RunContext, start: FloatArray, tolerance: float, iterations:
     return value
 
 
+def lazy_rounds(ctx: RunContext, tolerance: float) -> int | None:
+    """How many rounds `lazy` needs, None for a tolerance of 0. Raises InvalidParameter where it cannot be."""
+    refuse_directed(ctx, "lazy")
+    upper = ctx.spectrum().upper if tolerance else 0.0
+    return needed_rounds(upper if ctx.graph.rule == "lazy" else (1 + upper) / 2, 1, tolerance)
+
+
+def chebyshev_rounds(ctx: RunContext, tolerance: float) -> int | None:
+    """How many rounds `chebyshev` needs, None for a tolerance of 0.
+
+    Raises InvalidParameter where it cannot be.
+    """
+    refuse_directed(ctx, "chebyshev")
+    spectrum = ctx.spectrum()
+    if spectrum.chebyshev_rounds(0.5) is None:
+        raise InvalidParameter(
+            "consensus method=chebyshev needs a symmetric matrix, the weights of this topology are not",
+            hint="give both sides of an edge the same weight",
+            field="topology",
+        )
+    return spectrum.chebyshev_rounds(tolerance) if tolerance else None
+
+
 async def chebyshev(ctx: RunContext, start: FloatArray, tolerance: float, iterations: int) -> FloatArray:
     """Average with the polynomial of W that is smallest on its spectrum.
 
@@ -74,17 +106,9 @@ async def chebyshev(ctx: RunContext, start: FloatArray, tolerance: float, iterat
     (2014); for averaging: E. Montijano, J. I. Montijano, C. Sagues, "Chebyshev polynomials in distributed
     consensus applications", IEEE Trans. Signal Processing 61 (2013).
     """
-    refuse_directed(ctx, "chebyshev")
-    spectrum = ctx.spectrum()
-    if spectrum.chebyshev_rounds(0.5) is None:
-        raise InvalidParameter(
-            "consensus method=chebyshev needs a symmetric matrix, the weights of this topology are not",
-            hint="give both sides of an edge the same weight",
-            field="topology",
-        )
-    centre, half = spectrum.interval
+    countdown = Countdown(ctx, chebyshev_rounds(ctx, tolerance), iterations)
+    centre, half = ctx.spectrum().interval
     sigma = (1 - centre) / half
-    countdown = Countdown(ctx, spectrum.chebyshev_rounds(tolerance) if tolerance else None, iterations)
     before, value, ratio = start, start, 0.0
     while countdown.begin():
         weights = ctx.neighbors

@@ -37,11 +37,7 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
     the totals: C. N. Hadjicostis, N. H. Vaidya, A. D. Dominguez-Garcia, "Robust distributed average
     consensus via exchange of running sums", IEEE Trans. Automatic Control 61 (2016).
     """
-    _refuse_unreachable(ctx)
-    second, balanced = _second(ctx.graph) if tolerance else (0.0, True)
-    # Where some hear more than they send, weights become as small as 1/n, and divide what is left.
-    needed = needed_rounds(second, ctx.graph.period, tolerance if balanced else tolerance / len(ctx.members))
-    countdown = Countdown(ctx, needed, iterations)
+    countdown = Countdown(ctx, push_sum_rounds(ctx, tolerance), iterations)
     node = _Totals(start)
     ctx.on_leave(node.forget)
     reachable = 0
@@ -60,6 +56,17 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
         if countdown.shows:
             ctx.report(weight=node.weight, change=distance(node.estimate, before))
     return node.estimate
+
+
+def push_sum_rounds(ctx: RunContext, tolerance: float) -> int | None:
+    """How many rounds `push_sum` needs, None for a tolerance of 0.
+
+    Raises InvalidParameter where it cannot be.
+    """
+    _refuse_unreachable(ctx)
+    second, balanced = _second(ctx.graph) if tolerance else (0.0, True)
+    # Where some hear more than they send, weights become as small as 1/n, and divide what is left.
+    return needed_rounds(second, ctx.graph.period, tolerance if balanced else tolerance / len(ctx.members))
 
 
 class _Totals:

@@ -195,6 +195,8 @@ def test_runs_show_and_stop(started: Any) -> None:
 
 def test_on_a_terminal_the_run_is_shown_as_it_goes(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    told = {"algorithm": "consensus", "members": [A], "topology": "ring", "seed": 1, "prediction": {}}
+    started.answer("POST", "/v1/predictions", told)
     code, out, _ = started("run", "consensus")
     assert code == 0
     assert "finished" in out

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedd.cli import topology
-from fedd.cli.topology import drawing, foreseen
+from fedd.cli.topology import drawing
 from fedd.worker.topology import describe_topology
 
 
@@ -34,22 +34,6 @@ def test_arcs_that_take_turns_are_told(fedctl: Any) -> None:
     assert code == 0
     assert "20, directed, arcs take turns over 3 rounds" in out
     assert "chebyshev" not in out
-
-
-def test_a_run_that_begins_is_foreseen(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = {"members": [str(number) for number in range(8)], "topology": "ring", "seed": 3}
-    assert foreseen(started) == (
-        "ring of 8 members: spectral gap 0.195, diameter 4, 64 rounds of averaging to 1e-6, "
-        "16 messages each\n"
-    )
-    for change in ({"topology": "edges:4"}, {"topology": "rung"}, {"topology": ""}, {"members": ["a"]}):
-        assert foreseen({**started, **change}) == ""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    run = {"run_id": "r" * 64, "state": "finished", "algorithm": "consensus", **started}
-    fedctl.answer("POST", "/v1/runs", {**run, "declined": []})
-    fedctl.answer("GET", f"/v1/runs/{'r' * 64}/watch", [{**run, "kind": "result"}])
-    fedctl.answer("GET", "/v1/members", [])
-    assert "spectral gap 0.195" in fedctl("run", "consensus")[2]
 
 
 def test_one_document_for_scripts(fedctl: Any, tmp_path: Path) -> None:

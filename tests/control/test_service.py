@@ -100,6 +100,7 @@ class House:
             active=1,
             bounds=bound("runs"),
             start=self.note("start", {"run_id": "r"}),
+            predict=self.note("predict", {"seed": 3}),
             summaries=lambda: [{"run_id": "r"}],
             get=self.get_run,
             watch=lambda run_id: f"watching {run_id}",
@@ -349,6 +350,8 @@ async def test_runs(ask: Any, house: House) -> None:
     await ask("run", **{**body, "topology": "edges:b,c,0.5\nc,b,0.5"}, members=None)
     assert house.calls[-1][1].topology == f"edges:{B},{D},0.5\n{D},{B},0.5"
     assert house.calls[-1][1].members == [B, D]
+    assert await ask("predict", **body, members=["b"]) == {"seed": 3}
+    assert (house.calls[-1][0], house.calls[-1][1].members) == ("predict", [B])
     assert await ask("runs") == [{"run_id": "r"}]
     assert await ask("show", {"run": "r"}) == {"run_id": "rrr"}
     assert await ask("watch", {"run": "r"}) == "watching rrr"

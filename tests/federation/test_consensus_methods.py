@@ -41,7 +41,7 @@ def test_every_method_ends_at_the_mean(tmp_path: Path) -> None:
                 assert (result["rounds"], result["value"]) == (2, MEAN)
 
         refused = fed[0].ctl("run", "consensus", "method=lazy", "--input", "x", "--topology", "directed-ring")
-        assert refused.code == 1
+        assert refused.code == 2  # before anybody was asked
         assert "needs edges that go both ways" in refused.err
         edges.write_text(f"{names[0]},{names[1]}\n{names[1]},{names[0]}\n{names[1]},{names[2]}")
         wrong = fed[0].ctl("run", "consensus", "--input", "x", "--topology", f"edges:{edges}")

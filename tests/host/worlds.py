@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from fedd.api.errors import FeddError, InvalidParameter
+from fedd.api.errors import FeddError, InvalidParameter, TimedOut
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
 from fedd.core.codec import encode
 from fedd.core.graph import Graph
@@ -265,6 +265,18 @@ class PlayedSeat:
     async def check(self, proposal: Any) -> None:
         if proposal.parameters["iterations"] == 0:
             raise InvalidParameter("iterations must be at least 1, not 0", field="iterations")
+
+    async def predict(
+        self, proposal: Any, members: Sequence[str], payload_bytes: int, *, graph: bool
+    ) -> dict[str, Any]:
+        match proposal.parameters["iterations"]:
+            case 13:
+                raise InvalidParameter("13 iterations bring no luck", field="iterations")
+            case 14:
+                raise TimedOut("not ready in 30 s")
+            case 15:
+                return {"step_bound": 0.5, "members": len(members), "graph": graph}
+        return {}
 
     async def aclose(self) -> None:
         await self.process.aclose()
