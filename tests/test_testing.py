@@ -150,11 +150,18 @@ def test_time_is_virtual() -> None:
     assert all(result.error is None for result in results)
 
 
-def test_an_exchange_with_another_tag_is_said_on_both_sides() -> None:
+def test_who_makes_an_exchange_with_another_tag_is_cut_off_and_told() -> None:
     results = Federation(2).run(Gossip(trouble="tag"), [None] * 2)
-    assert isinstance(results[0].error, InvalidMessage)
-    assert "node-01 is at an exchange tagged 'other'" in str(results[0].error)
-    assert isinstance(results[1].error, InvalidMessage)
+    for result, other, tag in ((results[0], "node-01", "other"), (results[1], "node-00", "")):
+        assert isinstance(result.error, QuorumLost)
+        assert f"out: {other} (bad message: it is at an exchange tagged {tag!r}" in str(result.error)
+    results = Federation(3, topology="complete").run(Gossip(trouble="tag"), [None] * 3)
+    assert isinstance(results[1].error, QuorumLost)
+    for result in (results[0], results[2]):
+        assert result.error is None
+        ((peer, reason),) = [(dropped.peer_id, dropped.reason) for dropped in result.dropped]
+        assert peer == "node-01"
+        assert reason.startswith("bad message: it is at an exchange tagged 'other'")
 
 
 def test_quorum() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from fedd.api.types import Message, PeerId
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fedd.api.graph import RunGraph, Spectrum
     from fedd.api.learner import RunLearner
     from fedd.api.types import FloatArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Ledger(Protocol):
     async def step(self) -> None:
         """One exchange with all neighbours, one update.
 
-        Raises QuorumLost, Dropped or Stopped as `RunContext.exchange` does, InvalidMessage when a
-        neighbour's value has another shape or is not finite.
+        A neighbour whose value has another shape, is not finite, or claims transfers that never took place
+        is cut off (`RunContext.cut`). Raises QuorumLost, Dropped or Stopped as `RunContext.exchange` does.
         """
         ...
 
@@ -223,8 +225,10 @@ class RunContext(Protocol):
         """`send` to every neighbour that is in the run; in a directed graph to those of `out_neighbors`."""
         ...
 
-    async def receive(self, tag: str = "", *, newest: bool = False) -> Letter:
-        """The next message with this tag, whoever sent it.
+    async def receive(
+        self, tag: str = "", *, newest: bool = False, read: Callable[[PeerId, Any], Message] | None = None
+    ) -> Letter:
+        """The next message with this tag, whoever sent it; `read` as in `exchange`.
 
         With `newest` the last one of its sender that is here, the earlier ones skipped. Waits for ever as
         long as somebody can send one: raises NotConnected when every neighbour is out of the run or has
@@ -233,8 +237,26 @@ class RunContext(Protocol):
         """
         ...
 
-    async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message:
+    @overload
+    async def ask(self, peer: PeerId, message: Message, tag: str = "") -> Message: ...
+
+    @overload
+    async def ask(
+        self, peer: PeerId, message: Message, tag: str = "", *, read: Callable[[PeerId, Any], T]
+    ) -> T: ...
+
+    async def ask(
+        self,
+        peer: PeerId,
+        message: Message,
+        tag: str = "",
+        *,
+        read: Callable[[PeerId, Any], Any] | None = None,
+    ) -> Any:
         """Send a question to a neighbour and return the answer of its `on_ask` handler.
+
+        An answer that does not decode costs the neighbour the edge (`cut`); with `read`, as in `exchange`,
+        so does one that it refuses, and a handler there that is missing or raises. NotConnected is raised.
 
         The question is answered once, however often the link breaks meanwhile. Raises NotConnected when the
         neighbour is, or falls, out of the run or has finished, NotFound when it has no handler for this tag,
@@ -251,14 +273,36 @@ class RunContext(Protocol):
         """
         ...
 
-    async def gather(self, message: Message, to: PeerId, tag: str = "") -> dict[PeerId, Message] | None:
+    @overload
+    async def gather(self, message: Message, to: PeerId, tag: str = "") -> dict[PeerId, Message] | None: ...
+
+    @overload
+    async def gather(
+        self, message: Message, to: PeerId, tag: str = "", *, read: Callable[[PeerId, Any], T]
+    ) -> dict[PeerId, T] | None: ...
+
+    async def gather(
+        self,
+        message: Message,
+        to: PeerId,
+        tag: str = "",
+        *,
+        read: Callable[[PeerId, Any], Any] | None = None,
+    ) -> dict[PeerId, Any] | None:
         """Bring everybody's message to member `to`: {origin: message} there, None elsewhere.
 
-        An exchange when all members are neighbours, else as `flood`. Errors as `exchange`.
+        An exchange when all members are neighbours, else as `flood`. `read` and errors as `exchange`.
         """
         ...
 
-    async def reduce(self, message: Message, merge: Callable[[Any, Any], Message], tag: str = "") -> Merged:
+    async def reduce(
+        self,
+        message: Message,
+        merge: Callable[[Any, Any], Message],
+        tag: str = "",
+        *,
+        read: Callable[[PeerId, Any], Any] | None = None,
+    ) -> Merged:
         """Combine everybody's message, each exactly once, and give the result to all.
 
         `merge` is associative and commutative over disjoint contributors, such as a sum. Messages go up a
@@ -267,9 +311,13 @@ class RunContext(Protocol):
         hold the same bits over the same contributors, which the result names; they are the same in every
         repetition of a run in which nobody dies. The dead count if theirs had come through.
 
+        Whoever sends what does not decode, what `read` (as in `exchange`) refuses, or what `merge` cannot
+        combine is cut off; those behind it in the tree are asked once more.
+
         Takes twice the tree's height and len(members) exchanges, all of them small but those along the tree,
         and as many as there are members once more when somebody is missing for the first time. The run's
-        result then names the contributors. Errors as `exchange`, and what `merge` raises.
+        result then names the contributors. Errors as `exchange`, and what `merge` raises of this node's own
+        message and itself.
         """
         ...
 
@@ -284,27 +332,73 @@ class RunContext(Protocol):
         """Whether `signature` is what `sign(data)` gave on that member, in this run."""
         ...
 
+    @overload
     async def exchange(
-        self, message: Message | Callable[[PeerId], Message], tag: str = ""
-    ) -> dict[PeerId, Message]:
+        self, message: Message | Callable[[PeerId], Message], tag: str = "", *, lenient: bool = False
+    ) -> dict[PeerId, Message]: ...
+
+    @overload
+    async def exchange(
+        self,
+        message: Message | Callable[[PeerId], Message],
+        tag: str = "",
+        *,
+        read: Callable[[PeerId, Any], T],
+    ) -> dict[PeerId, T]: ...
+
+    async def exchange(
+        self,
+        message: Message | Callable[[PeerId], Message],
+        tag: str = "",
+        *,
+        read: Callable[[PeerId, Any], Any] | None = None,
+        lenient: bool = False,
+    ) -> dict[PeerId, Any]:
         """Send to every neighbour, return what each sent: the k-th call here meets the k-th call there.
 
         `message` is one value for all, or a function of the neighbour's peer id. Waits for every
         neighbour that is alive or suspect; one that died, left, finished or was cut off is absent
         from the answer and from `neighbors` afterwards. The answer is in sorted peer order.
 
+        `read(peer, message)` returns what the algorithm works with, in place of the message. A neighbour is
+        cut off (see `cut`) for a message for which it raises anything, InvalidMessage with the reason if it
+        is well written; for one that does not decode; and for being at an exchange with another `tag`.
+        `lenient` takes all that for silence instead: the message is then None, and its sender stays.
+
         Raises QuorumLost when fewer than `quorum` members are left, Dropped when the others went
         on without this node, Stopped when the run was stopped, InvalidMessage when `message` cannot
-        be encoded or a neighbour is at an exchange with another `tag`.
+        be encoded.
         """
         ...
 
-    async def flood(self, message: Message, tag: str = "") -> dict[PeerId, Message]:
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """Go on without this neighbour, because of what it sent.
+
+        At once it is none any more, and nothing of its is read. Everybody is told; a member that
+        all its neighbours have cut off is out of the run, with the reason "bad message: ...". So one
+        alone can put nobody else out. With contract `restart` the run begins anew without it. Nothing for one
+        that is no neighbour.
+        """
+        ...
+
+    @overload
+    async def flood(self, message: Message, tag: str = "") -> dict[PeerId, Message]: ...
+
+    @overload
+    async def flood(
+        self, message: Message, tag: str = "", *, read: Callable[[PeerId, Any], T]
+    ) -> dict[PeerId, T]: ...
+
+    async def flood(
+        self, message: Message, tag: str = "", *, read: Callable[[PeerId, Any], Any] | None = None
+    ) -> dict[PeerId, Any]:
         """Give every node `message`, return everybody's: {origin: message}, in sorted peer order.
 
         Takes len(members) - 1 exchanges, after which all survivors of one component hold the same
         dictionary, whoever died meanwhile (FloodSet: N. Lynch, "Distributed Algorithms", 6.2,
-        carried to incomplete graphs). Errors as `exchange`.
+        carried to incomplete graphs). `read(origin, message)` is as in `exchange`, applied where a message
+        comes first: a member that hands on what it refuses is cut off. It must refuse the same on all
+        members, or all that is not like the member's own. Errors as `exchange`.
         """
         ...
 
@@ -313,7 +407,8 @@ class RunContext(Protocol):
 
         `combine` must not care for order, grouping or repetition: maximum, minimum, union. Takes
         len(members) - 1 exchanges like `flood`, with one value a message instead of everybody's. The
-        run's result then names the contributors. Errors as `exchange`.
+        run's result then names the contributors. A neighbour whose message it cannot combine with this
+        node's is cut off. Errors as `exchange`, and what it raises of this node's message and itself.
         """
         ...
 

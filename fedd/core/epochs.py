@@ -136,6 +136,8 @@ class Epochs:
     """Whom this node wants in the next epoch beside those who are in this one."""
     kept: tuple[Mark, ...] = ()
     """The last epochs that this node's algorithm ran to its end in: somebody may have finished in any."""
+    _came: frozenset[PeerId] = frozenset()
+    """The newcomers of this epoch."""
     _due_at: float | None = None
 
     @property
@@ -210,7 +212,8 @@ class Epochs:
     ) -> News:
         """Somebody, or this node itself, tells of an epoch. ENTER has been done when this returns it.
 
-        Who waits here and is a mere member of it was restarted after it was proposed, and waits on.
+        Who waits here and is a mere member of it was restarted after it was proposed, and waits on. So does
+        who came with an epoch that this one of the same number outdoes, and does not come with it.
         """
         if mark == self.mark:
             return News.KNOWN
@@ -218,7 +221,9 @@ class Epochs:
             return News.STALE
         if self.me not in members:
             return News.EXCLUDED
-        self.mark, self.members = mark, members
+        if mark.number == self.mark.number:
+            self.waiting.update(self._came)
+        self.mark, self.members, self._came = mark, members, frozenset(newcomers)
         self.out, self.finished, self.blamed = set(), set(), set()
         self.waiting.difference_update(newcomers)
         self._due_at = now + members.index(self.me) * PATIENCE_S if self.waiting else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fedd.api.errors import InvalidMessage, NotConnected
 from fedd.api.types import PeerId
+from fedd.core.cut_edges import lost_by_cuts
 from fedd.core.epochs import RESTART, End
 from fedd.core.manifest import CutStatement, EndStatement, Manifest, state_cut
 from fedd.core.rounds import Completed
@@ -50,9 +51,10 @@ class Departures:
     def told_with(self, completed: Completed) -> tuple[list[list[str]], list[PeerId], list[PeerId]]:
         """What the algorithm hears with a completed exchange: ([[peer, why it is out]], finished, cut)."""
         dropped = self._node.story.dropped
-        gone = [[peer, reason] for peer, reason in self._news]
+        exchanging = self._node.rounds.neighbors  # who was released, and was ahead, is so once more
+        gone = [[peer, reason] for peer, reason in self._news if peer not in exchanging]
         gone += [[peer, dropped[peer][1]] for peer in completed.gone if peer in dropped]
-        self._news.clear()
+        self._news = [news for news in self._news if news[0] in exchanging]
         finished = [peer for peer in completed.gone if peer in self.finished]
         return gone, finished, [peer for peer in completed.gone if peer in self.cut_off]
 
@@ -79,6 +81,8 @@ class Departures:
             return
         self.out[peer] = reason
         if statement is not None:
+            blame = self._blame(peer)  # its own word is then what came of that
+            reason = f"{blame}; {reason}" if blame else reason
             self.ends[peer] = statement
             node.tell_all(encode_frame(Kind.NOTICE, 0, statement.sealed))
         if peer in node.links:
@@ -179,16 +183,15 @@ class Departures:
         if story.ending is not None:
             return
         edges = [*self.cuts, *((node.me, peer) for peer in self.cut_off)]
-        cut = [(min(edge), max(edge)) for edge in edges]
-        near = self._manifest.graph.reachable(node.me, without=story.dropped, cut=cut)
-        for peer in self._manifest.members:
-            if peer not in near and peer not in story.dropped:
-                reason = self._blame(peer) or "cut: no path to it is left in the run's graph"
-                story.dropped[peer] = (node.round, reason)
-                self._news.append((peer, reason))
-                node.epochs.lose(peer)
-                if not node.epochs.machine.frozen:
-                    node.mail.depart(peer, reason, "gone")
+        for peer in sorted(lost_by_cuts(self._manifest.graph, node.me, story.dropped, edges)):
+            reason = self._blame(peer) or "cut: no path to it is left in the run's graph"
+            story.dropped[peer] = (node.round, reason)
+            self._news.append((peer, reason))
+            node.epochs.lose(peer)
+            if not node.epochs.machine.frozen:
+                node.mail.depart(peer, reason, "gone")
+            if self.takes_part(peer) and peer in node.links:  # it hears this node, and nobody hears it
+                self.cut(peer, reason)
 
     def _blame(self, peer: PeerId) -> str:
         """What a neighbour of this member could not use of what it sent, empty when nobody says so."""

@@ -102,9 +102,10 @@ class DeviceMail:
             self._act(self._mail.receive(peer, number, receipt, item))
 
     def depart(self, peer: PeerId, reason: str, how: str) -> None:
-        """A member is `gone` from the run or has `finished`."""
+        """A member is `gone` from the run or has `finished`, or its edge was `cut`."""
         self._mail.release(peer)
-        if peer not in self._departed:
+        before = self._departed.get(peer, ("", ""))[1]
+        if not before or (before, how) == ("cut", "gone"):
             self._departed[peer] = (reason, how)
             if self._listens and self._sink is not None:
                 self._sink.on_left(peer, reason, how)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fedd.api.errors import Dropped, FeddError, QuorumLost, TimedOut
+from fedd.api.errors import Dropped, FeddError, InvalidMessage, QuorumLost, TimedOut
 from fedd.api.types import Message, PeerId
 from fedd.core.epochs import (
     CLOSING_TAG,
+    RESTART,
     End,
     Epochs,
     Mark,
@@ -25,6 +26,7 @@ from fedd.core.epochs import (
 from fedd.core.graph import Graph
 from fedd.core.mail import Item, Receipt
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.testing.edges import CutEdges
 from fedd.testing.learners import data_of, lend
 from fedd.testing.mail import RUN_ID, DeviceMail
 from fedd.testing.outcomes import DroppedPeer, JoinedPeer
@@ -79,7 +81,8 @@ class Node:
         self.missed: list[tuple[Epoch, Callable[[], None]]] = []
         """What came of epochs that it was not in yet, or no more."""
         self.verdicts: dict[PeerId, tuple[str, int]] = {}
-        self.untold: dict[PeerId, str] = {}  # about members that are no neighbours
+        self.untold: dict[PeerId, str] = {}  # about members that are no neighbours any more
+        self.edges = CutEdges(self.peer_id, epoch.graph)
         self.dropped: dict[PeerId, DroppedPeer] = {}
         self.joined: dict[PeerId, JoinedPeer] = {}
         self.metrics: dict[str, Metric] = {}
@@ -105,6 +108,7 @@ class Node:
         )
         self.completed = None
         self.untold = {}
+        self.edges = CutEdges(self.peer_id, epoch.graph)
         if epoch.mark.number == 1:
             self.epochs = Epochs(
                 self.peer_id,
@@ -216,14 +220,17 @@ class Node:
         if completed is None:
             raise RuntimeError("woken without a round")
         finished = {peer for peer, reason in completed.gone.items() if reason == "finished"}
-        gone = {peer: reason for peer, reason in completed.gone.items() if peer not in finished}
-        gone.update(self.untold)
-        self.untold.clear()
+        cut = completed.gone.keys() & self.edges.mine
+        gone = {peer: reason for peer, reason in completed.gone.items() if peer not in finished | cut}
+        exchanging = self.rounds.neighbors  # who was released, and was ahead, is so once more
+        gone.update({peer: why for peer, why in self.untold.items() if peer not in exchanging})
+        self.untold = {peer: why for peer, why in self.untold.items() if peer in exchanging}
         for peer in sorted(gone):
             self._note_dropped(peer, self.epoch.round + completed.round, gone[peer])
         return Round(
             self._undropped(completed.messages),
             gone,
+            cut=tuple(sorted(cut)),
             finished=tuple(sorted(finished)),
             other_tags=completed.other_tags,
         )
@@ -239,6 +246,15 @@ class Node:
     def report(self, metrics: Mapping[str, Metric]) -> None:
         """`fedd.worker.context.Port`."""
         self.metrics.update(metrics)
+
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """`fedd.worker.context.Port`."""
+        reason = f"bad message: {reason}"
+        self.simulation.tell_cut(self, peer, reason)
+        if self.epochs.contract == RESTART:
+            self._lose(peer, reason, blamed=True)
+        else:
+            self._part(self.peer_id, peer, reason)
 
     async def checkpoint(self, state: Payload) -> None:
         """`fedd.worker.context.Port`."""
@@ -316,14 +332,39 @@ class Node:
         if self.ended or self.killed or peer in self.verdicts:
             return
         if self.simulation.nodes[peer].life == life:
+            if reason.startswith("left: "):
+                reason = self.edges.blame(peer, reason)
             self.verdicts[peer] = (reason, life)
             if self.in_run:
                 self._lose(peer, reason)
 
-    def _lose(self, peer: PeerId, reason: str) -> None:
+    def hear_cut(self, by: PeerId, peer: PeerId, reason: str) -> None:
+        """A member says that it goes on without its edge to `peer`, because of what that sent."""
+        if self.ended or self.killed or not self.in_run:
+            return
+        if self.epochs.contract != RESTART:
+            self._part(by, peer, reason)
+        elif peer == self.peer_id and by not in self.epochs.blamed:
+            self.end(InvalidMessage(f"{by} can make nothing of what this node sent: {reason}"))
+
+    def _part(self, by: PeerId, peer: PeerId, reason: str) -> None:
+        other = self.edges.add(by, peer, reason)
+        for lost, why in self.edges.out(self.epochs.out).items():
+            self.epochs.lose(lost, trio.current_time())
+            self.untold[lost] = why
+            self.mail.depart(lost, why, "gone")
+            if lost in self.rounds.neighbors and lost not in self.edges.mine:  # it hears, and nobody hears it
+                self.simulation.tell_cut(self, lost, why)
+                self.edges.add(self.peer_id, lost, why)
+                self.perform(self.rounds.release(lost, why))
+        if other is not None:
+            self.mail.depart(other, reason, "cut")
+            self.perform(self.rounds.release(other, reason))
+
+    def _lose(self, peer: PeerId, reason: str, *, blamed: bool = False) -> None:
         if peer not in self.epochs.present or peer in self.epochs.finished:
             return
-        self.epochs.lose(peer, trio.current_time())
+        self.epochs.lose(peer, trio.current_time(), blamed=blamed)
         if self.epochs.frozen:
             self._note_dropped(peer, self.round, reason)
         if self.epochs.lost:

@@ -148,6 +148,18 @@ class Simulation:
             self.schedule(at, (2, number, proposer.index, other.index), partial(other.hear, epoch))
         proposer.hear(epoch)
 
+    def tell_cut(self, node: Node, peer: PeerId, reason: str) -> None:
+        """A device has cut an edge of its own: everybody in its epoch hears of it a moment later."""
+
+        def happens(other: Node, epoch: Epoch) -> None:
+            if other.epoch is epoch:
+                other.hear_cut(node.peer_id, peer, reason)
+
+        for other in self._others(node):
+            at = trio.current_time() + self._latency(f"cut/{node.index}/{peer}/{other.index}")
+            key = (1, 1, node.index, other.index)
+            self.schedule(at, key, partial(happens, other, node.epoch))
+
     # ---- who comes -----------------------------------------------------------------------
 
     def reached(self, node: Node, round: int) -> None:

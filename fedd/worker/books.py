@@ -9,6 +9,7 @@ from fedd.api.algorithm import Agreement
 from fedd.api.errors import InvalidParameter
 from fedd.worker.ledger import LedgerCore
 from fedd.worker.port import Exchanges
+from fedd.worker.reading import BadMessage, reason_of
 
 if TYPE_CHECKING:
     from fedd.api.types import FloatArray
@@ -29,10 +30,16 @@ class Books:
         return self._core.value
 
     async def step(self) -> None:
-        """One exchange with all neighbours, one update."""
+        """One exchange with all neighbours, one update; whose message is none is cut off."""
         exchanges, core = self._exchanges, self._core
-        answers = await exchanges.swap(core.messages(exchanges.present), LEDGER_TAG)
-        core.apply(answers, exchanges.present, exchanges.finished)
+        answers = dict(await exchanges.swap(core.messages(exchanges.present), LEDGER_TAG))
+        while True:
+            try:
+                core.apply(answers, exchanges.present, exchanges.finished)
+                return
+            except BadMessage as error:  # the books are as they were, and are closed without it
+                del answers[error.peer]
+                exchanges.cut(error.peer, reason_of(error))
 
     async def agree(self, *, tolerance: float, iterations: int) -> Agreement:
         """Step until all survivors are known to agree, or `iterations` steps were made."""

@@ -1,4 +1,8 @@
-"""Operations of all members together, made of exchanges: flood, merge, gather, reduce."""
+"""Operations of all members together, made of exchanges: flood, merge, gather, reduce.
+
+`read(peer, payload)` makes of an encoded message what the algorithm works with. A message for which it raises
+costs its sender the edge, and nobody the run.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,24 @@ from fedd.api.types import Message, PeerId
 from fedd.core import codec
 from fedd.core.graph import Graph
 from fedd.worker import arrays
+from fedd.worker.combining import Combiner
 from fedd.worker.flooding import flood_items
-from fedd.worker.port import Exchanges
+from fedd.worker.port import Exchanges, Payload
+from fedd.worker.reading import read_all
 from fedd.worker.reduction import Reduction
 
+Read = Callable[[PeerId, Payload], Any]
 
-async def flood(exchanges: Exchanges, message: Message, tag: str) -> dict[PeerId, Message]:
+
+async def flood(exchanges: Exchanges, message: Message, tag: str, read: Read) -> dict[PeerId, Any]:
     """Give every node `message`, return everybody's, in len(members) - 1 exchanges."""
     members = exchanges.members
     mine = {members.index(exchanges.me): arrays.encode(message)}
-    heard = await flood_items(exchanges, mine, len(members) - 1, f"flood:{tag}")
+    heard = await flood_items(
+        exchanges, mine, len(members) - 1, f"flood:{tag}", lambda origin, item: read(members[origin], item)
+    )
     exchanges.name_contributors(tuple(members[origin] for origin in heard), None)
-    return {members[origin]: exchanges.decode(members[origin], item) for origin, item in heard.items()}
+    return {members[origin]: value for origin, value in heard.items()}
 
 
 async def merge(
@@ -32,16 +42,20 @@ async def merge(
     members = exchanges.members
     value = message
     origins = 1 << members.index(exchanges.me)
+    combiner = Combiner(exchanges, combine, message)
+
+    def merged(peer: PeerId, answer: Payload) -> tuple[int, Any]:
+        match exchanges.decode(answer):
+            case [bytes(mask), bytes(theirs)] if int.from_bytes(mask, "little") >> len(members) == 0:
+                return int.from_bytes(mask, "little"), exchanges.decode(theirs)
+        raise InvalidMessage("it sent something else than a merged value")
+
     for _ in range(len(members) - 1):
         payload = codec.encode([_mask(origins, len(members)), arrays.encode(value)])
         answers = await exchanges.swap(dict.fromkeys(exchanges.present, payload), f"merge:{tag}")
-        for peer, answer in answers.items():
-            match exchanges.decode(peer, answer):
-                case [bytes(mask), bytes(theirs)] if int.from_bytes(mask, "little") >> len(members) == 0:
-                    origins |= int.from_bytes(mask, "little")
-                    value = combine(value, exchanges.decode(peer, theirs))
-                case _:
-                    raise InvalidMessage(f"{peer} sent something else than a merged value")
+        for peer, (mask, theirs) in read_all(exchanges, answers, merged).items():
+            fits, value = combiner.add(value, peer, theirs)
+            origins |= mask if fits else 0
     contributors = peers_in(origins, members)
     exchanges.name_contributors(contributors, None)
     return Merged(value, contributors)
@@ -57,19 +71,19 @@ def peers_in(origins: int, members: tuple[PeerId, ...]) -> tuple[PeerId, ...]:
 
 
 async def gather(
-    exchanges: Exchanges, message: Message, to: PeerId, tag: str, *, complete: bool
-) -> dict[PeerId, Message] | None:
+    exchanges: Exchanges, message: Message, to: PeerId, tag: str, read: Read, *, complete: bool
+) -> dict[PeerId, Any] | None:
     """Bring everybody's message to `to`; `complete`: all members were neighbours when the run began."""
     if not complete:
-        heard = await flood(exchanges, message, tag)
+        heard = await flood(exchanges, message, tag, read)
         return heard if to == exchanges.me else None
     mine = arrays.encode(message)
     payloads = {peer: mine if peer == to else b"" for peer in exchanges.present}
     answers = await exchanges.swap(payloads, f"gather:{tag}")
     if to != exchanges.me:
         return None
-    found = {peer: exchanges.decode(peer, answer) for peer, answer in answers.items()}
-    found[to] = exchanges.decode(to, mine)
+    found = read_all(exchanges, answers, read)
+    found[to] = read(to, mine)
     return {peer: found[peer] for peer in sorted(found)}
 
 
@@ -80,9 +94,12 @@ async def reduce(
     message: Message,
     combine: Callable[[Any, Any], Message],
     tag: str,
+    read: Read,
 ) -> Merged:
     """Combine everybody's message, each exactly once. `base`: who was in the last agreement of all."""
-    result = await Reduction(exchanges, graph, base, combine, tag).run(message)
+    result = await Reduction(exchanges, graph, base, Combiner(exchanges, combine, message), tag, read).run(
+        message
+    )
     contributors = peers_in(result.origins, exchanges.members)
     exchanges.name_contributors(contributors, None)
-    return Merged(exchanges.decode(exchanges.me, result.value), contributors)
+    return Merged(read(exchanges.me, result.value), contributors)

@@ -37,6 +37,7 @@ import numpy as np
 
 from fedd.api.errors import InvalidMessage
 from fedd.api.types import PeerId
+from fedd.worker.reading import BadMessage
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -218,7 +219,7 @@ class LedgerCore:
     ) -> None:
         """Book the exchange: what came, who is still a neighbour after it, who ended well and is none.
 
-        Raises InvalidMessage, naming the peer, when a message has another shape or layout, is not finite,
+        Raises BadMessage, naming the peer, when a message has another shape or layout, is not finite,
         or holds an entry that is not this node's with the opposite sign: in lock-step both ends have booked
         the same transfers, so anything else is a lie or a defect. The books are then as before.
         """
@@ -292,19 +293,20 @@ class LedgerCore:
                 raise self._foreign(self._peers[row], payload)
             degree, members = _COUNTS.unpack_from(payload, len(head))
             if members != len(self._members) or degree >= members:
-                raise InvalidMessage(f"{self._peers[row]} sent a ledger message of another run")
+                raise BadMessage(self._peers[row], "it sent a ledger message of another run")
             degrees.append(degree)
         heard = np.frombuffer(b"".join([payload[floats_at:] for payload in payloads]), dtype="<f8")
         heard = heard.reshape(len(rows), vectors, size)
         finite = np.abs(heard) <= _MAX_HEARD
         if not finite.all():
             guilty = int(np.argmin(finite.all(axis=(1, 2))))
-            raise InvalidMessage(f"{self._peers[rows[guilty]]} sent a value that is not finite")
+            raise BadMessage(self._peers[rows[guilty]], "it sent a value that is not finite")
         mine = self._entries[rows]
         if not (mine == -heard[:, -1]).all():
             guilty = next(at for at in range(len(rows)) if not (mine[at] == -heard[at, -1]).all())
-            raise InvalidMessage(
-                f"{self._peers[rows[guilty]]} claims transfers that never took place",
+            raise BadMessage(
+                self._peers[rows[guilty]],
+                "it claims transfers that never took place",
                 hint="its books of the edge do not mirror this node's",
             )
         weights = 1.0 / (1.0 + np.maximum(np.array(degrees, dtype=np.float64), self._degree))
@@ -323,7 +325,7 @@ class LedgerCore:
         for row, payload in zip(rows, payloads, strict=True):
             heard_of = int.from_bytes(payload[bits_at:split], "little")
             if heard_of & ~everyone:
-                raise InvalidMessage(f"{self._peers[row]} speaks of members that the run does not have")
+                raise BadMessage(self._peers[row], "it speaks of members that the run does not have")
             origins |= heard_of
             adjacency |= int.from_bytes(payload[split:end], "little")
         window.origins, window.adjacency = origins, adjacency
@@ -331,21 +333,22 @@ class LedgerCore:
         window.lowest = np.minimum(window.lowest, heard[:, 2].min(axis=0))
         window.magnitude = np.maximum(window.magnitude, heard[:, 3].max(axis=0))
 
-    def _foreign(self, peer: PeerId, payload: Payload) -> InvalidMessage:
+    def _foreign(self, peer: PeerId, payload: Payload) -> BadMessage:
         """Say in what a message differs from this node's own."""
         here = f"{self.shape} at {self._me}"
         if len(payload) < _HEAD.size:
-            return InvalidMessage(f"{peer} sent {len(payload)} bytes that are no ledger message")
+            return BadMessage(peer, f"it sent {len(payload)} bytes that are no ledger message")
         mark, flags, position, dimensions = _HEAD.unpack_from(payload)
         shape_end = _HEAD.size + 8 * dimensions
         if mark != b"FL1" or len(payload) < shape_end:
-            return InvalidMessage(f"{peer} sent {len(payload)} bytes that are no ledger message")
+            return BadMessage(peer, f"it sent {len(payload)} bytes that are no ledger message")
         shape = struct.unpack_from(f"<{dimensions}Q", payload, _HEAD.size)
         if shape != self.shape:
-            return InvalidMessage(
-                f"{peer} holds a value of shape {shape}, against {here}",
+            return BadMessage(
+                peer,
+                f"it holds a value of shape {shape}, against {here}",
                 hint="give all members inputs of one shape",
             )
         if (flags, position) != (0 if self.window is None else _WITH_WINDOW, self._position):
-            return InvalidMessage(f"{peer} is at another step of its ledger than {self._me}")
-        return InvalidMessage(f"{peer} sent a ledger message of another run")
+            return BadMessage(peer, f"it is at another step of its ledger than {self._me}")
+        return BadMessage(peer, "it sent a ledger message of another run")

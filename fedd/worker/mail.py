@@ -48,6 +48,7 @@ class Mailroom:
         self._max_payload_bytes = max_payload_bytes
         self._on_departed = on_departed
         self._departed: dict[PeerId, str] = {}
+        self._cut: set[PeerId] = set()
         self._untold: list[tuple[PeerId, str, str]] = []
         self._box: dict[str, deque[tuple[PeerId, Payload]]] = {}
         self._handlers: dict[str, Callable[[PeerId, Payload], bytes]] = {}
@@ -78,9 +79,10 @@ class Mailroom:
         self._near[peer].unconfirmed_bytes -= size
 
     def on_left(self, peer: PeerId, reason: str, how: str) -> None:
-        """A member is out of the run, has finished, or its edge was cut."""
-        if peer not in self._departed:
+        """A member is out of the run, has finished, or its edge was cut: who was cut off may still go."""
+        if peer not in self._departed or (how == "gone" and peer in self._cut):
             self._departed[peer] = reason
+            self._cut = {*self._cut, peer} if how == "cut" else self._cut - {peer}
             self._untold.append((peer, reason, how))
 
     # ---- the algorithm ---------------------------------------------------------------------

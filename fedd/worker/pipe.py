@@ -256,6 +256,10 @@ class Pipe:
         self._round += 1
         return completed
 
+    def cut(self, peer: str, reason: str) -> None:
+        """Have the daemon cut this neighbour off, now or when the socket has room."""
+        self._put(encode_frame({"kind": "cut", "peer": peer, "reason": reason}))
+
     def report(self, metrics: Mapping[str, Metric]) -> None:
         """Keep the metrics for the next frame."""
         self._reports.note(self._round, metrics)

@@ -114,6 +114,10 @@ class Port(MailPort, Protocol):
         """
         ...
 
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """Go on without this neighbour, which sent what cannot be used. Never blocks."""
+        ...
+
     def report(self, metrics: Mapping[str, Metric]) -> None:
         """Show these metrics. Never blocks."""
         ...
@@ -155,8 +159,12 @@ class Exchanges(Protocol):
         """One exchange with those `present`; afterwards `present` holds who is left. Errors as `exchange`."""
         ...
 
-    def decode(self, peer: PeerId, payload: Payload) -> Any:
-        """The message in a neighbour's payload. Raises InvalidMessage, which names the peer."""
+    def decode(self, payload: Payload) -> Any:
+        """The message in a payload. Raises InvalidMessage."""
+        ...
+
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """Go on without this neighbour, which sent what cannot be used. Nothing for one that is none."""
         ...
 
     def name_contributors(

@@ -12,12 +12,15 @@ All survivors of a component go through the same three parts, in exchanges with 
 
 The tree spans those who were in the last agreement of all, so that a death costs the third part once.
 
+An aggregate that is none is refused where it comes first, and its sender is cut off: whoever hands one on
+answers for it. Those behind it in the tree are counted in the third part.
+
 Source of the parts: tree aggregation (N. Lynch, "Distributed Algorithms", 4.2 and 15.3), FloodSet (6.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +29,10 @@ from fedd.api.types import Message, PeerId
 from fedd.core import codec
 from fedd.core.graph import Graph
 from fedd.worker import arrays
+from fedd.worker.combining import Combiner
 from fedd.worker.flooding import flood_items
 from fedd.worker.port import Exchanges, Payload
+from fedd.worker.reading import read_all
 
 _HAVE = codec.encode(None)
 """To a neighbour that holds the result: I hold it too. Who lacks it sends nothing."""
@@ -53,6 +58,8 @@ class Tree:
     depth: int
     height: int
     component: frozenset[PeerId]
+    branches: Mapping[PeerId, frozenset[PeerId]]
+    """For each child the members whose messages come through it, itself included."""
 
 
 def tree_of(graph: Graph, members: Iterable[PeerId], me: PeerId) -> Tree:
@@ -74,8 +81,21 @@ def tree_of(graph: Graph, members: Iterable[PeerId], me: PeerId) -> Tree:
                     queue.append(near)
         if me in queue:
             component = frozenset(queue)
-    children = tuple(peer for peer in left if parents[peer] == me)
-    return Tree(parents[me], children, depths[me], max(depths.values()), component)
+    branches: dict[PeerId, set[PeerId]] = {peer: set() for peer in left if parents[peer] == me}
+    for peer in component - {me}:
+        above: PeerId | None = peer
+        while above is not None and parents[above] != me:
+            above = parents[above]
+        if above is not None:
+            branches[above].add(peer)
+    return Tree(
+        parents[me],
+        tuple(branches),
+        depths[me],
+        max(depths.values()),
+        component,
+        {child: frozenset(branch) for child, branch in branches.items()},
+    )
 
 
 class Reduction:
@@ -86,11 +106,13 @@ class Reduction:
         exchanges: Exchanges,
         graph: Graph,
         base: tuple[PeerId, ...],
-        combine: Callable[[Any, Any], Message],
+        combiner: Combiner,
         tag: str,
+        read: Callable[[PeerId, Payload], Any],
     ) -> None:
         self._exchanges = exchanges
-        self._combine = combine
+        self._combiner = combiner
+        self._read = read
         self._tag = tag
         self._members = exchanges.members
         self._base = base
@@ -100,8 +122,7 @@ class Reduction:
         """All three parts. The same value and origins on all survivors of a component."""
         mine = await self._up(Aggregate(self._bit(self._exchanges.me), arrays.encode(message)))
         result = await self._down(mine if self._tree.parent is None else None)
-        everybody = sum(map(self._bit, self._tree.component))
-        if result is not None and result.origins == everybody:
+        if result is not None and result.origins == self._bits(self._tree.component):
             return result
         return await self._again(result, mine)
 
@@ -116,9 +137,8 @@ class Reduction:
                 if tree.parent in payloads:
                     payloads[tree.parent] = self._encode(mine)
             answers = await exchanges.swap(payloads, f"reduce:{self._tag}")
-            for peer in tree.children:
-                if len(answers.get(peer, b"")):
-                    arrived[peer] = self._decode(peer, answers[peer])
+            given = {peer: answers[peer] for peer in tree.children if len(answers.get(peer, b""))}
+            arrived.update(read_all(exchanges, given, self._from_child))
         return self._combined(mine, arrived) if tree.parent is None else mine
 
     def _combined(self, mine: Aggregate, arrived: dict[PeerId, Aggregate]) -> Aggregate:
@@ -130,14 +150,12 @@ class Reduction:
         return self._merged([(peer, aggregate) for peer, aggregate in parts])
 
     def _merged(self, parts: list[tuple[PeerId, Aggregate]]) -> Aggregate:
-        """The parts combined one after the other. Raises InvalidMessage when they overlap."""
+        """The parts, which are disjoint, combined one after the other, without those that do not fit."""
         (first, start), *others = parts
-        origins, value = start.origins, self._exchanges.decode(first, start.value)
+        origins, value = start.origins, self._read(first, start.value)
         for peer, aggregate in others:
-            if origins & aggregate.origins:
-                raise InvalidMessage(f"{peer} sent messages that are counted already")
-            origins |= aggregate.origins
-            value = self._combine(value, self._exchanges.decode(peer, aggregate.value))
+            fits, value = self._combiner.add(value, peer, self._read(peer, aggregate.value))
+            origins |= aggregate.origins if fits else 0
         return Aggregate(origins, arrays.encode(value))
 
     async def _down(self, held: Aggregate | None) -> Aggregate | None:
@@ -160,11 +178,10 @@ class Reduction:
                     lack = payloads.keys() - holders
                 payloads = {peer: item if peer in lack else _HAVE for peer in payloads}
             answers = await exchanges.swap(payloads, f"reduce:{self._tag}")
-            for peer, answer in answers.items():
-                if len(answer):
-                    holders.add(peer)
-                    if held is None and answer != _HAVE:
-                        held = self._decode(peer, answer)
+            given_here = {peer: answer for peer, answer in answers.items() if len(answer)}
+            for peer, aggregate in read_all(exchanges, given_here, self._from_above).items():
+                holders.add(peer)
+                held = held or aggregate
         return held
 
     async def _again(self, result: Aggregate | None, mine: Aggregate) -> Aggregate:
@@ -173,8 +190,10 @@ class Reduction:
         counted = 0 if result is None else result.origins
         me = self._members.index(exchanges.me)
         torn = {} if counted >> me & 1 else {me: self._encode(mine)}
-        items = await flood_items(exchanges, torn, len(self._base) - 1, f"reduce:{self._tag}")
-        found = [(origin, self._decode(self._members[origin], payload)) for origin, payload in items.items()]
+        items = await flood_items(
+            exchanges, torn, len(self._base) - 1, f"reduce:{self._tag}", self._from_origin
+        )
+        found = list(items.items())
         found.sort(key=lambda item: (-item[1].origins.bit_count(), item[0]))
         chosen: list[tuple[int, Aggregate]] = []
         for origin, aggregate in found:
@@ -192,12 +211,34 @@ class Reduction:
     def _bit(self, peer: PeerId) -> int:
         return 1 << self._members.index(peer)
 
+    def _bits(self, peers: Iterable[PeerId]) -> int:
+        return sum(map(self._bit, peers))
+
     def _encode(self, aggregate: Aggregate) -> bytes:
         mask = aggregate.origins.to_bytes((len(self._members) + 7) // 8, "little")
         return codec.encode([mask, aggregate.value])
 
-    def _decode(self, peer: PeerId, payload: Payload) -> Aggregate:
-        match self._exchanges.decode(peer, payload):
-            case [bytes(mask), bytes(value)] if 0 < int.from_bytes(mask, "little") < 1 << len(self._members):
-                return Aggregate(int.from_bytes(mask, "little"), value)
-        raise InvalidMessage(f"{peer} sent something else than reduced messages")
+    def _from_child(self, peer: PeerId, payload: Payload) -> Aggregate:
+        """What a child gathered: of its branch only, so that no two overlap."""
+        return self._decode(peer, payload, self._tree.branches[peer])
+
+    def _from_above(self, peer: PeerId, payload: Payload) -> Aggregate | None:
+        """The root's aggregate, None when a neighbour says only that it holds that too."""
+        return None if payload == _HAVE else self._decode(peer, payload, self._tree.component)
+
+    def _from_origin(self, origin: int, item: bytes) -> Aggregate:
+        """What a member had sent up in vain: its own message is in it."""
+        aggregate = self._decode(self._members[origin], item, self._base)
+        if not aggregate.origins >> origin & 1:
+            raise InvalidMessage("it sent an aggregate without its own message")
+        return aggregate
+
+    def _decode(self, peer: PeerId, payload: Payload, within: Iterable[PeerId]) -> Aggregate:
+        """An aggregate of messages of some of `within`. Raises whatever `read` does for its value."""
+        match self._exchanges.decode(payload):
+            case [bytes(mask), bytes(value)] if (origins := int.from_bytes(mask, "little")) > 0:
+                if origins & ~self._bits(within):
+                    raise InvalidMessage("it sent an aggregate of messages that it cannot have")
+                self._read(peer, value)
+                return Aggregate(origins, value)
+        raise InvalidMessage("it sent something else than reduced messages")

@@ -139,6 +139,34 @@ def test_who_was_restarted_after_an_epoch_was_proposed_waits_for_another() -> No
     assert run.waiting == set()
 
 
+def test_who_came_with_an_epoch_that_another_outdoes_waits_for_the_next() -> None:
+    run = epochs("b", SURVIVORS, joinable=True)
+    run.let_in(["c"], 0.0)
+    assert run.propose(0.0) == Next(2, MEMBERS, ("c",))
+    assert run.hear(Mark(2, b"one"), MEMBERS, 0.0, ("c",)) is News.ENTER
+    assert run.waiting == set()
+    assert run.hear(Mark(2, b"two"), (*MEMBERS, "x"), 1.0, ("x",)) is News.ENTER
+    assert (run.waiting, run.due_at) == ({"c"}, 1.0 + PATIENCE_S)
+    assert run.hear(Mark(3, b""), (*MEMBERS, "x"), 9.0, ("c",)) is News.ENTER
+    assert (run.waiting, run.due_at) == (set(), None)
+
+
+def test_whoever_blames_many_is_heard_after_those_who_blame_one() -> None:
+    many, one = epochs("a"), epochs("e")
+    many.lose("d", 0.0)
+    assert many.due_at == 0.0
+    for peer in ("b", "c"):
+        many.lose(peer, 0.0, blamed=True)
+    one.lose("a", 0.0, blamed=True)
+    assert one.due_at == 3 * PATIENCE_S
+    assert many.due_at == len(MEMBERS) * PATIENCE_S
+    many.lose("e", 0.0)
+    assert many.due_at == len(MEMBERS) * PATIENCE_S
+    assert many.hear(Mark(2, b""), ("a", "b", "c"), 20.0) is News.ENTER
+    many.lose("b", 20.0, blamed=True)
+    assert many.due_at == 20.0
+
+
 def test_after_somebody_has_finished_no_epoch_is_proposed() -> None:
     run = epochs()
     run.lose("b", 0.0)

@@ -13,11 +13,13 @@ from fedd.core.manifest import (
     accept,
     check_acceptance,
     issue,
+    open_cut,
     open_end,
     open_manifest,
     open_stop,
     printable,
     read_proposal,
+    state_cut,
     state_end,
     state_stop,
 )
@@ -150,6 +152,27 @@ def test_a_manifest_that_does_not_hold_together_is_refused() -> None:
         with pytest.raises(ProtocolError):
             open_manifest(sealed)
     assert open_manifest(resealed(offer)).members
+
+
+def test_cut_statements_speak_of_an_edge_of_their_signers() -> None:
+    offer = proposal(topology="line")
+    made = issue(ME, offer, acceptances(offer), {}, 1000)
+    near = made.graph.neighbors(ME.peer_id)[0]
+    far = next(peer for peer in made.members if peer not in (ME.peer_id, *made.graph.neighbors(ME.peer_id)))
+    said = state_cut(ME, made, near, 3, "bad message: \x07bell", fault=True)
+    assert said.reason == "bad message: ?bell"
+    read = open_cut(said.sealed, made)
+    assert read == said
+    assert (read.member, read.peer, read.round, read.fault) == (ME.peer_id, near, 3, True)
+    with pytest.raises(ProtocolError, match="another run or epoch"):
+        open_cut(said.sealed, replace(made, run_id="other"))
+    with pytest.raises(ProtocolError, match="another run or epoch"):
+        open_cut(said.sealed, replace(made, epoch=2))
+    for signer, peer in ((ME, far), (ME, "nobody"), (PrivateKey.from_seed(b"s" * 32), near)):
+        with pytest.raises(ProtocolError, match="has no edge to"):
+            open_cut(state_cut(signer, made, peer, 3, "", fault=False).sealed, made)
+    with pytest.raises(ProtocolError):
+        open_cut(state_end(ME, made.run_id, 0, "").sealed, made)
 
 
 def test_end_statements_speak_of_one_run() -> None:

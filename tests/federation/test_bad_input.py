@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation.daemons import BIN, Daemon, Federation, federation
+from federation.daemons import BIN, Daemon, Federation, eventually, federation
 
 
 def fedd(*arguments: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
@@ -173,8 +173,16 @@ def test_a_quorum_that_cannot_be(trio_of_daemons: Federation) -> None:
 def test_shapes_that_differ_between_members(trio_of_daemons: Federation) -> None:
     for daemon, value in zip(trio_of_daemons, ([1, 2], [1, 2], [1, 2, 3]), strict=True):
         daemon.ctl("set", "shape", json.dumps(value)).ok()
-    error = refused(trio_of_daemons, 1, "run", "consensus", "--input", "shape")
-    assert "shape" in error
+    made = trio_of_daemons[0].ctl("run", "consensus", "--input", "shape").ok()
+    assert made["value"] == [1.0, 2.0]
+    assert len(made["contributors"]) == 2
+    ((peer, reason),) = [(dropped["peer_id"], dropped["reason"]) for dropped in made["dropped"]]
+    assert peer == trio_of_daemons[2].peer_id()
+    assert "bad message: it holds a value of shape (3,), against (2,)" in reason
+    own = eventually(
+        lambda: trio_of_daemons[2].ctl("show", made["run_id"]).json.get("error"), 60.0, "its own part's end"
+    )
+    assert "shape (2,), against (3,)" in own
 
 
 def test_not_a_number(trio_of_daemons: Federation) -> None:

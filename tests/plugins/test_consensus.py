@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedd.api import InvalidMessage, Message
+from fedd.api import InvalidMessage, Message, QuorumLost
 from fedd.testing import Federation, Kill, NodeResult
 from fedd_consensus import AverageConsensus, Maximum, Minimum, fedd_register_algorithms
 
@@ -117,13 +117,22 @@ def test_a_bad_input_is_told_on_its_node_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("algorithm", [AverageConsensus(), Maximum()])
-def test_shapes_that_differ_are_told_with_both_shapes(algorithm: AverageConsensus | Maximum) -> None:
+def test_who_has_another_shape_is_out_and_told_with_both_shapes(
+    algorithm: AverageConsensus | Maximum,
+) -> None:
     results = Federation(3).run(algorithm, [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0, 3.0]])
-    for result in results:
-        assert isinstance(result.error, InvalidMessage)
-        assert "(2,)" in str(result.error)
-        assert "(3,)" in str(result.error)
-        assert "one shape" in result.error.hint
+    for result in results[:2]:
+        assert result.error is None
+        assert np.asarray(result.value).tolist() == [1.0, 2.0]
+        assert result.contributors == ("node-00", "node-01")
+        ((peer, reason),) = [(dropped.peer_id, dropped.reason) for dropped in result.dropped]
+        assert peer == "node-02"
+        assert reason.startswith("bad message: ")
+        assert "(2,)" in reason
+        assert "(3,)" in reason
+    assert isinstance(results[2].error, QuorumLost)
+    assert "(2,)" in str(results[2].error)
+    assert "(3,)" in str(results[2].error)
 
 
 @pytest.mark.parametrize(

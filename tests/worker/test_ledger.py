@@ -16,6 +16,7 @@ from worker.lockstep import Death, Lockstep, complete, irregular, line, name, ri
 
 from fedd.api.errors import InvalidMessage
 from fedd.worker.ledger import LedgerCore, Window, start_value
+from fedd.worker.reading import BadMessage
 
 Shape: TypeAlias = Callable[[int], frozenset[frozenset[int]]]
 
@@ -214,8 +215,9 @@ def test_an_entry_that_does_not_mirror_mine_is_refused_and_named() -> None:
     message = bytearray(b.messages(["a"])["a"])
     message[-8:] = struct.pack("<d", 0.5)
     a.messages(["b"])
-    with pytest.raises(InvalidMessage, match="b claims transfers"):
+    with pytest.raises(BadMessage, match="it claims transfers") as caught:
         a.apply({"b": bytes(message)}, ["b"])
+    assert caught.value.peer == "b"
     assert a.value.tolist() == [1.0]
 
 
@@ -225,15 +227,16 @@ def test_a_value_that_is_not_finite_is_refused_and_named(bad: float) -> None:
     message = bytearray(b.messages(["a"])["a"])
     message[-16:-8] = struct.pack("<d", bad)
     a.messages(["b"])
-    with pytest.raises(InvalidMessage, match="b sent a value that is not finite"):
+    with pytest.raises(BadMessage, match="it sent a value that is not finite") as caught:
         a.apply({"b": bytes(message)}, ["b"])
+    assert caught.value.peer == "b"
 
 
 def test_another_shape_is_said_with_both_shapes() -> None:
     a = LedgerCore("a", ["a", "b"], ["b"], np.zeros((2, 3)))
     b = LedgerCore("b", ["a", "b"], ["a"], np.zeros(5))
     a.messages(["b"])
-    with pytest.raises(InvalidMessage, match=r"b holds a value of shape \(5,\), against \(2, 3\) at a"):
+    with pytest.raises(InvalidMessage, match=r"it holds a value of shape \(5,\), against \(2, 3\) at a"):
         a.apply({"b": b.messages(["a"])["a"]}, ["b"])
 
 

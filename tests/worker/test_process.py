@@ -122,9 +122,12 @@ def test_the_gone_leave_the_run_and_the_tags_are_checked(spawn: Callable[[], Wor
     assert len(exchange.body) == 1
     header = {"kind": "round", "round": 1, "from": ["p2"], "gone": [], "tags": {"p2": "other"}}
     worker.send(header, codec.encode(1))
-    failed = worker.next("failed").header
-    assert failed["code"] == "invalid_message"
-    assert "p2 is at an exchange tagged 'other'" in failed["detail"]
+    cut = worker.next("cut").header
+    assert cut["peer"] == "p2"
+    assert cut["reason"].startswith("it is at an exchange tagged 'other'")
+    assert worker.next("exchange").header["to"] == ["p2"]  # the daemon takes it from the rounds
+    worker.send({"kind": "round", "round": 2, "from": [], "gone": [], "cut": ["p2"]})
+    assert worker.next("result").header["rounds"] == 3
     worker.end()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worker.test_context import Script, context, everywhere, good
 
-from fedd.api import InvalidMessage, Message, RunContext
+from fedd.api import Message, RunContext
 from fedd.core import codec
 from fedd.core.graph import Graph
 from fedd.core.topology import build
@@ -151,9 +151,27 @@ async def test_it_takes_nothing_else() -> None:
         return codec.encode([bytes([origins]), codec.encode(1)])
 
     for rubbish in (codec.encode(5), codec.encode([b"\x00", b""]), codec.encode([b"\x10", b""]), b"\xf6"):
-        ctx = context(Script(Round({"p1": rubbish})))
-        with pytest.raises(InvalidMessage, match="p1 sent something else than reduced"):
-            await ctx.reduce(1, lambda one, other: one)
-    ctx = context(Script(Round({"p1": item(2), "p2": item(6)})))
-    with pytest.raises(InvalidMessage, match="p2 sent messages that are counted already"):
-        await ctx.reduce(1, lambda one, other: one)
+        await refuses(rubbish, "it sent ")
+    await refuses(item(6), "an aggregate of messages that it cannot have")
+    await refuses(codec.encode([b"\x02", b"\xff"]), "")
+    await refuses(codec.encode([b"\x02", codec.encode("text")]), "")
+    with pytest.raises(TypeError):  # no neighbour's fault
+        await context(Script(Round({"p2": item(4)}))).reduce("x", lambda one, other: one - other)
+
+
+async def refuses(rubbish: bytes, said: str) -> None:
+    """p1 is cut off for this as what it has gathered; the others' 4 + 1 + 1 count, its own does not."""
+    four = codec.encode([b"\x04", codec.encode(1)])
+    eight = codec.encode([b"\x08", codec.encode(1)])
+    none = codec.encode([])
+    up = Round({"p1": rubbish, "p2": four, "p3": eight})
+    rest = [Round({"p2": b"", "p3": b""}) for _ in range(1 + 4)]
+    torn = [Round({"p2": none, "p3": none}) for _ in range(3)]
+    script = Script(up, *rest, *torn)
+    ctx = context(script)
+    merged = await ctx.reduce(4, lambda one, other: one + other)
+    assert (merged.value, merged.contributors) == (6, ("p0", "p2", "p3"))
+    ((peer, reason),) = script.cuts
+    assert peer == "p1"
+    assert said in reason
+    assert [*script.sent[-1][1]] == ["p2", "p3", "p1"]
