@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from federation.daemons import GUARD_S
 
 from fedd.demo import run
 
@@ -48,7 +49,7 @@ def test_it_shows_what_it_claims(scratch: Path) -> None:
         [FEDCTL, "demo", "--json"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=GUARD_S,
         env=environment(scratch),
         check=False,
     )
@@ -74,7 +75,7 @@ def test_a_picture_is_drawn_without_a_terminal_too(scratch: Path) -> None:
         [FEDCTL, "demo", "--nodes", "3"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=GUARD_S,
         env=environment(scratch),
         check=False,
     )
@@ -93,12 +94,12 @@ def test_it_tears_everything_down_when_it_is_interrupted(scratch: Path, number: 
         text=True,
         env=environment(scratch),
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + GUARD_S
     while len(processes_in(scratch)) < 5:
         assert demo.poll() is None
         assert time.monotonic() < deadline
     demo.send_signal(number)
-    out, err = demo.communicate(timeout=30)
+    out, err = demo.communicate(timeout=GUARD_S)
     assert demo.returncode == 130, err
     assert out == ""
     assert err.count("\n") == 1

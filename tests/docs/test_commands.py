@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federation.daemons import Federation, eventually, federation
+from federation.daemons import GUARD_S, Federation, eventually, federation
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -29,7 +29,7 @@ def run_script(script: str, folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=GUARD_S,
         check=False,
     )
     assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
@@ -66,10 +66,12 @@ def test_the_tutorial_ends_at_21_5_and_after_a_death_at_20_75(three: Federation)
         text=True,
     )
     eventually(
-        lambda: "running" in {run["state"] for run in three[0].ctl("runs").json}, 20, "the slow run begins"
+        lambda: "running" in {run["state"] for run in three[0].ctl("runs").json},
+        GUARD_S,
+        "the slow run begins",
     )
     three[2].kill()
-    answer, _ = pace.communicate(timeout=60)
+    answer, _ = pace.communicate(timeout=GUARD_S)
     assert '"value": 20.75' in answer
     assert '"reason": "dead"' in answer
     assert "dead" in run_script(typed[death + 1], three.root)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from federation.daemons import eventually
+from federation.daemons import GUARD_S, eventually
 
 from fedd.core.identity import PrivateKey
 from fedd.core.multistream import Dialer
@@ -33,9 +33,6 @@ IP_BIND_ADDRESS_NO_PORT = 24
 Endpoint = tuple[str, int]
 FREE = {"handshakes_per_s": 1e6, "failures_burst": 1_000_000, "stranger_streams_burst": 1_000_000}
 """Limits for what is tried thousands of times: the doors are tested elsewhere."""
-
-GUARD_S = 60.0
-"""How long to wait for what must come, on however busy a machine."""
 
 _sources = itertools.count(1)
 

@@ -8,7 +8,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from faults.hostile import DATA, GUARD_S, Link, handshake
+from faults.hostile import DATA, Link, handshake
+from federation.daemons import GUARD_S
 
 from fedd.net.join_messages import JOIN_PROTOCOL
 from fedd.net.join_messages import encode_message as encode_join

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import trio
-from faults.hostile import DATA, FIN, GUARD_S, SYN, endpoint_of, frame, say
+from faults.hostile import DATA, FIN, SYN, endpoint_of, frame, say
 from faults.joining import Answers, ask, ask_once, meet
-from federation.daemons import Daemon, Federation, eventually, federation
+from federation.daemons import GUARD_S, Daemon, Federation, eventually, federation
 from host.worlds import Node as RunNode
 from host.worlds import request, rounds_of, world
 from net.federations import Node, form, full_mesh, nodes, until

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 import pytest
 from faults.hostile import (
     DATA,
-    GUARD_S,
     IP_BIND_ADDRESS_NO_PORT,
     RST,
     SYN,
@@ -36,7 +35,7 @@ from faults.hostile import (
     sockets,
     wait_closed,
 )
-from federation.daemons import Daemon, Federation, eventually, federation
+from federation.daemons import GUARD_S, Daemon, Federation, eventually, federation
 from federation.processor import Stopwatch
 
 from fedd.api.errors import FeddError

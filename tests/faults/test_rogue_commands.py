@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from federation.daemons import Federation, eventually, federation
+from federation.daemons import GUARD_S, Federation, eventually, federation
 
 CONFIG = """
 [policy]
@@ -64,7 +64,9 @@ def test_the_sender_is_told_and_the_others_go_on(
 
 def test_other_commands_are_answered_while_one_loops(fed: Federation) -> None:
     looping = fed[0].popen("send", "n1", "misbehaves", "how=loop")
-    eventually(lambda: fed[0].ctl("send", "n1", "echo", "text=on").code == 0, 60.0, "an echo beside the loop")
+    eventually(
+        lambda: fed[0].ctl("send", "n1", "echo", "text=on").code == 0, GUARD_S, "an echo beside the loop"
+    )
     assert looping.wait(60) in (1, 6)
     assert fed[0].ctl("send", "n1", "misbehaves", "how=well").ok() == "good"
 
@@ -78,7 +80,7 @@ def test_three_strikes_and_a_reload(fed: Federation) -> None:
     fed[1].signal(signal.SIGHUP)
     eventually(
         lambda: fed[0].ctl("send", "n1", "misbehaves", "how=well").code == 0,
-        60.0,
+        GUARD_S,
         "the plugin's second chance",
     )
 

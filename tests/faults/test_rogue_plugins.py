@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 
 CONFIG = """
 [policy]
@@ -63,7 +63,7 @@ def test_the_others_finish_and_name_the_reason(
 def test_another_run_goes_on_beside_a_hanging_one(fed: Federation) -> None:
     hanging = fed[0].ctl("run", "hangs", "--input", "x", "--detach").ok()["run_id"]
     everybody_is_well(fed)
-    eventually(lambda: result_of(fed[1], hanging)["state"] == "finished", 30.0, "the hanging run ends")
+    eventually(lambda: result_of(fed[1], hanging)["state"] == "finished", GUARD_S, "the hanging run ends")
 
 
 def test_a_strangers_algorithm_must_be_listed(rogue_python: str) -> None:

@@ -19,7 +19,10 @@ from typing import Any
 from fedd.control.client import Client
 
 BIN = Path(sys.executable).parent
-READY_S = 20.0  # generous: a loaded machine of two cores starts eight daemons at once
+GUARD_S = 120.0
+"""Against waiting for ever, on however busy a machine; what is promised to be faster is measured instead."""
+QUIET_START_S = 1.0
+"""What a daemon of several takes to be started and to join, on a machine of two cores that rests."""
 
 
 def eventually(predicate: Callable[[], Any], deadline_s: float, what: str) -> Any:
@@ -96,10 +99,10 @@ class Daemon:
             assert self.process.poll() is None, f"{self.name} ended: {self.log.read_text()[-2000:]}"
             return self.socket.exists() and self.ctl("status").code == 0
 
-        eventually(answers, READY_S, f"{self.name} answers fedctl status")
+        eventually(answers, GUARD_S, f"{self.name} answers fedctl status")
         return self
 
-    def ctl(self, *arguments: str, timeout_s: float = 60.0, stdin: str | None = None) -> Reply:
+    def ctl(self, *arguments: str, timeout_s: float = 2 * GUARD_S, stdin: str | None = None) -> Reply:
         """`fedctl --json` at this daemon."""
         command = [self.fedctl_path, "--socket", str(self.socket), "--json", *arguments]
         return Reply(
@@ -124,6 +127,12 @@ class Daemon:
         """Member name -> state, as this daemon sees it."""
         return {m["name"]: m["state"] for m in self.ctl("members").ok()}
 
+    def wait_plugins(self) -> Daemon:
+        """Return when it knows what its plugins offer: before that it declines what it is asked to run."""
+        with Client(str(self.socket), timeout_s=GUARD_S) as client:
+            client.request("GET", "/v1/plugins")
+        return self
+
     def events(self) -> list[dict[str, Any]]:
         """All that its event log keeps at this moment, oldest first; waits for nothing that is to come."""
         found: list[dict[str, Any]] = []
@@ -141,7 +150,7 @@ class Daemon:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(GUARD_S)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -154,16 +163,16 @@ class Daemon:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         try:
-            return self.process.wait(10)
+            return self.process.wait(GUARD_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(GUARD_S)
             raise
 
     def destroy(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(GUARD_S)
 
 
 class Federation:
@@ -172,6 +181,8 @@ class Federation:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.daemons: list[Daemon] = []
+        self.started_s = 0.0
+        """How long it took until all were members."""
 
     def __getitem__(self, index: int) -> Daemon:
         return self.daemons[index]
@@ -197,7 +208,14 @@ class Federation:
                 other.ctl("join", token).ok()
         self.wait_alive()
 
-    def wait_alive(self, deadline_s: float = 30.0) -> None:
+    def pace(self, quiet_s: float) -> str:
+        """For `--pace`: between exchanges, `quiet_s` on a quiet machine, longer as this one is slower.
+
+        So what a test does meanwhile, to start a daemon again for example, falls within the run here too.
+        """
+        return f"{quiet_s * max(1.0, self.started_s / (QUIET_START_S * len(self))):.3f}"
+
+    def wait_alive(self, deadline_s: float = GUARD_S) -> None:
         names = {d.name for d in self.daemons}
         for daemon in self.daemons:
             eventually(
@@ -205,6 +223,10 @@ class Federation:
                 deadline_s,
                 f"{daemon.name} sees everybody alive",
             )
+
+    def wait_plugins(self) -> None:
+        for daemon in self.daemons:
+            daemon.wait_plugins()
 
     def set_inputs(self, values: Sequence[Any], name: str = "x") -> None:
         for daemon, value in zip(self.daemons, values, strict=True):
@@ -227,6 +249,7 @@ def federation(
     # a short path: a unix socket's address holds 107 bytes
     root = Path(tempfile.mkdtemp(prefix="fedd-"))
     fed = Federation(root)
+    begun_s = time.monotonic()
     try:
         for index in range(count):
             daemon = fed.add(names[index] if names else f"n{index}", python)
@@ -235,6 +258,8 @@ def federation(
             daemon.wait_ready()
         if formed:
             fed.form()
+            fed.wait_plugins()
+        fed.started_s = time.monotonic() - begun_s
         yield fed
     finally:
         for daemon in fed:
@@ -251,7 +276,7 @@ def workers_of(daemon: Daemon) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-def result_of(daemon: Daemon, run_id: str, deadline_s: float = 60.0) -> dict[str, Any]:
+def result_of(daemon: Daemon, run_id: str, deadline_s: float = 2 * GUARD_S) -> dict[str, Any]:
     """The run's result at this daemon, once it has one."""
 
     def ended() -> dict[str, Any] | None:

@@ -313,6 +313,7 @@ def networked_federation(
                 daemon.wait_ready()
             if formed:
                 fed.form()
+                fed.wait_plugins()
             yield lan, fed
         finally:
             for daemon in fed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federation.daemons import Daemon, eventually, federation, result_of
+from federation.daemons import GUARD_S, Daemon, eventually, federation, result_of
 
 from fedd.control.client import Client
 
@@ -41,14 +41,16 @@ def test_another_admin_in_the_place_of_the_dead_founder() -> None:
         late = fed.add("late")
         late.start().wait_ready()
         late.ctl("join", second.ctl("invite").ok()["token"]).ok()
-        eventually(lambda: {"second", "third", "late"} <= alive(third), 10, "third sees the newcomer")
+        eventually(lambda: {"second", "third", "late"} <= alive(third), GUARD_S, "third sees the newcomer")
         restart(second, third, late)
-        eventually(lambda: {"second", "third", "late"} <= alive(late), 15, "all but the founder are back")
+        eventually(
+            lambda: {"second", "third", "late"} <= alive(late), GUARD_S, "all but the founder are back"
+        )
         assert second.ctl("status").ok()["admin"] is True
         # the issuer of the newcomer's certificate dies as well: its chain holds
         second.kill()
         restart(late)
-        eventually(lambda: {"third", "late"} <= alive(third), 15, "two whose admins are dead")
+        eventually(lambda: {"third", "late"} <= alive(third), GUARD_S, "two whose admins are dead")
         assert not {"second", "founder"} & alive(third)
 
 
@@ -78,8 +80,10 @@ def test_a_revoked_member_stays_out_after_a_restart_of_everybody() -> None:
         revoked = a.ctl("revoke", "thief").ok()
         assert (revoked["peer_id"], revoked["by"], revoked["epoch"]) == (peer, "root", 1)
         for daemon in (a, b, c):
-            eventually(lambda d=daemon: d.states()["thief"] == "left", 5, "everybody says that it is out")
-        eventually(lambda: thief.ctl("status").ok()["revoked"], 5, "it is told")
+            eventually(
+                lambda d=daemon: d.states()["thief"] == "left", GUARD_S, "everybody says that it is out"
+            )
+        eventually(lambda: thief.ctl("status").ok()["revoked"], GUARD_S, "it is told")
         status = thief.ctl("status").ok()
         assert status["federation"] is None
         assert status["revoked"]["federation"] == "plant7"
@@ -88,13 +92,13 @@ def test_a_revoked_member_stays_out_after_a_restart_of_everybody() -> None:
         assert (member["state"], member["reason"]) == ("left", "revoked")
         restart(a, b, c, thief)
         for daemon in (a, b, c):
-            eventually(lambda d=daemon: alive(d) == {"a", "b", "c"}, 15, "the three are back")
+            eventually(lambda d=daemon: alive(d) == {"a", "b", "c"}, GUARD_S, "the three are back")
             assert [one["peer_id"] for one in daemon.ctl("members", "--revoked").ok()] == [peer]
         assert "REVOKED" in thief.log.read_text() or thief.ctl("status").ok()["revoked"] is not None
         assert thief.ctl("join", a.ctl("invite").ok()["token"]).code == 4
         a.ctl("revoke", "--undo", peer[:20]).ok()
         thief.ctl("join", a.ctl("invite").ok()["token"]).ok()
-        eventually(lambda: alive(c) == {"a", "b", "c", "thief"}, 10, "it is in again")
+        eventually(lambda: alive(c) == {"a", "b", "c", "thief"}, GUARD_S, "it is in again")
 
 
 def test_a_newcomer_waits_for_approval_and_is_in_although_its_fedctl_has_gone() -> None:
@@ -106,7 +110,7 @@ def test_a_newcomer_waits_for_approval_and_is_in_although_its_fedctl_has_gone() 
         joining.kill()  # before it could say anything: nothing has happened
         joining.communicate()
         joining = b.popen("join", token)
-        (waiting,) = eventually(lambda: a.ctl("members", "--pending").ok(), 10, "b waits")
+        (waiting,) = eventually(lambda: a.ctl("members", "--pending").ok(), GUARD_S, "b waits")
         assert (waiting["name"], waiting["peer_id"]) == ("b", b.peer_id())
         joining.kill()
         joining.communicate()
@@ -115,11 +119,11 @@ def test_a_newcomer_waits_for_approval_and_is_in_although_its_fedctl_has_gone() 
         b.kill()
         b.start().wait_ready()
         a.ctl("approve", waiting["peer_id"][:16]).ok()
-        eventually(lambda: alive(a) == {"a", "b"} == alive(b), 15, "b is in by itself")
+        eventually(lambda: alive(a) == {"a", "b"} == alive(b), GUARD_S, "b is in by itself")
         joining = c.popen("join", token)
-        (waiting,) = eventually(lambda: a.ctl("members", "--pending").ok(), 10, "c waits")
+        (waiting,) = eventually(lambda: a.ctl("members", "--pending").ok(), GUARD_S, "c waits")
         a.ctl("deny", waiting["peer_id"]).ok()
-        _, error = joining.communicate(timeout=30)
+        _, error = joining.communicate(timeout=GUARD_S)
         assert joining.returncode == 4, error
         assert alive(a) == {"a", "b"}
 
@@ -132,7 +136,9 @@ def test_an_admin_elsewhere_sees_who_waits_and_decides() -> None:
         token = founder.ctl("invite", "--approve", "--uses", "2").ok()["token"]
         joining = [daemon.popen("join", token) for daemon in (waiting, unwanted)]
         rows = eventually(
-            lambda: len(found := gateway.ctl("members", "--pending").ok()) == 2 and found, 30, "both wait"
+            lambda: len(found := gateway.ctl("members", "--pending").ok()) == 2 and found,
+            GUARD_S,
+            "both wait",
         )
         assert {row["name"] for row in rows} == {"waiting", "unwanted"}
         assert {row["at_name"] for row in rows} == {"founder"}
@@ -146,7 +152,9 @@ def test_an_admin_elsewhere_sees_who_waits_and_decides() -> None:
         _, error = joining[1].communicate(timeout=60)
         assert joining[1].returncode == 4, error
         eventually(
-            lambda: alive(member) == {"founder", "gateway", "member", "waiting"}, 30, "the approved one is in"
+            lambda: alive(member) == {"founder", "gateway", "member", "waiting"},
+            GUARD_S,
+            "the approved one is in",
         )
         assert gateway.ctl("members", "--pending").ok() == []
         told: dict[str, str] = {}
@@ -173,7 +181,7 @@ def test_devices_that_list_each_other_need_no_founder(tmp_path: Path) -> None:
         for daemon in fed:
             daemon.wait_ready()
         for daemon in fed:
-            eventually(lambda d=daemon: alive(d) == {"a", "b", "c"}, 15, "all see all")
+            eventually(lambda d=daemon: alive(d) == {"a", "b", "c"}, GUARD_S, "all see all")
         for words in (("init", "x"), ("invite",), ("leave",), ("revoke", "b"), ("root", "export", "-")):
             reply = fed[0].ctl(*words)
             assert reply.code == 7, (words, reply.err)
@@ -192,12 +200,12 @@ def test_a_run_goes_on_without_whoever_is_revoked_meanwhile() -> None:
             "--input",
             "x",
             "--pace",
-            "0.2",
+            fed.pace(0.2),
             "--quorum",
             "2",
             "--detach",
         ).ok()
-        eventually(lambda: a.ctl("runs").ok()[0]["round"] > 3, 20, "the run is under way")
+        eventually(lambda: a.ctl("runs").ok()[0]["round"] > 3, GUARD_S, "the run is under way")
         a.ctl("revoke", "thief").ok()
         for daemon in (a, b):
             result = result_of(daemon, started["run_id"])

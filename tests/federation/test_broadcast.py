@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from federation.daemons import Daemon, eventually, federation
+from federation.daemons import GUARD_S, Daemon, eventually, federation
 
 from fedd.api.errors import FeddError
 from fedd.control.client import Client
@@ -64,6 +64,8 @@ def test_all_notes_come_to_all_in_one_order(count: int) -> None:
         publish(fed[0], list(texts), missed)
         assert missed == []
         for reader in readers:
-            eventually(lambda r=reader: len(r.notes) >= count, 60.0, f"all of them at {reader.daemon.name}")
+            eventually(
+                lambda r=reader: len(r.notes) >= count, GUARD_S, f"all of them at {reader.daemon.name}"
+            )
         assert sorted(readers[0].notes) == sorted(texts)
         assert all(reader.notes == readers[0].notes for reader in readers)

@@ -6,7 +6,7 @@ import os
 import random
 
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 
 TRIALS = int(os.environ.get("FEDD_DEATH_TRIALS", "2"))
 VALUES = [3.0, -1.5, 40.25, 7.0, 1e3]
@@ -39,7 +39,7 @@ def test_a_killed_member_changes_nothing_but_who_counts(trial: int, topology: st
         initiator = fed[rng.randrange(5)]
         victim = initiator if trial % 2 == 0 else rng.choice([d for d in fed if d is not initiator])
         started = initiator.ctl(
-            "run", "consensus", "--input", "x", "--topology", topology, "--pace", "0.05", "--detach"
+            "run", "consensus", "--input", "x", "--topology", topology, "--pace", fed.pace(0.05), "--detach"
         ).ok()
         run_id = started["run_id"]
         watcher = next(d for d in fed if d is not victim)
@@ -49,7 +49,7 @@ def test_a_killed_member_changes_nothing_but_who_counts(trial: int, topology: st
             reply = watcher.ctl("show", run_id)
             return reply.code == 0 and (reply.json["rounds"] >= target or reply.json["state"] != "running")
 
-        eventually(far_enough, 20.0, f"the run reaches round {target}")
+        eventually(far_enough, GUARD_S, f"the run reaches round {target}")
         victim.kill()
         survivors = fed.survivors()
         results = [result_of(d, run_id) for d in survivors]
@@ -64,5 +64,7 @@ def test_a_killed_member_changes_nothing_but_who_counts(trial: int, topology: st
             states = daemon.states()
             assert all(states[d.name] == "alive" for d in survivors), states
         eventually(
-            lambda: all(d.states()[victim.name] == "dead" for d in survivors), 15.0, "the victim is seen dead"
+            lambda: all(d.states()[victim.name] == "dead" for d in survivors),
+            GUARD_S,
+            "the victim is seen dead",
         )

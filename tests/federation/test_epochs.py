@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation.daemons import Daemon, Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Daemon, Federation, eventually, federation, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +19,23 @@ def reach(daemon: Daemon, run_id: str, rounds: int) -> None:
         reply = daemon.ctl("show", run_id)
         return reply.code == 0 and reply.json["rounds"] >= rounds
 
-    eventually(far_enough, 30.0, f"{daemon.name} is in round {rounds}")
+    eventually(far_enough, GUARD_S, f"{daemon.name} is in round {rounds}")
 
 
 def test_the_survivors_of_a_restarted_run_have_their_own_mean() -> None:
     with federation(4) as fed:
         values = [3.0, -1.5, 40.25, 7.0]
         fed.set_inputs(values)
-        words = ("run", "consensus", "--input", "x", "method=chebyshev", "iterations=60", "--pace", "0.05")
+        words = (
+            "run",
+            "consensus",
+            "--input",
+            "x",
+            "method=chebyshev",
+            "iterations=60",
+            "--pace",
+            fed.pace(0.05),
+        )
         run_id = fed[0].ctl(*words, "--topology", "ring", "--detach").ok()["run_id"]
         reach(fed[1], run_id, 10)
         fed[0].kill()
@@ -55,7 +64,7 @@ def iterations(daemon: Daemon, run_id: str) -> int:
 
 def check(fed: Federation, run_id: str, epoch: int) -> dict[str, Any]:
     """All have finished in this epoch; one of the results."""
-    results = [result_of(daemon, run_id, 90.0) for daemon in fed]
+    results = [result_of(daemon, run_id) for daemon in fed]
     assert {result["state"] for result in results} == {"finished"}, results
     assert {result["epoch"] for result in results} == {epoch}
     assert {result["metrics"]["iteration"] for result in results} == {200}
@@ -72,7 +81,7 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
             "problem",
             "iterations=200",
             "--pace",
-            "0.05",
+            fed.pace(0.05),
             "--members",
             "n0,n1,n2",
         )
@@ -85,7 +94,7 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
         fed[0].kill()
         fed[0].start(config=configs[0]).wait_ready()
         reach(fed[0], run_id, 40)
-        before = eventually(lambda: iterations(fed[0], run_id), 30.0, "the returned one has reported")
+        before = eventually(lambda: iterations(fed[0], run_id), GUARD_S, "the returned one has reported")
         shown = fed[0].ctl("show", run_id).ok()
         assert (shown["epoch"], shown["state"]) == (3, "running")
 
@@ -94,7 +103,7 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
         for daemon, config in zip(fed, configs, strict=True):
             daemon.start(config=config)
         fed[2].wait_ready()
-        again = eventually(lambda: iterations(fed[2], run_id), 30.0, "the run goes on")
+        again = eventually(lambda: iterations(fed[2], run_id), GUARD_S, "the run goes on")
         assert again >= before - 5  # from its checkpoint, not from the beginning
         result = check(fed, run_id, 4)
         assert len(result["members"]) == 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation.daemons import federation
+from federation.daemons import GUARD_S, eventually, federation
 
 
 def test_the_curves_of_all_members_and_a_large_value(tmp_path: Path) -> None:
@@ -31,6 +31,7 @@ def test_the_curves_of_all_members_and_a_large_value(tmp_path: Path) -> None:
         fed[0].kill()
         fed[2].kill()
         fed[0].start().wait_ready()
+        eventually(lambda: fed[0].states().get(fed[1].name) == "alive", GUARD_S, "it has found n1")
         arrays = tmp_path / "run.npz"
         told = fed[0].ctl("export", run["run_id"][:8], "-o", str(arrays)).ok()
         assert [gap["name"] for gap in told["missing"]] == [fed[2].name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.daemons import federation, result_of
+from federation.daemons import GUARD_S, federation, result_of
 
 
 def test_three_daemons_agree_on_the_mean_wherever_the_run_is_started() -> None:
@@ -39,7 +39,7 @@ def test_leave_is_seen_as_left_and_a_new_token_brings_it_back() -> None:
         for daemon in fed.daemons[:2]:
             from federation.daemons import eventually
 
-            eventually(lambda d=daemon: d.states()["n2"] == "left", 5.0, "n2 is seen as left")
+            eventually(lambda d=daemon: d.states()["n2"] == "left", GUARD_S, "n2 is seen as left")
         token = fed[1].ctl("invite")
         # only an admin invites, and the founder is the only one
         assert token.code == 4

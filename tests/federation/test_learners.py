@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation.daemons import eventually, federation, result_of
+from federation.daemons import GUARD_S, eventually, federation, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_a_learner_that_does_not_fit_is_named_before_it_is_needed(tmp_path: Path
             (fed[1], "least-squares has no option 'stpe'"),
             (fed[2], "no learner 'least-sqares'"),
         ):
-            eventually(lambda d=daemon, s=said: s in d.log.read_text(), 20.0, f"{daemon.name} logs {said}")
+            eventually(lambda d=daemon, s=said: s in d.log.read_text(), GUARD_S, f"{daemon.name} logs {said}")
             assert (
                 f"{daemon.dir}/fedd.toml:{4 if daemon is fed[1] else 3}: inputs.rows"
                 in daemon.log.read_text()

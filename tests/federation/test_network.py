@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation.daemons import eventually
+from federation.daemons import GUARD_S, eventually
 from federation.network import Network, Node, network, networked_federation, why_no_network
 
 REASON = why_no_network()
@@ -141,7 +141,7 @@ def test_nothing_is_left_of_a_test_that_was_killed() -> None:
     assert len(pids) == 3
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    eventually(lambda: not any(is_running(pid) for pid in pids), 5, "the processes are gone")
+    eventually(lambda: not any(is_running(pid) for pid in pids), GUARD_S, "the processes are gone")
 
 
 def is_running(pid: int) -> bool:

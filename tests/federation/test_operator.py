@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 
-from federation.daemons import federation
+from federation.daemons import GUARD_S, federation
 
 
 def test_a_power_cut_of_all_loses_nothing() -> None:
@@ -18,7 +18,7 @@ def test_a_power_cut_of_all_loses_nothing() -> None:
         for daemon in fed:
             daemon.start()
         for daemon in fed:
-            daemon.wait_ready()
+            daemon.wait_ready().wait_plugins()
         fed.wait_alive()
         for daemon in fed:
             assert daemon.ctl("show", first["run_id"]).ok()["value"] == first["value"]
@@ -36,7 +36,7 @@ def test_a_damaged_file_is_named_and_never_overwritten() -> None:
             daemon.log.write_bytes(b"")
             daemon.start()
             assert daemon.process is not None
-            assert daemon.process.wait(20) == 1
+            assert daemon.process.wait(GUARD_S) == 1
             said = daemon.log.read_text()
             assert name in said
             assert said.startswith("fedd: ")
@@ -52,7 +52,7 @@ def test_members_watch_shows_a_pause_and_its_end() -> None:
         watch = fed[0].popen("members", "--watch")
         assert watch.stdout is not None
         assert watch.stderr is not None
-        deadline = threading.Timer(60.0, watch.kill)
+        deadline = threading.Timer(GUARD_S, watch.kill)
         deadline.start()
         try:
             while _state_in(watch.stdout.readline()) != "alive":
@@ -64,12 +64,12 @@ def test_members_watch_shows_a_pause_and_its_end() -> None:
             while _state_in(watch.stdout.readline()) != "alive":
                 pass
             watch.send_signal(signal.SIGINT)
-            assert watch.wait(10) == 130
+            assert watch.wait(GUARD_S) == 130
             assert watch.stderr.read() == "fedctl: interrupted\n"
         finally:
             deadline.cancel()
             watch.kill()
-            watch.wait(10)
+            watch.wait(GUARD_S)
             watch.stdout.close()
             watch.stderr.close()
 

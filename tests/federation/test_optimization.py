@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 
 import fedd.testing
 from fedd_learners import LeastSquares, Softmax
@@ -103,13 +103,13 @@ def test_the_killed_ones_data_does_not_count(tmp_path: Path, trial: int) -> None
         victim = rng.randrange(NODES)
         starter = rng.randrange(NODES)
         command = ("run", "gradient-tracking", f"iterations={ITERATIONS}", f"step={STEP}", "history=0")
-        topology = ("--input", "here", "--topology", "complete", "--pace", "0.01", "--detach")
+        topology = ("--input", "here", "--topology", "complete", "--pace", fed.pace(0.01), "--detach")
         run_id = fed[starter].ctl(*command, *topology).ok()["run_id"]
         watcher = fed[(victim + 1) % NODES]
         target = rng.randrange(5, 60)
         eventually(
             lambda: (reply := watcher.ctl("show", run_id)).code == 0 and reply.json["rounds"] >= target,
-            20.0,
+            GUARD_S,
             f"the run reaches round {target}",
         )
         fed[victim].kill()

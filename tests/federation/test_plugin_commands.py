@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation.daemons import Daemon, Federation, eventually, federation
+from federation.daemons import GUARD_S, Daemon, Federation, eventually, federation
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_note_is_in_every_event_log_once_and_in_order(fed: Federation) -> None
         assert fed[1].ctl("broadcast", "note", f"text={text}").ok() == {"delivered": 3, "missing": []}
     sender = fed[1].peer_id()
     for daemon in fed:
-        eventually(lambda d=daemon: len(notes_of(d)) >= 3, 60.0, f"{daemon.name} has the notes")
+        eventually(lambda d=daemon: len(notes_of(d)) >= 3, GUARD_S, f"{daemon.name} has the notes")
         notes = notes_of(daemon)
         assert [note["text"] for note in notes] == texts
         assert {(note["peer_id"], note["name"], note["command"]) for note in notes} == {
@@ -82,7 +82,7 @@ def test_the_plugin_host_starts_at_the_first_call_and_again_after_its_death(fed:
     fed[0].ctl("send", "n1", "echo").ok()
     (host,) = hosts_of(fed[1])
     os.kill(host, signal.SIGKILL)
-    eventually(lambda: host not in hosts_of(fed[1]), 60.0, "the plugin host is gone")
+    eventually(lambda: host not in hosts_of(fed[1]), GUARD_S, "the plugin host is gone")
     assert fed[0].ctl("send", "n1", "echo", "text=again").ok() == "again"
     assert hosts_of(fed[1]) != [host]
 
@@ -92,8 +92,10 @@ def test_who_is_dead_is_said_to_be(fed: Federation) -> None:
     hosts = hosts_of(fed[2])
     assert hosts
     fed[2].kill()
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in hosts), 60.0, "its plugin host ends")
-    eventually(lambda: fed[0].states()["n2"] == "dead", 60.0, "n2 is dead")
+    eventually(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in hosts), GUARD_S, "its plugin host ends"
+    )
+    eventually(lambda: fed[0].states()["n2"] == "dead", GUARD_S, "n2 is dead")
     reply = fed[0].ctl("send", "n2", "echo")
     assert (reply.code, "n2 is dead" in reply.err) == (1, True)
     assert fed[0].ctl("broadcast", "note", "text=bye").ok() == {"delivered": 2, "missing": []}

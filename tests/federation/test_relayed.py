@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from federation.daemons import Daemon, Federation, eventually, result_of
+from federation.daemons import GUARD_S, Daemon, Federation, eventually, result_of
 from federation.network import networked_federation, why_no_network
 
 NOWHERE = "[node]\nlisten = []\nmdns = false\n"
@@ -24,6 +24,7 @@ def federation(dialable: int, undialable: int, config: str = NOWHERE) -> Iterato
     """Daemons d0... that can be dialled, then u0... that cannot."""
     root = Path(tempfile.mkdtemp(prefix="fedd-"))
     fed = Federation(root)
+    begun_s = time.monotonic()
     try:
         for number in range(dialable):
             fed.add(f"d{number}").start(config=DIALABLE)
@@ -34,6 +35,8 @@ def federation(dialable: int, undialable: int, config: str = NOWHERE) -> Iterato
         for daemon in fed:
             daemon.wait_ready()
         fed.form()
+        fed.wait_plugins()
+        fed.started_s = time.monotonic() - begun_s
         yield fed
     finally:
         for daemon in fed:
@@ -89,8 +92,8 @@ def test_the_relay_is_killed_in_the_midst_of_a_run(dialable: int) -> None:
         undialable = [daemon for daemon in fed if daemon.name.startswith("u")]
         first = undialable[0]
         run = first.ctl(
-            "run", "consensus", "--input", "x", "--topology", "complete", "--pace", "0.05", "--quorum", "1",
-            "--detach", "iterations=200", "tolerance=0",
+            "run", "consensus", "--input", "x", "--topology", "complete", "--pace", fed.pace(0.05),
+            "--quorum", "1", "--detach", "iterations=200", "tolerance=0",
         ).ok()  # fmt: skip
         run_id = run["run_id"]
 
@@ -98,15 +101,15 @@ def test_the_relay_is_killed_in_the_midst_of_a_run(dialable: int) -> None:
             names = {link["relayed_by"] for link in first.ctl("links").ok() if link["relayed_by"]}
             return next((daemon for daemon in fed if daemon.name in names), None)
 
-        gateway = eventually(relay, 20, "u0 has a relayed link")
-        eventually(lambda: first.ctl("show", run_id).ok()["rounds"] >= 5, 20, "rounds")
+        gateway = eventually(relay, GUARD_S, "u0 has a relayed link")
+        eventually(lambda: first.ctl("show", run_id).ok()["rounds"] >= 5, GUARD_S, "rounds")
         gateway.kill()
         place = fed.daemons.index(gateway)
         left = [value for number, value in enumerate(values) if number != place]
         for daemon in fed:
             if daemon is gateway:
                 continue
-            result = result_of(daemon, run_id, 120)
+            result = result_of(daemon, run_id)
             assert result["state"] == "finished", result
             mine = values[fed.daemons.index(daemon)]
             # without another relay the undialable cannot reach each other: each is a federation of its own
@@ -121,29 +124,32 @@ NO_NETWORK = why_no_network()
 @pytest.mark.slow
 @pytest.mark.skipif(NO_NETWORK is not None, reason=NO_NETWORK or "")
 def test_behind_a_firewall_that_drops_what_comes_in() -> None:
+    begun_s = time.monotonic()
     with networked_federation(4, formed=False) as (lan, fed):
         lan.shield(lan[2], lan[3])  # they listen, and tell addresses at which no packet gets through
         fed.form()
+        fed.wait_plugins()
+        fed.started_s = time.monotonic() - begun_s
         fed.set_inputs([1.0, 2.0, 4.0, 9.0])
         for patience_s in (15, 8):  # the second finds the relayed connection
             started = time.monotonic()
             run = fed[2].ctl("run", "consensus", "--input", "x", "--topology", "complete").ok()
-            assert run["value"] == pytest.approx(4.0, abs=1e-6)
             assert not run["dropped"]
             assert not run["declined"]
+            assert run["value"] == pytest.approx(4.0, abs=1e-6)
             assert time.monotonic() - started < patience_s
         assert links(fed[2])[fed[3].name] == "relayed"
         run_id = fed[2].ctl(
-            "run", "consensus", "--input", "x", "--topology", "complete", "--quorum", "1", "--pace", "0.1",
-            "--detach", "iterations=120", "tolerance=0",
+            "run", "consensus", "--input", "x", "--topology", "complete", "--pace", fed.pace(0.1),
+            "--quorum", "1", "--detach", "iterations=120", "tolerance=0",
         ).ok()["run_id"]  # fmt: skip
-        eventually(lambda: fed[2].ctl("show", run_id).ok()["rounds"] >= 5, 20, "rounds")
+        eventually(lambda: fed[2].ctl("show", run_id).ok()["rounds"] >= 5, GUARD_S, "rounds")
         (through,) = {link["relayed_by"] for link in fed[2].ctl("links").ok() if link["relayed_by"]}
         gone = next(place for place, daemon in enumerate(fed) if daemon.name == through)
         lan.cut(lan[gone])  # silently: nobody is told
         left = [value for place, value in enumerate((1.0, 2.0, 4.0, 9.0)) if place != gone]
         for place, daemon in enumerate(fed):
             if place != gone:
-                result = result_of(daemon, run_id, 120)
+                result = result_of(daemon, run_id)
                 assert result["value"] == pytest.approx(sum(left) / 3, abs=1e-6), daemon.name
                 assert [entry["reason"] for entry in result["dropped"]] == ["dead"]

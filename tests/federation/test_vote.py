@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 
 BALLOTS = ["yes", "no", "yes", "yes", "no"]
 PACE_S = 0.2  # between exchanges, so that a kill can fall between them
@@ -46,7 +46,7 @@ def kill_one_during_a_vote(fed: Federation, trial: int) -> None:
     without[BALLOTS[victim]] -= 1
     assert value["tally"] in (everybody, without)
     assert value["winner"] == ("yes" if value["tally"]["yes"] >= 3 else None)
-    fed[victim].start().wait_ready()
+    fed[victim].start().wait_ready().wait_plugins()
     fed.wait_alive()
 
 
@@ -84,4 +84,4 @@ def test_a_device_without_a_ballot_abstains_and_a_bad_one_falls_out(fed: Federat
         assert results[0]["value"]["tally"] == {"yes": 3, "no": 1}
     finally:
         fed[4].ctl("set", "ballot", '"no"').ok()
-        eventually(lambda: len(fed.survivors()) == 5, 5.0, "all daemons are there")
+        eventually(lambda: len(fed.survivors()) == 5, GUARD_S, "all daemons are there")

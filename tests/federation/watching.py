@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from federation.daemons import Daemon, Federation
+from federation.daemons import GUARD_S, Daemon, Federation
 
 from fedd.api.errors import FeddError
 from fedd.control.client import Client
@@ -88,7 +88,7 @@ def watching(fed: Federation) -> Iterator[Watch]:
     """
     watch = Watch(fed)
     try:
-        watch.wait_full(30.0)
+        watch.wait_full(GUARD_S)
         yield watch
     finally:
         watch.close()
