@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 from fuzz.targets import MEMBER_KEY, OTHER, Target
 
 from fedd.api.errors import InvalidMessage
+from fedd.core import codec
 from fedd.worker import arrays
+from fedd.worker.flooding import _pairs
 from fedd.worker.ledger import LedgerCore
 from fedd_consensus.codecs import NAMES, find_codec
 from fedd_learning import messages
@@ -41,6 +44,13 @@ def _ledger(data: bytes, rng: random.Random) -> None:
         raise
     assert np.isfinite(core.value).all()
     core.close_window(1e-9)
+
+
+def _flood(data: bytes, rng: random.Random) -> None:
+    exchanges = SimpleNamespace(members=MEMBERS, decode=lambda payload: arrays.decode(payload, 4096))
+    for origin, item in _pairs(cast(Any, exchanges), data):
+        assert 0 <= origin < 2
+        assert isinstance(item, bytes)
 
 
 _SHAPES = Layout((("f4", (3, 2)), ("f8", ())))
@@ -126,6 +136,7 @@ PLUGIN_TARGETS: dict[str, Target] = {
     "ledger": Target(
         _ledger, _INVALID, tuple(_core(PEER, agreeing).messages([ME])[ME] for agreeing in (False, True))
     ),
+    "flood": Target(_flood, _INVALID, (codec.encode([0, b"x", 1, b"y"]), codec.encode([]))),
     "learning": Target(
         _learning,
         _INVALID,
