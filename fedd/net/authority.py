@@ -27,8 +27,9 @@ from fedd.api.types import PeerId
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
 from fedd.core.identity import PrivateKey
 from fedd.core.revocation import MAX_LIST_BYTES, STAYS_BYTES, RevocationList, sign_list, stay_digest
+from fedd.net.admitted import record_admitted
 from fedd.net.federation import FederationIdentity, PresenceStore
-from fedd.net.invitations import new_serial, record_admitted, refuse_allow_list
+from fedd.net.invitations import new_serial, refuse_allow_list
 from fedd.net.join_messages import CERTIFICATE_PROTOCOL, EXCHANGE_S, receive, send
 from fedd.net.presence import Presence
 from fedd.net.stream import Stream

@@ -16,7 +16,6 @@ import trio
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotFound, Unhealthy
 from fedd.api.types import PeerId
-from fedd.core import codec
 from fedd.core.certificates import (
     MAX_TOKEN_ADDRESSES,
     MEMBER,
@@ -27,8 +26,9 @@ from fedd.core.certificates import (
     secret_hash,
     secret_matches,
 )
-from fedd.core.identity import PrivateKey, peer_id_to_bytes
+from fedd.core.identity import PrivateKey
 from fedd.core.records import MAX_NAME_CHARS
+from fedd.net.admitted import record_all
 from fedd.net.bounds import Bound
 from fedd.net.doors import TokenBucket
 from fedd.net.federation import FederationIdentity, PresenceStore
@@ -39,7 +39,6 @@ from fedd.net.swarm import Swarm
 
 logger = logging.getLogger("fedd.net.admission")
 
-ADMITTED_FILE: Final = "admitted"
 # Strangers may ask; beyond this many at once the one that has dawdled longest has to go, first of a peer that
 # has several: an honest one takes a round trip or two.
 SEATS: Final = 16
@@ -47,8 +46,6 @@ SEATS: Final = 16
 MAX_INVITATIONS: Final = 1024
 MAX_USES: Final = 10_000
 MAX_EXPIRES_S: Final = 30 * 24 * 3600.0
-# Who was admitted with what, for the operator and for revocation; 100 bytes each.
-MAX_ADMITTED: Final = 4096
 # Who waits for approval: as many as a person looks through. Whoever comes later is turned away.
 MAX_PENDING: Final = 64
 # Wrong tokens of one peer: a few mistakes of the hand at once, then one in five seconds. The secret has 128
@@ -98,6 +95,14 @@ class _Pending:
     since: float
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Those who were let in since the list of the admitted was written, and why that failed."""
+
+    admitted: list[tuple[_Open, PeerId, int]] = field(default_factory=list)
+    failure: FeddError | None = None
+
+
 class Invitations:
     """Tokens that this node gave out, while it runs. `note` is told what the operator should know."""
 
@@ -123,6 +128,7 @@ class Invitations:
         self._noted_at = float("-inf")
         self._unnoted = 0
         self._refused_invitations = self._refused_pending = self._refused_guesses = 0
+        self._batch = _Batch()
         self._seats: dict[Stream, trio.CancelScope] = {}
         self._evicted = 0
         swarm.handle(JOIN_PROTOCOL, self._serve, access="anyone")
@@ -224,10 +230,34 @@ class Invitations:
         try:
             with trio.move_on_after(EXCHANGE_S) as self._seats[stream]:
                 request = await receive(stream)
-                await send(stream, self.answer(stream.peer_id, request, stream.connection.remote_address))
+                batch = self._batch
+                answer = self.answer(stream.peer_id, request, stream.connection.remote_address)
+                await self._spend(batch)
+                await send(stream, answer)
                 await stream.aclose()
         finally:
             self._seats.pop(stream, None)
+
+    async def _spend(self, batch: _Batch) -> None:
+        """Return when all of `batch` are on disk: who asks at the same moment is written by the same write.
+
+        Each write takes the disk some milliseconds, for which this node does nothing else.
+        """
+        await trio.lowlevel.checkpoint()
+        if batch is self._batch and batch.admitted:
+            self._batch = _Batch()
+            try:
+                record_all(self._store, [(peer, serial) for _, peer, serial in batch.admitted])
+            except FeddError as error:
+                batch.failure = error
+                for invitation, peer, _ in batch.admitted:
+                    invitation.given.pop(peer, None)
+            else:
+                for _, peer, _ in batch.admitted:
+                    logger.info("admitted %s", peer)
+                    self._note("admitted", peer_id=peer)
+        if batch.failure is not None:
+            raise batch.failure
 
     def _evict(self) -> None:
         held = Counter(stream.peer_id for stream in self._seats)
@@ -238,7 +268,7 @@ class Invitations:
         self._evicted += 1
 
     def answer(self, peer: PeerId, request: dict[str, Any], address: str = "") -> dict[str, Any]:
-        """What the newcomer is told. Every open token is compared, so the time tells nothing."""
+        """What the newcomer is told once it is on disk. All open tokens are compared: time tells nothing."""
         now = self._clock()
         wrong = self._wrong.get(peer)
         if wrong is not None and wrong.level(now) < 1:
@@ -262,10 +292,8 @@ class Invitations:
         if invitation.approve and peer not in invitation.given and not self._is_approved(peer, invitation):
             return self._let_wait(peer, invitation, request.get("name"), address)
         if peer not in invitation.given:
-            invitation.given[peer] = self._issue(peer, mine)
+            invitation.given[peer] = self._issue(peer, mine, invitation)
             self._pending.pop(peer, None)
-            logger.info("admitted %s to %s", peer, mine.name)
-            self._note("admitted", peer_id=peer)
         lists = self._presence.credentials.revocations.missing(())
         return {"chain": invitation.given[peer], "lists": fitting(lists)}
 
@@ -297,14 +325,13 @@ class Invitations:
             self._note("pending", peer_id=peer, name=text[:MAX_NAME_CHARS])
         return {"chain": None, "pending": True}
 
-    def _issue(self, peer: PeerId, mine: FederationIdentity) -> bytes:
+    def _issue(self, peer: PeerId, mine: FederationIdentity, invitation: _Open) -> bytes:
         serial = new_serial(self._random_bytes)
         certificate = issue_certificate(
             self._key, federation=mine.id, name=mine.name, peer_id=peer, serial=serial, roles=(MEMBER,)
         )
-        chain = make_chain(certificate, mine.chain)
-        record_admitted(self._store, peer, serial)
-        return chain
+        self._batch.admitted.append((invitation, peer, serial))
+        return make_chain(certificate, mine.chain)
 
     def _admin(self, what: str = "invite") -> FederationIdentity:
         federation = self._presence.federation
@@ -359,19 +386,3 @@ def refuse_allow_list(federation: FederationIdentity) -> None:
 def new_serial(random_bytes: Callable[[int], bytes]) -> int:
     """The serial of a certificate: random, so that admins need not agree on a counter; 63 bits."""
     return int.from_bytes(random_bytes(8), "big") >> 1
-
-
-def record_admitted(store: PresenceStore, peer: PeerId, serial: int) -> None:
-    """Note on disk that `peer` has a certificate with that serial.
-
-    Raises:
-        FeddError: the list is damaged. Unhealthy: it is full.
-    """
-    stored = store.read(ADMITTED_FILE)
-    try:
-        admitted = codec.decode(stored, max_bytes=1 << 20) if stored else []
-    except FeddError as error:
-        raise FeddError(f"the list of admitted nodes {ADMITTED_FILE!r} is damaged: {error.detail}") from error
-    if len(admitted) >= MAX_ADMITTED:
-        raise Unhealthy(f"this node has admitted {MAX_ADMITTED} others", hint="let another admin invite")
-    store.write(ADMITTED_FILE, codec.encode([*admitted, [peer_id_to_bytes(peer), serial]]))

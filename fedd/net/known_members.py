@@ -24,8 +24,8 @@ MEMBERS_FILE = "members"
 MAX_KEPT = 64
 MAX_FILE_BYTES = MAX_KEPT * (MAX_SEALED_BYTES + 128)
 # The first change is on disk at once: a power cut right after a join must not lose the way back. A burst of
-# them costs one write more.
-SAVE_EVERY_S = 1.0
+# them costs one write more, after a crowd has come together: each takes the disk some milliseconds.
+SAVE_EVERY_S = 3.0
 
 
 def raise_epoch(store: PresenceStore, at_least: int = 0) -> int:

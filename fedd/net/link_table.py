@@ -13,7 +13,7 @@ import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message, encode_message
 from fedd.core.records import LossReason
 from fedd.core.revocation import Revoked
 from fedd.net.presence_link import PresenceLink, RefusedByList
@@ -65,6 +65,9 @@ class LinkTable:
         self._events = events
         self._opening: dict[PeerId, _Opening] = {}
         self._closing: set[PresenceLink] = set()
+        # What was sent last: news goes to many links, and is put into a frame once.
+        self._sent: Message | None = None
+        self._frame = b""
         self.links: dict[PeerId, PresenceLink] = {}
         self.nursery: trio.Nursery | None = None
 
@@ -145,7 +148,9 @@ class LinkTable:
         """Queue a message for `peer`; without a link it is lost, and the next digest makes up for it."""
         link = self.links.get(peer)
         if link is not None:
-            link.send(message)
+            if message is not self._sent:
+                self._sent, self._frame = message, encode_message(message)
+            link.send(message, self._frame)
 
     def send_bulk(self, peer: PeerId, message: Message) -> bool:
         """Queue a message that can be had again; False when it was thrown away."""

@@ -60,7 +60,7 @@ class PresenceLink:
         """The certificate chain that the other end has shown."""
         self._decoder = MessageDecoder()
         self._early: list[Message] = []
-        self._queue: deque[Message] = deque()
+        self._queue: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
         self._bulk_bytes = 0
         self._news = trio.Event()
@@ -100,14 +100,14 @@ class PresenceLink:
             await self.stream.send_all(encode_message(Revocations(sealed)))
             await self.stream.aclose()
 
-    def send(self, message: Message) -> None:
-        """Queue `message`; a reader that is too slow loses the link."""
+    def send(self, message: Message, frame: bytes | None = None) -> None:
+        """Queue `message`, whose `frame` somebody may have; a reader that is too slow loses the link."""
         if self._finishing:
             return
         if len(self._queue) >= MAX_QUEUED:
             self.stream.reset()
             return
-        self._queue.append(message)
+        self._queue.append(encode_message(message) if frame is None else frame)
         self._news.set()
 
     def send_bulk(self, message: Message) -> bool:
@@ -151,7 +151,7 @@ class PresenceLink:
 
     def _take_queued(self) -> bytes:
         """All that must be sent, and a frame's worth of what may wait; before a goodbye everything."""
-        urgent = [encode_message(message) for message in self._queue]
+        urgent = list(self._queue)
         self._queue.clear()
         bulk: list[bytes] = []
         room = BULK_AT_ONCE_BYTES

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import Denied, InvalidMessage, InvalidParameter
-from fedd.core import codec
+from fedd.core import certificates, codec
 from fedd.core.certificates import (
     ADMIN,
     MAX_CHAIN_BYTES,
@@ -289,3 +289,25 @@ def test_a_secret_is_known_by_its_hash() -> None:
     assert secret_matches(TOKEN.secret, kept)
     assert not secret_matches(bytes(16), kept)
     assert not secret_matches(b"", kept)
+
+
+def test_an_issuers_certificate_is_verified_once_for_all_that_it_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[bytes] = []
+    open_sealed = certificates.open_sealed
+
+    def noting(sealed: bytes, domain: bytes) -> tuple[str, bytes]:
+        opened.append(sealed)
+        return open_sealed(sealed, domain)
+
+    monkeypatch.setattr(certificates, "open_sealed", noting)
+    issuer = PrivateKey.from_seed(bytes([9]) * 32)
+    chain = make_chain(certificate(ROOT, issuer, MEMBER, ADMIN))
+    for holder in (NEWCOMER, STRANGER):
+        verify_chain(make_chain(certificate(issuer, holder), chain), FEDERATION, holder.peer_id)
+    assert len(opened) == 3  # two newcomers, one issuer
+    broken = make_chain(certificate(issuer, NEWCOMER), codec.encode([certificate(ROOT, issuer, ADMIN)[:-1]]))
+    for _ in range(2):
+        denied(broken, NEWCOMER, "not valid")
+    assert len(opened) == 7  # what does not verify is looked at again

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from net.federations import all_alive, form, nodes, until
+from net.federations import all_alive, form, nodes, said, until
 from trio.testing import MockClock
 
 from fedd.api.errors import (
@@ -16,6 +16,7 @@ from fedd.api.errors import (
 )
 from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token, verify_chain
+from fedd.core.identity import PrivateKey
 from fedd.net import joining
 from fedd.net.admission import JOIN_PROTOCOL
 from fedd.net.joining import ask
@@ -107,13 +108,49 @@ async def test_the_spend_is_stored_before_the_answer(autojump_clock: MockClock) 
         _, entry = codec.decode(a.store.files["admitted"])
         assert a.presence.federation is not None
         assert entry[1] == verify_chain(chain, a.presence.federation.id, b.id).serial
-
-        def broken(name: str, data: bytes) -> None:
-            raise FeddError("disk full")
-
-        a.store.write = broken  # type: ignore[method-assign]
+        a.store.write = broken_store  # type: ignore[method-assign]
         with pytest.raises(NotConnected):
             await ask(b.swarm, parse_token(a.admission.invite().token), a.id, "b", 5.0)
+
+
+async def test_those_who_ask_at_the_same_moment_are_stored_by_one_write(autojump_clock: MockClock) -> None:
+    async with nodes(1) as (a,):
+        a.admission.init("plant7")
+        invitations = a.admission.invitations
+        token = parse_token(a.admission.invite(uses=3).token)
+        request = {"federation": token.federation, "secret": token.secret, "name": ""}
+        notes = said(a)
+        write, a.store.write = a.store.write, broken_store  # type: ignore[method-assign]
+        failed = 0
+
+        async def ask_and_spend(peer: str) -> None:
+            nonlocal failed
+            batch = invitations._batch
+            assert invitations.answer(peer, request)["chain"]
+            try:
+                await invitations._spend(batch)
+            except FeddError:
+                failed += 1
+
+        async def ask_all() -> None:
+            async with trio.open_nursery() as nursery:
+                for seed in range(3):
+                    peer = PrivateKey.from_seed(bytes([seed + 50]) * 32).peer_id
+                    nursery.start_soon(ask_and_spend, peer)
+
+        await ask_all()
+        assert (failed, notes) == (3, [])
+        a.store.write = write  # type: ignore[method-assign]
+        a.store.writes.clear()
+        await ask_all()  # nobody has used the token up
+        assert failed == 3
+        assert a.store.writes.count("admitted") == 1
+        assert len(codec.decode(a.store.files["admitted"])) == 4  # the founder is one
+        assert [what for what, _ in notes] == ["admitted"] * 3
+
+
+def broken_store(name: str, data: bytes) -> None:
+    raise FeddError("disk full")
 
 
 async def test_wrong_expired_foreign_and_restarted_tokens_get_the_same_answer(

@@ -13,8 +13,9 @@ from trio.testing import MockClock
 from fedd.api.errors import FeddError
 from fedd.core.identity import PrivateKey
 from fedd.core.membership_types import Persist
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Rows, encode_message
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Message, Ping, Rows, encode_message
 from fedd.core.records import Record, Row, sign_record
+from fedd.net import link_table
 from fedd.net.known_members import KnownMembers
 from fedd.net.swarm import Swarm
 
@@ -495,3 +496,28 @@ def test_the_swarm_asks_presence_who_is_a_member() -> None:
             assert node.swarm.member_check == node.presence.is_member
 
     trio.run(main)
+
+
+async def test_what_goes_to_many_links_is_put_into_a_frame_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(5) as members:
+        await form(members)
+        await full_mesh(members)
+        encoded: list[object] = []
+
+        def noting(message: Message) -> bytes:
+            encoded.append(message)
+            return encode_message(message)
+
+        monkeypatch.setattr(link_table, "encode_message", noting)
+        table, others = members[0].presence._table, members[1:]
+        heard: list[Message] = []
+        for other in others:
+            monkeypatch.setattr(other.presence.revoking, "receive", lambda _, said: heard.append(said))
+        for message in (Ping(5), Ping(6)):
+            for other in others:
+                table.send(other.id, message)
+        await trio.sleep(0.1)
+        assert encoded.count(Ping(5)) == encoded.count(Ping(6)) == 1
+        assert heard.count(Ping(5)) == heard.count(Ping(6)) == len(others)
