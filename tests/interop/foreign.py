@@ -12,8 +12,8 @@ from typing import Any
 import trio
 from interop import environments
 
-START_S = 30.0  # a cold Node or Python with dozens of packages on a loaded machine
-WORK_S = 60.0
+START_S = 120.0  # a cold Node or Python with dozens of packages on a loaded machine
+WORK_S = 120.0
 
 
 class ForeignPeer:
