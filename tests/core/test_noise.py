@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from random_link import converse
 
 from fedd.api.errors import Denied, FeddError, ProtocolError
-from fedd.core.identity import PrivateKey
+from fedd.core import noise_handshake
+from fedd.core.identity import PrivateKey, PublicKey
 from fedd.core.noise import (
     FRAME_OVERHEAD_BYTES,
     MAX_PLAINTEXT_BYTES,
@@ -109,6 +110,36 @@ def test_a_process_has_one_static_key_for_an_identity() -> None:
     assert seen(BOB) == seen(BOB)
     assert seen(PrivateKey.from_seed(BOB.seed)) != seen(BOB)  # as after a new start
     assert seen(EVE) != seen(BOB)
+
+
+def test_that_a_static_key_is_a_peers_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[PublicKey] = []
+    verify = PublicKey.verify
+
+    def counted(self: PublicKey, signature: bytes, data: bytes) -> None:
+        verified.append(self)
+        verify(self, signature, data)
+
+    monkeypatch.setattr(PublicKey, "verify", counted)
+    alice, bob = (PrivateKey.from_seed(bytes([n]) * 32) for n in (4, 5))
+    for _ in range(3):
+        _, (of_bob, of_alice) = shake(NoiseHandshake(alice, True), NoiseHandshake(bob, False))
+        assert (of_bob.peer_id, of_alice.peer_id) == (bob.peer_id, alice.peer_id)
+    assert verified == [bob.public_key, alice.public_key]
+    again = PrivateKey.from_seed(bob.seed)  # as after a new start: another static key
+    shake(NoiseHandshake(alice, True), NoiseHandshake(again, False))
+    assert verified[2:] == [bob.public_key]
+
+
+def test_what_was_no_proof_is_none_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    eve = PrivateKey.from_seed(EVE.seed)
+    monkeypatch.setattr(PrivateKey, "public_key", property(lambda self: BOB._public_key))
+    signed_by_eve = noise_handshake._StaticKey(eve)  # she says that she is Bob
+    monkeypatch.undo()
+    eve.noise_static = signed_by_eve
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="not that of"):
+            shake(NoiseHandshake(ALICE, True), NoiseHandshake(eve, False))
 
 
 def test_keys_are_fresh_in_every_handshake() -> None:
@@ -394,6 +425,37 @@ def test_sealing_what_does_not_fit_is_an_error_that_costs_no_nonce() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         near.seal_into(bytearray(10 + FRAME_OVERHEAD_BYTES), 1, bytes(10))
     assert far.receive_data(near.encrypt(b"ok")) == [b"ok"]
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES + 1, 3 * MAX_PLAINTEXT_BYTES + 500]
+)
+def test_many_frames_are_sealed_in_one_pass(size: int) -> None:
+    plaintext = memoryview(bytes(range(251)) * (size // 251 + 1))[:size]
+    count = -(-size // MAX_PLAINTEXT_BYTES)
+    together, singly = transports()[0], transports()[0]
+    wire, expected = (memoryview(bytearray(7 + size + count * FRAME_OVERHEAD_BYTES)) for _ in range(2))
+    end = offset = 7
+    for start in range(0, size, MAX_PLAINTEXT_BYTES):
+        offset = singly.seal_into(expected, offset, plaintext[start : start + MAX_PLAINTEXT_BYTES])
+    assert together.seal_frames(wire, end, plaintext) == offset == len(wire)
+    assert wire == expected
+    assert together.encrypt(b"next") == singly.encrypt(b"next")
+
+
+def test_frames_that_do_not_fit_cost_no_nonce() -> None:
+    near, far = transports()
+    size = MAX_PLAINTEXT_BYTES + 1
+    with pytest.raises(ValueError, match="do not fit"):
+        near.seal_frames(memoryview(bytearray(size + 2 * FRAME_OVERHEAD_BYTES)), 1, bytes(size))
+    assert far.receive_data(near.encrypt(b"ok")) == [b"ok"]
+    near._send_nonce = 2**64 - 2  # good for one frame more
+    room = memoryview(bytearray(size + 2 * FRAME_OVERHEAD_BYTES))
+    with pytest.raises(ProtocolError, match="used up its nonces"):
+        near.seal_frames(room, 0, bytes(size))
+    assert near.seal_frames(room, 0, b"last") == 4 + FRAME_OVERHEAD_BYTES
+    with pytest.raises(ProtocolError, match="used up its nonces"):
+        near.seal_frames(room, 0, b"one too many")
 
 
 def test_opening_into_too_little_room_is_an_error_that_loses_nothing() -> None:

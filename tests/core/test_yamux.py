@@ -621,6 +621,29 @@ def test_busy_streams_have_equal_turns_whatever_they_post() -> None:
     assert taken[streams[0].id] >= 5_000 * 400  # one of its blocks in each round
 
 
+@pytest.mark.parametrize(
+    ("posted", "sent"),
+    [(16_384, [16_384]), (17_408, [17_408]), (17_409, [16_384, 1025]), (33_792, [16_384, 17_408])],
+)
+def test_a_short_rest_goes_with_what_is_before_it(posted: int, sent: list[int]) -> None:
+    session = Session(initiator=True)
+    stream = session.open()
+    post(session, stream, bytes(posted))
+    pulled = []
+    while session.has_output:
+        pulled += [size for _, size in sent_by(session.pull(16 * 1024)[0])]
+    assert pulled == sent
+
+
+def test_a_short_rest_waits_for_the_peers_window() -> None:
+    session = Session(initiator=True)
+    stream = session.open()
+    stream.send_window = 16_500
+    post(session, stream, bytes(17_000))
+    assert sent_by(session.pull(16 * 1024)[0]) == [(stream.id, 16_500)]
+    assert not session.has_output
+
+
 def test_what_is_in_use_and_which_limits_were_reached() -> None:
     limits = YamuxLimits(
         inbound_streams=1,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-from fedd.net.buffers import BUFFER_BYTES, BufferPool
+import pytest
+
+from fedd.core.noise import MAX_PLAINTEXT_BYTES, NoiseTransport
+from fedd.net.buffers import BUFFER_BYTES, MAX_QUANTUM_BYTES, SMALL_BYTES, BufferPool, seal
 
 
 def resident_bytes() -> int:
@@ -31,3 +34,46 @@ def test_buffers_are_lent_again_and_few_are_kept() -> None:
     assert again[0] is taken[1]
     assert again[1] is taken[0]
     assert again[2] is not taken[2]
+
+
+def sealed_frames(*pieces: bytes) -> list[int]:
+    """Seal, open again, compare; give how many bytes of plaintext each frame holds."""
+    buffer, opened = (memoryview(bytearray(BUFFER_BYTES)) for _ in range(2))
+    end = seal(NoiseTransport(b"1" * 32, b"2" * 32), buffer, [memoryview(piece) for piece in pieces])
+    far = NoiseTransport(b"2" * 32, b"1" * 32)
+    sizes = []
+    offset = filled = 0
+    while offset < end:
+        frame_end = offset + 2 + int.from_bytes(buffer[offset : offset + 2], "big")
+        used, written = far.open_frames(buffer[offset:frame_end], opened[filled:])
+        assert used == frame_end - offset
+        sizes.append(written)
+        offset, filled = frame_end, filled + written
+    assert opened[:filled] == b"".join(pieces)
+    return sizes
+
+
+HEADER = b"h" * 12
+
+
+@pytest.mark.parametrize(
+    ("pieces", "sizes"),
+    [
+        ((), []),
+        ((HEADER, b"x" * 100, HEADER), [124]),
+        ((HEADER, b"x" * SMALL_BYTES), [12, SMALL_BYTES]),
+        ((HEADER, bytes(range(256)) * 1000), [12, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES, 65519, 59443]),
+        ((HEADER, b"ab" + b"c" * MAX_PLAINTEXT_BYTES, HEADER), [14, MAX_PLAINTEXT_BYTES, 12]),
+        ((HEADER, b"odd" + b"x" * MAX_QUANTUM_BYTES), [15, *[MAX_PLAINTEXT_BYTES] * 8]),
+    ],
+)
+def test_small_pieces_share_frames_also_with_what_large_ones_have_too_much(
+    pieces: tuple[bytes, ...], sizes: list[int]
+) -> None:
+    assert sealed_frames(*pieces) == sizes
+
+
+def test_many_small_pieces_fill_more_than_one_frame() -> None:
+    sizes = sealed_frames(*(bytes([n]) * 4000 for n in range(30)))
+    assert sum(sizes) == 30 * 4000
+    assert 1 < len(sizes) < 4

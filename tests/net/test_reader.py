@@ -7,7 +7,11 @@ import trio
 import trio.testing
 from net.links import running, stream_pair
 
-from fedd.net.reader import LENT_TURNS
+from fedd.core.noise import NoiseTransport
+from fedd.core.yamux import EventKind, Session
+from fedd.core.yamux_stream import INITIAL_WINDOW_BYTES
+from fedd.net.buffers import BUFFER_BYTES, BufferPool, seal
+from fedd.net.reader import LENT_TURNS, Reader
 from fedd.net.stream import Stream
 
 
@@ -150,3 +154,57 @@ async def test_on_sockets_too() -> None:
                 received += len(await d.receive_some())
             assert not here.closed
             nursery.cancel_scope.cancel()
+
+
+class Source:
+    """A wire that gives portions, each as one read, None for nothing; it counts who waits for it."""
+
+    def __init__(self, portions: list[bytes | None]) -> None:
+        self.portions = portions
+        self.waits = 0
+
+    def recv_into(self, buffer: memoryview) -> int:
+        portion = self.portions.pop(0)
+        if portion is None:
+            raise BlockingIOError
+        buffer[: len(portion)] = portion
+        return len(portion)
+
+    async def wait_readable(self) -> None:
+        self.waits += 1
+        await trio.lowlevel.checkpoint()
+
+
+async def test_after_much_was_read_the_next_read_is_tried_at_once() -> None:
+    near, far = NoiseTransport(b"1" * 32, b"2" * 32), NoiseTransport(b"2" * 32, b"1" * 32)
+    peer, session = Session(initiator=True), Session(initiator=False)
+
+    def frames(*sizes: int) -> bytes:
+        for size in sizes:
+            peer.post(peer.open(), memoryview(bytes(size)))
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        return bytes(buffer[: seal(near, buffer, peer.pull(sum(sizes))[0])])
+
+    full = (INITIAL_WINDOW_BYTES, INITIAL_WINDOW_BYTES)
+    portions = [frames(100), frames(*full), frames(*full), frames(200_000), None]
+    source = Source([*portions, frames(*full), None, frames(100)])
+    kinds: list[EventKind] = []
+    reader = Reader(
+        source,  # type: ignore[arg-type]
+        far,
+        session,
+        BufferPool(),
+        handle=lambda events: kinds.extend(event.kind for event in events),
+        flush=lambda: None,
+        end=lambda reason: None,
+        broke=lambda error: pytest.fail(str(error)),
+    )
+    waited = []
+    while source.portions:
+        before = source.waits
+        await reader.wait(reader)
+        reader.read()
+        waited.append(source.waits > before)
+    # 100 bytes, full, full, 200,000, nothing, full, nothing, 100 bytes
+    assert waited == [True, True, False, False, True, True, False, True]
+    assert kinds.count(EventKind.OPENED) == 9
