@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _SPEC = re.compile(r"(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8):(\d{1,12}(?:x\d{1,12}){0,31})?")
 
+_MAX_ELEMENTS = 1 << 48
+"""Product of the dimensions that are not 0. NumPy has no array of nothing either whose other dimensions are
+beyond what a process can address."""
+
 Segment = tuple[int, int, int]
 """(which array, first element, last element + 1) of an array seen as one row."""
 
@@ -42,6 +46,8 @@ class Layout:
             if match is None:
                 raise InvalidMessage(f"{word:.40} is no array's type and shape")
             shape = tuple(int(size) for size in match[2].split("x")) if match[2] else ()
+            if math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+                raise InvalidMessage(f"there is no array of the shape {match[2]:.60}")
             specs.append((match[1], shape))
         layout = Layout(tuple(specs))
         if layout.nbytes > max_bytes:

@@ -30,7 +30,15 @@ from fedd_learning.messages import (
     read_all,
 )
 from fedd_learning.node import options_of
-from fedd_learning.spread import CopySpread, MeanSpread, WholeSpread, weighted_mean
+from fedd_learning.spread import (
+    BLOCK,
+    CopySpread,
+    MeanSpread,
+    WholeSpread,
+    goes_whole,
+    mean_of_whole,
+    weighted_mean,
+)
 from fedd_learning.workflow import TRANSITIONS, Event, Plan, State, Workflow, rendezvous, tally
 
 MODEL = [np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(4)]
@@ -67,6 +75,8 @@ def test_other_texts_are_no_layout(text: str) -> None:
 
 def test_layouts_are_bounded() -> None:
     assert Layout.read("", 0).specs == ()
+    with pytest.raises(InvalidMessage, match="no array of the shape 0x9"):
+        Layout.read("f4:0x" + "x".join(["999999999999"] * 31), 100)
     with pytest.raises(InvalidMessage, match="more than 100"):
         Layout.read("f8:4x4", 100)
 
@@ -220,6 +230,7 @@ def test_the_mean_is_everybodys(chunk_bytes: int) -> None:
     spreads = means(chunk_bytes)
     play(spreads)
     first = weighted_mean([MODEL[0], MODEL[0] * 2], [1, 3])
+    assert first.shape == MODEL[0].shape
     second = weighted_mean([MODEL[1], MODEL[1] * 2], [1, 1])  # beyond the first array, without weights
     for spread in spreads.values():
         assert spread.complete
@@ -280,6 +291,29 @@ def test_everybodys_model_comes_to_everybody(chunk_bytes: int) -> None:
         assert {p: digest(found) for p, found in spread.contributions().items()} == {
             p: digest(own[p] or []) for p in ("a", "c")
         }
+        # The mean of it has the bits of the one that is made on its way.
+        ways = means(chunk_bytes)
+        play(ways)
+        mean = mean_of_whole(spread.contributions(), {"a": 1, "c": 3}, 1)
+        assert digest(mean) == digest(ways["b"].arrays())
+
+
+def test_a_mean_is_made_in_blocks_of_which_nothing_is_seen() -> None:
+    rng = np.random.default_rng(3)
+    rows = [rng.normal(size=2 * BLOCK + 5).astype(np.float32) for _ in range(3)]
+    found = weighted_mean(rows, [5, 1, 7])
+    exact = (
+        rows[0].astype(np.float64) * 5 + rows[1].astype(np.float64) + rows[2].astype(np.float64) * 7
+    ) / 13
+    assert found.dtype == np.float32
+    assert found.tobytes() == exact.astype(np.float32).tobytes()
+
+
+def test_small_models_go_whole() -> None:
+    small, large = Layout((("f4", (10_000,)),)), Layout((("f4", (100_000,)),))
+    assert [goes_whole(small, members, 1 << 22) for members in (1, 2, 7, 8)] == [True, True, True, False]
+    assert not goes_whole(large, 2, 1 << 22)
+    assert not goes_whole(small, 2, 1024)
 
 
 @pytest.mark.parametrize(
