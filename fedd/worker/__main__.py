@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
+from fedd.worker.confinement import confine
+
 
 def main(arguments: list[str]) -> int:
     """Run one of the four programs; the exit code is 2 for wrong usage."""
+    confine()
     # A worker is one of many processes on a small device, its matrices are small: threads of the linear
     # algebra library would cost memory and time. Must be set before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
