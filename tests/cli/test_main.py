@@ -138,6 +138,7 @@ def test_the_short_parser_and_the_whole_one_agree() -> None:
 
 def test_every_route_is_reached_by_a_command() -> None:
     options = {"pending", "revoked", "unrevoke", "root_export", "root_import", "root_remove"}
+    options |= {"predict"}  # fedctl run --dry-run
     reached = {command.name for command in COMMANDS} | options
     one_each = {"algorithm", "command", "learner", "aggregator"}
     exported = {"history", "value"}
