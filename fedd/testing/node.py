@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -51,6 +51,8 @@ class Epoch:
     graph: Graph
     round: int
     newcomers: tuple[PeerId, ...]
+    lost: Mapping[PeerId, str] = field(default_factory=dict)
+    """Why those are out whom its proposer has lost."""
 
 
 class Node:
@@ -437,7 +439,8 @@ class Node:
             return
         for peer in before:
             if peer not in epoch.graph.members:
-                self._note_dropped(peer, self.round, self.verdicts.get(peer, ("dead", 0))[0])
+                why = self.verdicts.get(peer, (epoch.lost.get(peer, "dead"), 0))[0]
+                self._note_dropped(peer, self.round, why)
         for peer in epoch.newcomers:
             self.dropped.pop(peer, None)
             self.joined[peer] = JoinedPeer(peer, epoch.mark.number, epoch.round)

@@ -142,7 +142,8 @@ class Simulation:
     ) -> None:
         """An epoch is proposed: whoever proposes is in it at once, the others hear of it a moment later."""
         digest = hashlib.sha256(f"{number} {members} {proposer.peer_id}".encode()).digest()
-        epoch = Epoch(Mark(number, digest), self._graph(members), proposer.round, newcomers)
+        lost = {peer: dropped.reason for peer, dropped in proposer.dropped.items()}
+        epoch = Epoch(Mark(number, digest), self._graph(members), proposer.round, newcomers, lost)
         for other in self._others(proposer):
             at = trio.current_time() + self._latency(f"epoch/{number}/{proposer.index}/{other.index}")
             self.schedule(at, (2, number, proposer.index, other.index), partial(other.hear, epoch))
@@ -157,7 +158,7 @@ class Simulation:
 
         for other in self._others(node):
             at = trio.current_time() + self._latency(f"cut/{node.index}/{peer}/{other.index}")
-            key = (1, 1, node.index, other.index)
+            key = (1, -1, node.index, other.index)  # before the last word of the same moment
             self.schedule(at, key, partial(happens, other, node.epoch))
 
     # ---- who comes -----------------------------------------------------------------------

@@ -329,7 +329,7 @@ class Context(Lent):
 
     def outcome(self, value: Message) -> Outcome:
         """The result of this node, with contributors and residual of the last agreement, flood or merge."""
-        contributors = self._contributors if self._contributors is not None else self._near.component()
+        contributors = self._contributors if self._contributors is not None else self._near.heard()
         return Outcome(value, contributors, self._residual, self._round, self._agreed)
 
     @property

@@ -77,6 +77,10 @@ class Neighborhood:
         """The members that this node can still reach."""
         return tuple(sorted(self._graph.reachable(self._me, without=self.gone)))
 
+    def heard(self) -> tuple[PeerId, ...]:
+        """Those of them whose messages were not refused here."""
+        return tuple(peer for peer in self.component() if peer not in self.refused)
+
     def _quorum_lost(self) -> QuorumLost:
         lost = ", ".join(f"{peer} ({reason})" for peer, reason in sorted(self.gone.items()))
         return QuorumLost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from fedd.api import PeerId, RunContext
+from fedd.api import Message, PeerId, RunContext
 from fedd_consensus.codecs import Incoming, Outgoing, TopK, find_codec
 from fedd_consensus.countdown import Countdown, needed_rounds
 from fedd_consensus.flows import Flows, distance, edge_weight, received_degree
@@ -39,14 +39,18 @@ async def choco(
     mine = Outgoing(codec, start.shape)
     copies: dict[PeerId, Incoming] = {peer: Incoming(codec, start.shape) for peer in ctx.neighbors}
     value = start
+
+    def read(peer: PeerId, message: Message) -> tuple[FloatArray, int]:
+        encoded, their_degree = parts(message, 2)
+        degree = received_degree(their_degree, ctx)
+        return copies[peer].apply(encoded), degree
+
     while countdown.begin():
         weights = ctx.neighbors
-        answers = await ctx.exchange([mine.encode(value), len(weights)], tag="choco")
+        answers = await ctx.exchange([mine.encode(value), len(weights)], tag="choco", read=read)
         disagreement = 0.0
-        for peer, message in answers.items():
-            encoded, their_degree = parts(message, 2)
-            copy = copies[peer].apply(encoded)
-            degrees = (len(weights), received_degree(their_degree, ctx))
+        for peer, (copy, their_degree) in answers.items():
+            degrees = (len(weights), their_degree)
             weight = edge_weight(ctx.graph.rule, weights.get(peer, 0.0), degrees)
             flows.book(peer, step * weight * (mine.copy - copy))
             disagreement = max(disagreement, distance(mine.copy, copy))

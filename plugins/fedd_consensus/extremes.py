@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fedd.api import InvalidMessage, Message, RunContext
-from fedd_consensus.values import numbers, plain
+from fedd.api import Message, RunContext
+from fedd_consensus.values import numbers, plain, received
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,17 +51,13 @@ class Minimum:
 async def extreme(ctx: RunContext, better: Callable[[Any, Any], Any]) -> Message:
     """The elementwise extreme of everybody's input.
 
-    Raises InvalidMessage when an input is not numeric, not finite, or shapes differ.
+    Raises InvalidMessage when this node's input is not numeric or not finite; who has another shape is cut
+    off.
     """
     start = numbers(ctx.input)
 
     def combine(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-        if np.shape(theirs) != start.shape:
-            raise InvalidMessage(
-                f"the inputs have the shapes {start.shape} and {np.shape(theirs)}",
-                hint="give all members inputs of one shape",
-            )
-        return np.asarray(better(mine, theirs))
+        return np.asarray(better(mine, received(theirs, start.shape)))
 
     merged = await ctx.merge(start, combine)
     return plain(np.asarray(merged.value, dtype=np.float64))

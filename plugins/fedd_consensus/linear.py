@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedd.api import InvalidParameter, RunContext
+from fedd.api import InvalidParameter, Message, PeerId, RunContext
 from fedd_consensus.countdown import Countdown, needed_rounds
 from fedd_consensus.flows import Flows, distance, edge_weight, received_degree
 from fedd_consensus.values import parts, received
@@ -52,14 +52,17 @@ async def lazy(ctx: RunContext, start: FloatArray, tolerance: float, iterations:
     countdown = Countdown(ctx, lazy_rounds(ctx, tolerance), iterations)
     flows = Flows(ctx, start)
     value = start
+
+    def read(peer: PeerId, message: Message) -> tuple[FloatArray, int]:
+        theirs, their_degree = parts(message, 2)
+        return received(theirs, start.shape), received_degree(their_degree, ctx)
+
     while countdown.begin():
         weights = ctx.neighbors
-        answers = await ctx.exchange([value, len(weights)], tag="lazy")
+        answers = await ctx.exchange([value, len(weights)], tag="lazy", read=read)
         disagreement = 0.0
-        for peer, message in answers.items():
-            theirs, their_degree = parts(message, 2)
-            other = received(theirs, start.shape)
-            degrees = (len(weights), received_degree(their_degree, ctx))
+        for peer, (other, their_degree) in answers.items():
+            degrees = (len(weights), their_degree)
             weight = edge_weight(ctx.graph.rule, weights.get(peer, 0.0), degrees, lazy=True)
             flows.book(peer, weight * (value - other))
             disagreement = max(disagreement, distance(value, other))
@@ -112,11 +115,12 @@ async def chebyshev(ctx: RunContext, start: FloatArray, tolerance: float, iterat
     before, value, ratio = start, start, 0.0
     while countdown.begin():
         weights = ctx.neighbors
-        answers = await ctx.exchange(value, tag="chebyshev")
+        answers = await ctx.exchange(
+            value, tag="chebyshev", read=lambda peer, message: received(message, start.shape)
+        )
         mixed = value.copy()
         disagreement = 0.0
-        for peer, message in answers.items():
-            other = received(message, start.shape)
+        for peer, other in answers.items():
             mixed += weights.get(peer, 0.0) * (other - value)
             disagreement = max(disagreement, distance(value, other))
         mapped = (mixed - centre * value) / half

@@ -50,6 +50,9 @@ async def pairwise(ctx: RunContext, start: FloatArray, tolerance: float, iterati
         flows.book(peer, amount)
         return amount
 
+    def read(peer: PeerId, message: Message) -> FloatArray | None:
+        return None if message is None else received(message, start.shape)
+
     ctx.on_ask(_TAG, meet)
     countdown = Countdown(ctx, needed_questions(ctx.graph, tolerance), iterations)
     draw = ctx.rng(_TAG)
@@ -60,12 +63,11 @@ async def pairwise(ctx: RunContext, start: FloatArray, tolerance: float, iterati
         peer = near[int(draw.integers(len(near)))]
         asked = peer
         try:
-            answer = await ctx.ask(peer, flows.value, _TAG)
+            amount = await ctx.ask(peer, flows.value, _TAG, read=read)
         except NotConnected:
-            answer = None  # it is gone, which counts anew, or has finished
+            amount = None  # it is gone, which counts anew, or has finished
         asked = None
-        if answer is not None:
-            amount = received(answer, start.shape)
+        if amount is not None:
             flows.book(peer, -amount)
             if countdown.shows:
                 ctx.report(disagreement=2 * distance(amount, np.zeros_like(amount)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedd.api import InvalidMessage, InvalidParameter, NotConnected, PeerId, RunContext
+from fedd.api import InvalidMessage, InvalidParameter, Message, NotConnected, PeerId, RunContext
 from fedd_consensus.countdown import Countdown, needed_rounds
 from fedd_consensus.flows import distance
 from fedd_consensus.values import parts, received
@@ -41,18 +41,22 @@ async def push_sum(ctx: RunContext, start: FloatArray, tolerance: float, iterati
     node = _Totals(start)
     ctx.on_leave(node.forget)
     reachable = 0
+
+    def read(peer: PeerId, message: Message) -> Mass:
+        total, weight = parts(message, 2)
+        if type(weight) is not float or not np.isfinite(weight):
+            raise InvalidMessage("it sent a total weight that is no number")
+        return received(total, start.shape), weight
+
     while countdown.begin():
         if len(node.gone) > reachable:
             reachable = len(node.gone)
             _check_survivors(ctx, node.gone)
         before = node.estimate
         node.share(ctx.out_neighbors)
-        answers = await ctx.exchange(lambda peer: [*node.sent(peer)], tag="push-sum")
-        for peer, message in answers.items():
-            total, weight = parts(message, 2)
-            if type(weight) is not float or not np.isfinite(weight):
-                raise InvalidMessage(f"{peer} sent a total weight that is no number")
-            node.take(peer, (received(total, start.shape), weight))
+        answers = await ctx.exchange(lambda peer: [*node.sent(peer)], tag="push-sum", read=read)
+        for peer, total in answers.items():
+            node.take(peer, total)
         if countdown.shows:
             ctx.report(weight=node.weight, change=distance(node.estimate, before))
     return node.estimate

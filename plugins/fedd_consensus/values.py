@@ -43,14 +43,14 @@ def received(message: Message, shape: tuple[int, ...]) -> FloatArray:
     """A neighbour's float64 array. Raises InvalidMessage when shape or type differ or it is not finite."""
     array = np.asarray(message) if isinstance(message, np.ndarray | float) else None
     if array is None or array.dtype != np.float64:
-        raise InvalidMessage("a neighbour sent something else than its value")
+        raise InvalidMessage("it sent something else than its value")
     if array.shape != shape:
         raise InvalidMessage(
             f"the inputs have the shapes {shape} and {array.shape}",
             hint="give all members inputs of one shape",
         )
     if not np.isfinite(array).all():
-        raise InvalidMessage("a neighbour's value is not finite")
+        raise InvalidMessage("its value is not finite")
     return array
 
 
@@ -58,7 +58,7 @@ def parts(message: Message, count: int) -> list[Message]:
     """A message that is a list of so many parts. Raises InvalidMessage when it is not."""
     if not (isinstance(message, list) and len(message) == count):
         raise InvalidMessage(
-            f"a neighbour sent something else than a message of {count} parts",
+            f"it sent something else than a message of {count} parts",
             hint="do all members run the same version of the plugin?",
         )
     return message

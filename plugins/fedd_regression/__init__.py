@@ -9,7 +9,7 @@ import numpy as np
 
 from fedd.api import Algorithm, InvalidMessage, Message, RunContext, TimedOut, hookimpl
 from fedd_regression.normal_equations import Moments, Standard, fit
-from fedd_regression.table import Table, common_columns, read_table
+from fedd_regression.table import Table, read_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,8 @@ class Regression:
     async def run(self, ctx: RunContext) -> Message:
         """Return {coefficients, intercept, r2, rows, contributors, and names and target of named columns}."""
         table = read_table(ctx.input, self.target)
-        table = table.ordered(common_columns(await ctx.flood(table.description(), "columns")))
+        descriptions = await ctx.flood(table.description(), "columns", read=table.read_description)
+        table = table.ordered(next(iter(descriptions.values())))
         rows = table.rows
 
         ctx.report(stage="means")

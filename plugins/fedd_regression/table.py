@@ -32,6 +32,24 @@ class Table:
         """What the other members are told about this table: {"columns": count, "names": list}."""
         return {"columns": self.rows.shape[1], "names": list(self.names)}
 
+    def read_description(self, peer: PeerId, message: Message) -> tuple[str, ...]:
+        """The order of another member's columns. The order of the first member's is everybody's.
+
+        Raises InvalidMessage when that is no description, or of a table with other columns.
+        """
+        match message:
+            case {"columns": int(count), "names": list(names)} if all(isinstance(n, str) for n in names):
+                theirs = _kind(count, tuple(map(str, names)))
+            case _:
+                raise InvalidMessage("it sent something else than the description of a table")
+        own = _kind(self.rows.shape[1], self.names)
+        if theirs != own:
+            raise InvalidMessage(
+                f"its table has {_spoken(*theirs)}, this node's {_spoken(*own)}"[:1000],
+                hint="give all members tables with the same columns, with names or all without",
+            )
+        return tuple(map(str, names))
+
     def ordered(self, names: Sequence[str]) -> Table:
         """The same table with its columns in the order of `names`, a permutation of this table's."""
         if tuple(names) == self.names:
@@ -67,29 +85,10 @@ def read_table(value: Message, target: str) -> Table:
     return Table(_finite(raw, ()), ())
 
 
-def common_columns(descriptions: Mapping[PeerId, Any]) -> tuple[str, ...]:
-    """The order of columns that all members use: that of the first. Every member sees the same dictionary.
-
-    Raises InvalidMessage when the members' tables do not have the same columns.
-    """
-    groups: dict[tuple[Any, ...], list[PeerId]] = {}
-    for peer, description in descriptions.items():
-        match description:
-            case {"columns": int(count), "names": list(names)} if all(
-                isinstance(name, str) for name in names
-            ):
-                *explaining, target = names or [""]
-                groups.setdefault((count, tuple(sorted(explaining)), target), []).append(peer)
-            case _:
-                raise InvalidMessage(f"{peer} sent something else than the description of a table")
-    if len(groups) > 1:
-        told = "; ".join(f"{', '.join(peers)}: {_spoken(*group)}" for group, peers in groups.items())
-        raise InvalidMessage(
-            f"the members' tables differ in their columns: {told}"[:2000],
-            hint="give all members tables with the same columns, with names or all without",
-        )
-    first = next(iter(descriptions.values()))
-    return tuple(first["names"])
+def _kind(count: int, names: tuple[str, ...]) -> tuple[int, tuple[str, ...], str]:
+    """What two tables must have in common: the number of columns, their names in any order, the target."""
+    *explaining, target = names or ("",)
+    return count, tuple(sorted(explaining)), target
 
 
 def _spoken(count: int, explaining: tuple[str, ...], target: str) -> str:

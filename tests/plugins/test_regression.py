@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
-from fedd.api import InvalidMessage, Message, TimedOut
+from fedd.api import InvalidMessage, Message, QuorumLost, TimedOut
 from fedd.testing import Federation, Kill, NodeResult
 from fedd_regression import Regression, fedd_register_algorithms
 from fedd_regression.normal_equations import Moments
@@ -165,19 +165,27 @@ def test_just_enough_rows_fit_exactly_and_a_member_may_have_none() -> None:
     assert "no member has a row" in error_of([np.empty((0, 4))] * 2)
 
 
-def test_column_counts_that_differ_are_told_with_the_members() -> None:
-    said = error_of([noise(9), noise(9), noise(9, columns=5)])
-    assert "node-00, node-01: 4 columns" in said
-    assert "node-02: 5 columns" in said
+def test_who_has_other_columns_is_out_and_told() -> None:
+    parts = [noise(9), noise(9), noise(9, columns=5)]
+    results = Federation(3, topology="complete").run(Regression(), list(parts))
+    for result in results[:2]:
+        assert isinstance(result.value, dict)
+        assert result.value["rows"] == 18
+        ((peer, reason),) = [(dropped.peer_id, dropped.reason) for dropped in result.dropped]
+        assert peer == "node-02"
+        assert "bad message: its table has 5 columns without names, this node's 4 columns" in reason
+    assert isinstance(results[2].error, QuorumLost)
 
 
-def test_names_that_differ_are_told_with_the_members() -> None:
+def test_names_that_differ_are_told_with_both_tables() -> None:
     one = {"a": [1.0, 2.0], "y": [1.0, 2.0]}
     other = {"b": [1.0, 2.0], "y": [1.0, 2.0]}
-    said = error_of([one, other, [[1.0, 2.0]]])
-    assert "node-00: 2 columns (a; target y)" in said
-    assert "node-01: 2 columns (b; target y)" in said
-    assert "node-02: 2 columns without names" in said
+    results = Federation(3, topology="complete").run(Regression(), [one, other, [[1.0, 2.0]]])
+    kinds = ["2 columns (a; target y)", "2 columns (b; target y)", "2 columns without names"]
+    for own, result in zip(kinds, results, strict=True):
+        assert isinstance(result.error, QuorumLost)
+        for theirs in kinds:
+            assert (f"its table has {theirs}, this node's {own}" in str(result.error)) == (theirs != own)
 
 
 @pytest.mark.parametrize(
