@@ -97,6 +97,15 @@ KEYS: tuple[Key, ...] = (
         low=4,
         high=1024,
     ),
+    Key(
+        "limits",
+        "max_relayed_bytes_per_s",
+        "count",
+        32 * 1024 * 1024,
+        "Bytes a second that this node passes on between other members, in all.",
+        low=16 * 1024,
+        high=1 << 40,
+    ),
     Key("limits", "max_runs", "count", 16, "Runs that this node takes part in at once.", low=1, high=256),
     Key("limits", "max_results", "count", 256, "Results kept in the state directory.", low=1, high=100_000),
     Key(

@@ -33,6 +33,7 @@ from fedd.host.runs import Runs
 from fedd.logs import set_up as set_up_logs
 from fedd.net.admission import Admission
 from fedd.net.broadcast import Broadcaster
+from fedd.net.circuits import RelayLimits
 from fedd.net.connection import Connection
 from fedd.net.discovery import Discovery
 from fedd.net.doors import SwarmLimits
@@ -157,7 +158,12 @@ class Daemon:
         )
         self.broadcaster = Broadcaster(self.presence, key)
         self.admission = Admission(self.swarm, self.presence, key, state)
-        self.relay = Relay(self.swarm, self.presence)
+        relayed = limits["max_relayed_bytes_per_s"]
+        self.relay = Relay(
+            self.swarm,
+            self.presence,
+            RelayLimits(relayed_bytes_per_s=relayed, relayed_burst_bytes=relayed),
+        )
         self.admission.authority.reach = self.relay.reach
         self.own_addresses = OwnAddresses(self.swarm, self.presence)
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None

@@ -104,11 +104,15 @@ def test_a_signal_right_after_ready_ends_it_in_order(fedd: Process, number: sign
     assert signal.Signals(number).name in fedd.logged()[-1]["message"]
 
 
-def test_ready_means_that_links_and_requests_are_accepted(fedd: Process) -> None:
-    fedd.start("--name", "vib").told("READY=1")
+def test_ready_means_that_links_and_requests_are_accepted(fedd: Process, tmp_path: Path) -> None:
+    config = tmp_path / "fedd.toml"
+    config.write_text("[limits]\nmax_relayed_bytes_per_s = 65536\n")
+    fedd.start("--name", "vib", "--config", str(config)).told("READY=1")
     status = fedd.request("GET", "/v1/status")
     assert status["name"] == "vib"
     port = int(status["addresses"][0].split("/")[4])
+    limits = {limit["name"]: limit["maximum"] for limit in fedd.request("GET", "/v1/limits")}
+    assert limits["relay.bytes_per_s"] == 65_536 < limits["relay.circuit_bytes_per_s"]
     socket.create_connection(("127.0.0.1", port), timeout=5).close()
     path = fedd.directory / "s" / "fedd.sock"
     assert stat.S_IMODE(path.stat().st_mode) == 0o660

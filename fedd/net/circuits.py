@@ -142,14 +142,14 @@ class Circuits:
                 max((circuit.rate.present(now) for circuit in self._open), default=0.0),
                 self._limits.circuit_bytes_per_s,
                 self._reached["circuit_bytes_per_s"],
-                "bytes a second of one circuit, the busiest; reached: chunks that had to wait",
+                "bytes a second of one circuit, the busiest; reached: chunks that waited",
             ),
             Bound(
                 "relay.bytes_per_s",
                 self._rate.present(now),
                 self._limits.relayed_bytes_per_s,
                 self._reached["bytes_per_s"],
-                "bytes a second that this node passes on in all; reached: chunks that had to wait",
+                "bytes a second in all; max_relayed_bytes_per_s in [limits]; reached: chunks that waited",
             ),
             Bound(
                 "relay.idle_s",
