@@ -48,7 +48,10 @@ def from_wire(value: Any) -> Any:
 
 
 def to_wire(value: Any) -> Any:
-    """The value with every NumPy array replaced by an ArrayView and every NumPy scalar by a number."""
+    """The value with every NumPy array replaced by an ArrayView and every NumPy scalar by a number.
+
+    The views share the arrays' memory where they can: encode them before an array changes.
+    """
     return _to_wire(value) if "numpy" in sys.modules else value
 
 
@@ -76,4 +79,4 @@ def _view(array: np.ndarray[Any, Any]) -> ArrayView:
             f"an array of {array.dtype} cannot travel", hint="send float16 to float64 or integer arrays"
         )
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return ArrayView(array.dtype.name, array.shape, little.tobytes())
+    return ArrayView(array.dtype.name, array.shape, little.reshape(-1).view(np.uint8).data)

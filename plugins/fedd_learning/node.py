@@ -31,7 +31,7 @@ from fedd_learning.messages import (
     RunMessage,
     VoteTrainSet,
 )
-from fedd_learning.spread import CopySpread, MeanSpread, Spread, WholeSpread
+from fedd_learning.spread import CopySpread, MeanSpread, Spread, WholeSpread, goes_whole, mean_of_whole
 from fedd_learning.workflow import Event, Plan, State, Workflow
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Node:
         layout, chunk = self._shapes.plus(extras), self._algorithm.chunk_bytes
         me, members, weights, number = self._ctx.me, flow.members, flow.weights, flow.round
         spread: MeanSpread | WholeSpread
-        if self._aggregator.mean:
+        if self._aggregator.mean and not goes_whole(layout, len(members), chunk):
             spread = MeanSpread(me, members, weights, layout, len(self._shapes.specs), mine, number, chunk)
         else:
             spread = WholeSpread(me, members, weights, layout, mine, number, chunk)
@@ -217,7 +217,7 @@ class Node:
     async def _exchange(self, message: Message | Callable[[PeerId], Message]) -> dict[PeerId, Message]:
         """One exchange with all. Of two members whose link is cut for good the higher one leaves."""
         # One tag for all: a member that has lost its way must not stop those at the right exchange.
-        answers = await self._ctx.exchange(message, TAG)
+        answers = await self._ctx.exchange(message, TAG, lenient=True)
         near = self._ctx.neighbors
         for peer in self.workflow.members:
             if peer not in near and peer not in self._left and peer < self._ctx.me:
@@ -295,8 +295,12 @@ class Node:
 
     def _contributions(self, spread: MeanSpread | WholeSpread) -> list[Contribution]:
         weights, arrays = self.workflow.weights, len(self._model)
-        if isinstance(spread, MeanSpread):
-            mean = spread.arrays()
+        if self._aggregator.mean:
+            mean = (
+                spread.arrays()
+                if isinstance(spread, MeanSpread)
+                else mean_of_whole(spread.contributions(), weights, arrays)
+            )
             return [Contribution("", mean[:arrays], sum(weights.values()), mean[arrays:])]
         return [
             Contribution(peer, given[:arrays], weights[peer], given[arrays:])

@@ -71,28 +71,29 @@ def toys_of(count: int, size: int = 7) -> list[Toy]:
 
 
 def test_everybody_trains_and_the_mean_is_exact() -> None:
-    for nodes in (1, 2, 3, 5, 8):
-        toys = toys_of(nodes)
-        results = Federation(nodes, topology="complete", loss=0.1).run(Learning(rounds=3), toys)
+    for nodes, size, chunk in ((1, 7, 1024), (2, 300, 1024), (3, 7, 1024), (5, 100, 1024), (8, 7, 2048)):
+        toys = toys_of(nodes, size)
+        learning = Learning(rounds=3, chunk_bytes=chunk)
+        results = Federation(nodes, topology="complete", loss=0.1).run(learning, toys)
         told = check(results, toys, 3)
         assert all(len(names) == nodes for names in told["contributors_by_round"].values())
         assert set(told["metrics"]["accuracy"]) == {result.peer_id for result in results}
         assert told["left_out"] == []
 
 
-def test_a_death_at_every_exchange() -> None:
+@pytest.mark.parametrize(("size", "chunk"), [(7, 4 * 1024 * 1024), (100, 1024)], ids=["whole", "in-parts"])
+def test_a_death_at_every_exchange(size: int, chunk: int) -> None:
     nodes, rounds = 4, 2
-    quiet = Federation(nodes, topology="complete").run(Learning(rounds=rounds), toys_of(nodes))
+    learning = Learning(rounds=rounds, chunk_bytes=chunk)
+    quiet = Federation(nodes, topology="complete").run(learning, toys_of(nodes, size))
     exchanges = quiet[0].rounds
     assert exchanges < 20
     for at in range(exchanges):
         for number, reaches in enumerate(REACHES):
             for victim in ((0,), (2,))[(at + number) % 2]:
-                toys = toys_of(nodes)
+                toys = toys_of(nodes, size)
                 kills = [Kill(victim, at, reaches)]
-                results = Federation(nodes, topology="complete", kills=kills).run(
-                    Learning(rounds=rounds), toys
-                )
+                results = Federation(nodes, topology="complete", kills=kills).run(learning, toys)
                 told = check(results, toys, rounds)
                 dead = results[victim].peer_id
                 living = {r.peer_id for r in results} - {dead}
