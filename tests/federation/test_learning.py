@@ -120,8 +120,8 @@ def test_a_death_in_each_stage(stage: str) -> None:
     chunks = ("chunk_bytes=1024",) if stage == "parts" else ()
     with federation(5, configs=[CONFIG] * 5) as fed:
         parts = share_out(fed)
-        quiet = result_of(fed[1], learn(fed, 1, f"rounds={rounds}", "--pace", fed.pace(0.2)))
-        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.2))
+        quiet = result_of(fed[1], learn(fed, 1, f"rounds={rounds}", "--pace", fed.pace(0.2), *chunks))
+        run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.2), *chunks)
 
         def far_enough() -> bool:
             reply = fed[1].ctl("show", run_id)
