@@ -75,7 +75,7 @@ def _static_key(key: PrivateKey) -> _StaticKey:
 
 
 @lru_cache(maxsize=KNOWN_STATIC_KEYS)
-def _identity(identity_key: bytes, signature: bytes, static: bytes) -> PublicKey:
+def known_identity(identity_key: bytes, signature: bytes, static: bytes) -> PublicKey:
     """Give the identity, if the signature is its word for this static key; ProtocolError when not.
 
     To verify takes 0.1 ms. A peer's process has one static key, and whoever dialled each other at once, or
@@ -179,7 +179,7 @@ class NoiseHandshake:
         identity_key, signature = bytes_field(message, 1), bytes_field(message, 2)
         if identity_key is None or signature is None:
             raise ProtocolError("a Noise handshake payload lacks the identity key or its signature")
-        peer = _identity(identity_key, signature, self._handshake.remote_static)
+        peer = known_identity(identity_key, signature, self._handshake.remote_static)
         if peer == self._key.public_key:
             raise Denied(
                 "the other end holds this device's own identity key", hint="it is this daemon itself"
