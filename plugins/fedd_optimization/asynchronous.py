@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -89,12 +90,13 @@ class ADPSGD(Iterative):
             mine = pair.x[part].copy()
             iteration.count(mine.nbytes)
             try:
-                answer = await ctx.ask(peer, [part.start, mine], self.name)
+                theirs = await ctx.ask(
+                    peer, [part.start, mine], self.name, read=partial(_like_or_nothing, mine)
+                )
             except NotConnected:
                 return sent, []
-            if answer is None:
+            if theirs is None:
                 return sent, []
-            theirs = _like(mine, peer, answer)
             pair.move(part, (theirs - mine) / 2)
             sent[part] = mine
             heard.append(theirs)
@@ -126,6 +128,10 @@ class _Pair:
                     self.move(part, (_like(mine, peer, theirs) - mine) / 2)
                     return mine
         raise InvalidMessage(f"{peer} sent something else than a part of its iterate")
+
+
+def _like_or_nothing(mine: Vector, peer: PeerId, answer: Message) -> Vector | None:
+    return None if answer is None else _like(mine, peer, answer)
 
 
 def _like(mine: Vector, peer: PeerId, theirs: Message) -> Vector:

@@ -106,10 +106,12 @@ class _Copies:
         weights = dict(ctx.neighbors)
         message = self._mine.encode(iterate[self._part])
         iteration.count(_bytes(message) * len(weights))
-        answers = await ctx.exchange(message, ChocoSGD.name)
+        copies = await ctx.exchange(
+            message, ChocoSGD.name, read=lambda peer, answer: self._theirs[peer].apply(answer)
+        )
         pull = np.zeros(self._size)
-        for peer, answer in answers.items():
-            pull += weights[peer] * (self._theirs[peer].apply(answer) - self._mine.copy)
+        for peer, copy in copies.items():
+            pull += weights[peer] * (copy - self._mine.copy)
         return pull
 
 

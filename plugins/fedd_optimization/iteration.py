@@ -244,14 +244,17 @@ class Iteration:
         best: tuple[int, int] = (order, -ctx.members.index(ctx.me))
         for _ in range(len(ctx.members) - 1):
             self.count(vector.nbytes * len(ctx.out_neighbors))
-            for peer, (header, theirs) in (await swap(ctx, vector, "start", [*best])).items():
-                match header:
-                    case [int(other), int(index)]:
-                        if (other, index) > best:
-                            best, vector = (other, index), theirs
-                    case _:
-                        raise InvalidMessage(f"{peer} sent something else than the start of a run")
+            for other, theirs in (await swap(ctx, vector, "start", [*best], _order)).values():
+                if other > best:
+                    best, vector = other, theirs
         return max(best[0], 0), vector
+
+
+def _order(peer: PeerId, header: Any) -> tuple[int, int]:
+    match header:
+        case [int(other), int(index)]:
+            return other, index
+    raise InvalidMessage(f"{peer} sent something else than the start of a run")
 
 
 def vectors(heard: dict[PeerId, Heard]) -> list[Vector]:

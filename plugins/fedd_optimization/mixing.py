@@ -16,9 +16,9 @@ for dynamic networks", J. Parallel Distrib. Comput. 78 (2015), here for trackers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from fedd.api import InvalidMessage, Message, PeerId, RunContext
 
 if TYPE_CHECKING:
     from fedd_optimization.vectors import Vector
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """A longer vector travels in several exchanges: a quarter of the default largest message."""
@@ -42,38 +44,47 @@ class Heard:
 async def mix(ctx: RunContext, vector: Vector, tag: str, *, agreed: bool) -> dict[PeerId, Heard]:
     """Send `vector` to every neighbour; return theirs in sorted peer order, with the edges' weights.
 
-    With `agreed` both ends take the same weight, else each its own. Errors as `swap`.
+    With `agreed` both ends take the same weight, else each its own. Errors and who is absent as `swap`.
     """
     weights = dict(ctx.neighbors)  # of the exchange that begins now
-    header: dict[str, Message] = {**weights}
-    answers = await swap(ctx, vector, tag, header if agreed else None)
-    return {
-        peer: Heard(_agreed(ctx.me, peer, weights[peer], theirs) if agreed else weights[peer], other)
-        for peer, (theirs, other) in answers.items()
-    }
+
+    def weight(peer: PeerId, theirs: Any) -> float:
+        return _agreed(ctx.me, peer, weights[peer], theirs) if agreed else weights[peer]
+
+    header: dict[str, Message] | None = {**weights} if agreed else None
+    answers = await swap(ctx, vector, tag, header, weight)
+    return {peer: Heard(weight, other) for peer, (weight, other) in answers.items()}
 
 
 async def swap(
-    ctx: RunContext, vector: Vector, tag: str, header: Message = None
-) -> dict[PeerId, tuple[Any, Vector]]:
+    ctx: RunContext,
+    vector: Vector,
+    tag: str,
+    header: Message = None,
+    read_header: Callable[[PeerId, Any], T] = lambda peer, header: header,
+) -> dict[PeerId, tuple[T, Vector]]:
     """Send `header` and `vector` to every neighbour; return theirs in sorted peer order.
 
-    Takes one exchange for each 4 MiB. A neighbour that falls out on the way is absent.
-    Raises InvalidMessage when a neighbour sends something else than a finite vector of the same length and
-    type, and as `RunContext.exchange`.
+    Takes one exchange for each 4 MiB. A neighbour that falls out on the way is absent, and so is one that
+    sends something else than a finite vector of the same length and type, or a header for which
+    `read_header` raises: it is cut off. Raises as `RunContext.exchange`.
     """
-    headers: dict[PeerId, Any] = {}
+    headers: dict[PeerId, T] = {}
     parts: dict[PeerId, list[Vector]] = {}
     for part in pieces(vector.size, vector.itemsize):
         piece = vector[part]
-        answers = await ctx.exchange([header if part.start == 0 else None, piece], tag)
-        for peer, answer in answers.items():
+
+        def read(peer: PeerId, answer: Any, piece: Vector = piece, start: int = part.start) -> Vector:
             match answer:
-                case [theirs, np.ndarray() as other] if _fits(other, piece):
-                    headers.setdefault(peer, theirs)
-                    parts.setdefault(peer, []).append(other)
-                case _:
-                    raise _misfit(peer, answer, piece)
+                case [theirs, np.ndarray() as given] if _fits(given, piece):
+                    if start == 0:
+                        headers[peer] = read_header(peer, theirs)
+                    return given
+            raise _misfit(peer, answer, piece)
+
+        answers = await ctx.exchange([header if part.start == 0 else None, piece], tag, read=read)
+        for peer, other in answers.items():
+            parts.setdefault(peer, []).append(other)
         parts = {peer: pieces for peer, pieces in parts.items() if peer in answers}
     return {
         peer: (headers[peer], pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
