@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import subprocess
 import sys
@@ -488,3 +489,28 @@ async def test_memory_addresses_are_taken_and_given_free() -> None:
     listener.close()
     with pytest.raises(NotConnected, match="nobody listens"):
         await network.connect(Address("memory", "", 7))
+
+
+async def test_whoever_gives_up_connecting_leaves_no_socket() -> None:
+    with socket.socket() as full:  # it never accepts, and its kernel drops who comes beyond its queue
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = Address("ip4", "127.0.0.1", full.getsockname()[1])
+        network = TcpNetwork()
+        wires = []
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+
+            async def connect() -> None:
+                with scope:
+                    while True:
+                        wires.append(await network.connect(address))
+
+            nursery.start_soon(connect)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            before = len(os.listdir("/proc/self/fd"))
+            scope.cancel()
+        assert scope.cancelled_caught
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+        for wire in wires:
+            wire.close()
