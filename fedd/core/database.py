@@ -30,8 +30,8 @@ class Database:
         self._me = me
         self._hash = 0
         # When each owner's record came (never, once its edges are taken away), and until when it has used up
-        # what it may send: the theoretical arrival time of a token bucket (ITU-T I.371), one number instead of
-        # a level and its time. Both in one place, because of a thousand owners every look costs.
+        # what it may send: the theoretical arrival time of a token bucket (ITU-T I.371), one number instead
+        # of a level and its time. Both in one place: with a thousand owners every look costs.
         self._times: dict[PeerId, tuple[float, float]] = {}
         # A time before which no record came that still has its edges.
         self._none_before = float("-inf")
@@ -75,7 +75,7 @@ class Database:
         self._times[peer] = (arrived, (used_up if used_up > now else now) + versions / OWNER_PER_S)
 
     def take(self, record: Record, held: Record | None, versions: int, now: float) -> None:
-        """Keep a record that is newer than `held`, which is what is held of its owner, and charge the owner."""
+        """Keep a record that is newer than `held`, which is what is held of its owner; charge the owner."""
         peer = record.id
         if held is None:
             if self._forgotten:

@@ -53,7 +53,7 @@ class Exchange:
         self._open_row = open_row
         self._timing = timing
         self.database = Database(me)
-        # Records to pass on, the size of the largest, and for each peer those of them that it has sent itself.
+        # Records to pass on, the size of the largest, and which of them each peer has sent itself.
         self._dirty: dict[PeerId, Row] = {}
         self._largest_bytes = 0
         self._theirs: dict[PeerId, set[PeerId]] = {}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from fedd.api.types import PeerId
 from fedd.core.deadlines import NEVER
+from fedd.core.heard_links import HeardLink
 from fedd.core.membership_parts import MembershipParts
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, PresenceTiming, Send
 from fedd.core.overlay import Dice
@@ -91,8 +92,9 @@ class Membership(MembershipParts):
 
     def heard(self, peer: PeerId, at: float, now: float) -> list[Action]:
         """Bytes of any kind came from `peer` at time `at`."""
-        if self._links.hear(peer, at, now):
-            self._heard_again(peer, now)
+        if not self._links.hear(peer, at, now):
+            return []
+        self._heard_again(peer, now)
         return self._finish(now)
 
     def receive(self, peer: PeerId, message: Message, now: float) -> list[Action]:
@@ -100,22 +102,35 @@ class Membership(MembershipParts):
         link = self._links.get(peer)
         if link is None:
             return []
+        news = False
         if link.up:
             # As `hear` does it: nearly all that comes, comes here.
             if now > link.heard:
                 link.heard = now
         elif self._links.hear(peer, now, now):
             self._heard_again(peer, now)
-        if type(message) is Rows:
-            self._accept(message.rows, peer, now)
+            news = True
+        # By far the most are heartbeats and copies of records: nothing becomes due by them.
+
+        if isinstance(message, Rows):
+            news = self._accept(message.rows, peer, now) or news
+        elif isinstance(message, Ping):
+            link.rtt_s = message.rtt_us / 1e6 if message.rtt_us else link.rtt_s
+            self._actions.append(Send(peer, Pong(message.number)))
+        elif isinstance(message, Pong):
+            if message.number == self._ping_number:
+                link.rtt_s = now - link.pinged_at
+        else:
+            self._answer(peer, link, message, now)
+            news = True
+        if news:
             return self._finish(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _answer(self, peer: PeerId, link: HeardLink, message: Message, now: float) -> None:
+        """Do what a message other than a heartbeat or records asks for."""
         match message:
-            case Ping(number, rtt_us):
-                link.rtt_s = rtt_us / 1e6 if rtt_us else link.rtt_s
-                self._actions.append(Send(peer, Pong(number)))
-            case Pong(number):
-                if number == self._ping_number:
-                    link.rtt_s = now - link.pinged_at
             case Digest() | Versions() | Want():
                 answers = self._exchange.answer(peer, message, self._is_joined, now)
                 self._actions += [Send(peer, answer) for answer in answers]
@@ -128,7 +143,6 @@ class Membership(MembershipParts):
                 self._unlink(peer, "closed" if reason == "shutdown" else None, now, told=True)
                 self._overlay.trimmed(peer, now)
                 self._actions.append(Close(peer, "bye"))
-        return self._finish(now)
 
     def pin(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Action]:
         """Hold a link with `peer` from now on, whatever the degree."""
@@ -202,24 +216,7 @@ class Membership(MembershipParts):
 
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do; at least once a heartbeat."""
-        # One comparison after the other: this is asked after every message.
-        due = self._house_due
-        if self._judge_due < due:
-            due = self._judge_due
-        if (at := self._own.due) < due:
-            due = at
-        exchange = self._exchange
-        if exchange.due < due:
-            due = exchange.due
-        if exchange.compare_due < due:
-            due = exchange.compare_due
-        if self._overlay_due < due:
-            due = self._overlay_due
-        if (at := self._links.due) < due:
-            due = at
-        if (at := self._verdicts.due) < due:
-            due = at
-        return due
+        return self._due
 
     def handle_timeout(self, now: float) -> list[Action]:
         """Do whatever is due."""

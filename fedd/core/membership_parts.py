@@ -67,6 +67,8 @@ class MembershipParts(MembershipView):
         self._digest_due = now + timing.digest_s * rng.uniform(0.2, 1.0)
         # The earliest of the three.
         self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)
+        # The earliest of all that is due. What moves it ends in `_finish`, which finds it out.
+        self._due = now
         self._ping_number = 0
         self._warned = False
 
@@ -172,10 +174,11 @@ class MembershipParts(MembershipView):
 
     # -- records
 
-    def _accept(self, rows: Collection[Row], source: PeerId, now: float) -> None:
+    def _accept(self, rows: Collection[Row], source: PeerId, now: float) -> bool:
+        """Take what is new in `rows`; False when all of it is held already."""
         intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
         if intake is None:
-            return
+            return False
         for record, held in intake.news:
             self._learn(record, held, now)
         for record in intake.own:
@@ -188,6 +191,7 @@ class MembershipParts(MembershipView):
             self._unlink(source, None, now)
             self._overlay.trimmed(source, now)
             self._actions.append(Close(source, "refused"))
+        return True
 
     def _learn(self, record: Record, held: Record | None, now: float) -> None:
         """Note whose verdict may depend on what is new in `record`."""
@@ -334,6 +338,16 @@ class MembershipParts(MembershipView):
             self._actions += exchange.compare(self._is_joined, now)
         if now >= exchange.due:
             self._flush(now)
+        self._due = min(
+            self._house_due,
+            self._judge_due,
+            self._own.due,
+            self._overlay_due,
+            self._links.due,
+            self._verdicts.due,
+            exchange.due,
+            exchange.compare_due,
+        )
         actions, self._actions = self._actions, []
         return actions
 

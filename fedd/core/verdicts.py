@@ -193,6 +193,7 @@ class Verdicts:
         if now < self.due:
             return []
         changes = []
+        due = NEVER
         for peer, suspicion in list(self._suspicions.items()):
             verdict = self.verdicts[peer]
             if not verdict.announced and now >= verdict.since + SETTLE_S:
@@ -200,7 +201,9 @@ class Verdicts:
                 changes.append(MemberChange(peer, None, "suspect", verdict.reason))
             if now >= self._released_at(suspicion):
                 changes.append(self._change(peer, "dead", suspicion.reason, now))
-        self.due = self._earliest()
+            else:
+                due = min(due, self._asks_at(suspicion, verdict))
+        self.due = due
         return changes
 
     def _suspect_no_more(self, peer: PeerId) -> None:
