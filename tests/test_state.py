@@ -72,6 +72,33 @@ def test_a_write_that_fails_leaves_the_old_content(
     assert os.listdir(state.path) == ["thing"]
 
 
+def test_what_is_replaced_is_whole_at_once_and_durable_when_flushed(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def noting(fd: int) -> None:
+        flushed.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    state.replace("thing", b"new")
+    assert state.read("thing") == b"new"
+    assert flushed == ["file"]
+    state.flush("thing")
+    assert flushed == ["file", "directory"]
+    state.write("thing", b"newer")
+    assert flushed == ["file", "directory"] * 2
+    monkeypatch.setattr(os, "fsync", _broken)
+    with pytest.raises(StateUnusable, match="Input/output error"):
+        state.flush("thing")
+
+
+def _broken(fd: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_what_a_crash_left_half_written_does_not_stand_in_the_way(state: StateDirectory) -> None:
     Path(state.path, ".thing.new").write_bytes(b"half")
     state.write("thing", b"whole")

@@ -235,9 +235,13 @@ class Admission:
                     return
                 raise Conflict("this node is in no federation")
             refuse_allow_list(self.federation)
-            self._store.write(FEDERATION_FILE, _LEFT)
+            # The others need not wait for all of it: after a power cut in between this node is a member.
+            self._store.replace(FEDERATION_FILE, _LEFT)
             self.invitations.clear()
-            await self._presence.leave()
+            try:
+                await self._presence.leave()
+            finally:
+                self._store.flush(FEDERATION_FILE)
 
     def set_allow_list(self, allow_list: FederationIdentity | None) -> None:
         """The configuration has another allow-list: who is no longer in it is cut off."""

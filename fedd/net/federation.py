@@ -22,6 +22,12 @@ class PresenceStore(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Replace the content; on return it survives a power cut."""
 
+    def replace(self, name: str, data: bytes) -> None:
+        """Replace the content; it survives a power cut after `flush`."""
+
+    def flush(self, name: str) -> None:
+        """Return when what was replaced survives a power cut."""
+
     def remove(self, name: str) -> None:
         """Delete it; nothing happens when there is none."""
 

@@ -32,6 +32,12 @@ class MemoryStore:
         self.files[name] = data
         self.writes.append(name)
 
+    def replace(self, name: str, data: bytes) -> None:
+        self.write(name, data)
+
+    def flush(self, name: str) -> None:
+        assert name in self.files
+
     def remove(self, name: str) -> None:
         self.files.pop(name, None)
 

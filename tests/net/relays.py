@@ -38,6 +38,12 @@ class Store:
     def write(self, name: str, data: bytes) -> None:
         self.files[name] = data
 
+    def replace(self, name: str, data: bytes) -> None:
+        self.write(name, data)
+
+    def flush(self, name: str) -> None:
+        assert name in self.files
+
     def remove(self, name: str) -> None:
         self.files.pop(name, None)
 

@@ -287,6 +287,21 @@ async def test_a_certificate_that_does_not_hold_is_not_entered(autojump_clock: M
         assert b.presence.federation is None
 
 
+async def test_the_others_hear_of_a_leave_though_the_disk_fails_in_the_end(autojump_clock: MockClock) -> None:
+    async with nodes(2) as (a, b):
+        await form([a, b])
+
+        def broken(name: str) -> None:
+            assert (name, b.store.files[name]) == ("federation", b"left\n")
+            raise FeddError("disk gone")
+
+        b.store.flush = broken  # type: ignore[method-assign]
+        with pytest.raises(FeddError, match="disk gone"):
+            await b.admission.leave()
+        await until(lambda: a.presence.state_of(b.id) == "left", 0.1)
+        assert b.admission.federation is None
+
+
 async def test_membership_survives_a_restart_and_ends_with_leave(autojump_clock: MockClock) -> None:
     async with nodes(2) as (a, b), trio.open_nursery() as nursery:
         await form([a, b])
