@@ -100,3 +100,20 @@ async def test_a_full_connection_that_breaks_leaves_no_task() -> None:
             wire_of(a).cut()
         await trio.testing.wait_all_tasks_blocked()
         assert not writing_tasks(a)
+
+
+async def test_senders_that_fill_the_socket_by_turns_share_the_task() -> None:
+    async with running() as links:
+        pairs = [await stream_pair(links, protocol) for protocol in ("/one", "/two", "/three")]
+        size, times = MEMORY_PIPE_BYTES // 3, 20
+
+        async def send(stream: Stream) -> None:
+            for _ in range(times):
+                await stream.send_all(bytes(size))
+
+        async with trio.open_nursery() as nursery:
+            for near, far in pairs:
+                nursery.start_soon(send, near)
+                nursery.start_soon(far.receive_exactly, size * times)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(writing_tasks(pairs[0][0])) == 1
