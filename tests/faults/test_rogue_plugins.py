@@ -9,7 +9,7 @@ from federation.daemons import GUARD_S, Federation, eventually, federation, resu
 
 CONFIG = """
 [policy]
-algorithms = ["consensus", "raises", "hangs", "crashes"]
+algorithms = ["consensus", "raises", "hangs", "crashes", "hoards"]
 
 [limits]
 stall_timeout_s = 3.0
@@ -44,6 +44,7 @@ def test_what_failed_to_import_is_listed_with_the_reason(fed: Federation) -> Non
         ("hangs", [], "stall"),
         ("crashes", ["how=exit"], "ended"),
         ("crashes", ["how=segfault"], "SIGSEGV"),
+        ("hoards", [], "Cannot allocate memory"),
     ],
 )
 def test_the_others_finish_and_name_the_reason(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from dataclasses import dataclass
 from typing import ClassVar
@@ -57,7 +58,24 @@ class Crashes:
         return len(ctx.neighbors)
 
 
+@dataclass(frozen=True)
+class Hoards:
+    """Takes half as much memory again as the device has, on the node whose input is 1."""
+
+    name: ClassVar[str] = "hoards"
+
+    async def run(self, ctx: RunContext) -> Message:
+        await ctx.exchange(1)
+        if ctx.input == 1:
+            quarter = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+            held = [mmap.mmap(-1, quarter, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(6)]
+            await ctx.exchange(len(held))
+        else:
+            await ctx.exchange(1)
+        return len(ctx.neighbors)
+
+
 @hookimpl
 def fedd_register_algorithms() -> list[type[Algorithm]]:
     """Register them all."""
-    return [Raises, Hangs, Crashes]
+    return [Raises, Hangs, Crashes, Hoards]
