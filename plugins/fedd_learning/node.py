@@ -295,17 +295,16 @@ class Node:
 
     def _contributions(self, spread: MeanSpread | WholeSpread) -> list[Contribution]:
         weights, arrays = self.workflow.weights, len(self._model)
-        if self._aggregator.mean:
-            mean = (
-                spread.arrays()
-                if isinstance(spread, MeanSpread)
-                else mean_of_whole(spread.contributions(), weights, arrays)
-            )
-            return [Contribution("", mean[:arrays], sum(weights.values()), mean[arrays:])]
-        return [
-            Contribution(peer, given[:arrays], weights[peer], given[arrays:])
-            for peer, given in spread.contributions().items()
-        ]
+        if isinstance(spread, MeanSpread):
+            mean = spread.arrays()
+        elif self._aggregator.mean:
+            mean = mean_of_whole(spread.contributions(), weights, arrays)
+        else:
+            return [
+                Contribution(peer, given[:arrays], weights[peer], given[arrays:])
+                for peer, given in spread.contributions().items()
+            ]
+        return [Contribution("", mean[:arrays], sum(weights.values()), mean[arrays:])]
 
     def _ballot(self) -> VoteTrainSet:
         """P2PFL's: as many candidates as there will be trainers, at random, with random weights."""

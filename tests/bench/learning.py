@@ -1,11 +1,13 @@
 """A round of learning without any training: fedd's daemons beside P2PFL's nodes, in one run.
 
-    python tests/bench/learning.py [--cases 2x10000 4x10000 2x1000000] [--only fedd|p2pfl]
+    python tests/bench/learning.py [--cases 2x10000 4x10000 2x1000000] [--only fedd plain p2pfl p2pfl-tuned]
     python tests/bench/learning.py --memory
 
-Prints one JSON document for each case and system, and one with the ratios for each case. P2PFL gets a virtual
-environment of its own, made on the first call (`--environment`). `--memory` lets four daemons share a model
-of 100 MB and prints the largest size of a daemon and of its worker.
+Prints one JSON document for each case and system, and one with the ratios for each case. `plain` sends the
+bytes of fedd's round over fedd's links without daemons, workers and messages. `p2pfl` has its default
+settings, `p2pfl-tuned` its waiting cut to the limit; it gets a virtual environment of its own, made on the
+first call (`--environment`). `--memory` lets four daemons share a model of 100 MB and prints the largest size
+of a daemon and of its worker.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ import statistics
 import sys
 import tempfile
 import threading
-import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,17 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import p2pfl_case
+import plain_links
 from federation.daemons import Federation, federation, result_of
+from federation.plugged import plugged
 from processes import children_of, rss_bytes
 
 TARGETS = {10_000: 15.0, 1_000_000: 15.0, 10_000_000: 5.0}
 """How many times less than P2PFL's a round may take, by the model's size."""
 MEMORY_TARGET = 4.0
+PLAIN_TARGET = 3.0
+"""How many times longer than its bytes alone a round may take."""
+SYSTEMS = ("fedd", "plain", "p2pfl", "p2pfl-tuned")
 ROUNDS = 12
 LARGE = 25_000_000
 """float32: 100 MB."""
@@ -41,22 +47,8 @@ LARGE = 25_000_000
 @contextmanager
 def environment() -> Iterator[Path]:
     """An interpreter that has what this one has, and the learner that does nothing as a plugin."""
-    with tempfile.TemporaryDirectory(prefix="fedd-venv-") as scratch:
-        folder = Path(scratch)
-        venv.create(folder, with_pip=False)
-        (site,) = folder.glob("lib/python3*/site-packages")
-        here = [path for path in sys.path if path and Path(path).is_dir() and path != str(HERE)]
-        (site / "all.pth").write_text("\n".join(here) + "\n")
-        (site / "idle_learner.py").write_text((HERE / "idle_learner.py").read_text())
-        info = site / "bench_idle-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-idle\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[fedd]\nbench = idle_learner\n")
-        fedctl = folder / "bin" / "fedctl"
-        main = "import sys\nfrom fedd.cli.main import main\nsys.exit(main())\n"
-        fedctl.write_text(f"#!{folder}/bin/python\n{main}")
-        fedctl.chmod(0o755)
-        yield folder / "bin" / "python"
+    with plugged({"idle_learner": (HERE / "idle_learner.py").read_text()}, "bench-idle") as python:
+        yield python
 
 
 def measure_fedd(python: Path, nodes: int, size: int, rounds: int = ROUNDS) -> dict[str, Any]:
@@ -120,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     usual = ["2x10000", "4x10000", "2x1000000", "4x1000000", "2x10000000"]
     parser.add_argument("--cases", nargs="+", default=usual, metavar="NODESxSIZE", help="what to measure")
-    parser.add_argument("--only", choices=["fedd", "p2pfl"], help="measure one of them")
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="measure these alone")
     parser.add_argument("--memory", action="store_true", help="a model of 100 MB among four daemons")
     cache = Path.home() / ".cache" / "fedd-bench" / "p2pfl"
     parser.add_argument("--environment", type=Path, default=cache, help="P2PFL's virtual environment")
@@ -134,25 +126,55 @@ def main() -> int:
 
 
 def compare(case: str, options: argparse.Namespace, python: Path) -> dict[str, Any]:
-    """Measure a case with both, print the figures; how many times less fedd needs."""
+    """Measure a case with all systems, print the figures; how many times less or more fedd needs."""
     nodes, size = map(int, case.split("x"))
     figures: dict[str, dict[str, Any]] = {}
-    if options.only != "p2pfl":
-        figures["fedd"] = measure_fedd(python, nodes, size)
-        print(json.dumps({"case": case, "system": "fedd", **figures["fedd"]}), flush=True)
-    if options.only != "fedd":
+
+    def note(system: str, measure: Callable[[], Mapping[str, Any]]) -> None:
+        if system in options.only:
+            try:
+                figures[system] = dict(measure())
+            except (RuntimeError, TimeoutError) as error:  # P2PFL does not always come to an end
+                print(json.dumps({"case": case, "system": system, "error": str(error)}), flush=True)
+            else:
+                print(json.dumps({"case": case, "system": system, **figures[system]}), flush=True)
+
+    def measure_p2pfl(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         theirs = p2pfl_case.make_environment(options.environment)
-        try:
-            figures["p2pfl"] = p2pfl_case.measure(theirs, nodes, size)
-        except (RuntimeError, TimeoutError) as error:  # it does not always come to an end
-            print(json.dumps({"case": case, "system": "p2pfl", "error": str(error)}), flush=True)
-        else:
-            print(json.dumps({"case": case, "system": "p2pfl", **figures["p2pfl"]}), flush=True)
+        return p2pfl_case.measure(theirs, nodes, size, settings=settings)
+
+    def measure_plain() -> Mapping[str, Any]:
+        ours = figures.get("fedd", {}).get("bytes_per_round")
+        # What a mean takes at least: each member's share of the model to and from every other.
+        return plain_links.measure(nodes, int(ours or 8 * size * (nodes - 1) / nodes), ROUNDS)
+
+    note("fedd", lambda: measure_fedd(python, nodes, size))
+    note("plain", measure_plain)
+    note("p2pfl", lambda: measure_p2pfl({}))
+    note("p2pfl-tuned", lambda: measure_p2pfl(p2pfl_case.TUNED))
+    return judge(case, size, figures)
+
+
+def judge(case: str, size: int, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Print and return the ratios, and which targets are met."""
     verdict: dict[str, Any] = {"met": {}}
-    if len(figures) == 2:
-        for key, target in (("round_s", TARGETS.get(size, 1.0)), ("idle_mib", MEMORY_TARGET)):
-            verdict[key] = figures["p2pfl"][key] / figures["fedd"][key]
-            verdict["met"][key] = verdict[key] >= target
+    ours = figures.get("fedd")
+    for system in SYSTEMS:
+        if ours is None or system == "fedd" or system not in figures:
+            continue
+        theirs = figures[system]
+        ratio = theirs["round_s"] / ours["round_s"]
+        if system == "plain":
+            verdict["times_plain"] = 1 / ratio
+            verdict["met"]["times_plain"] = 1 / ratio <= PLAIN_TARGET
+        else:
+            verdict[f"faster_than_{system}"] = ratio
+            least = TARGETS.get(size, 1.0) if system == "p2pfl" else 1.0
+            verdict["met"][f"faster_than_{system}"] = ratio >= least
+        if system == "p2pfl":
+            verdict["idle_mib"] = theirs["idle_mib"] / ours["idle_mib"]
+            verdict["met"]["idle_mib"] = verdict["idle_mib"] >= MEMORY_TARGET
+    if verdict["met"]:
         print(json.dumps({"case": case, **verdict}), flush=True)
     return verdict
 

@@ -1,6 +1,7 @@
 """Rounds of P2PFL without any training, each node a process, measured from inside by the monotonic clock.
 
-Its settings are its defaults, without Ray, which would cost it more. Its learner is told to do nothing.
+Its settings are its defaults, without Ray, which would cost it more, or with its waiting cut to the limit
+(`TUNED`). Its learner is told to do nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,24 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from processes import rss_bytes
+
+TUNED = {
+    "gossip": {
+        "PERIOD": 0.005,
+        "MODELS_PERIOD": 0.005,
+        "MODELS_PER_ROUND": 4,
+        "EXIT_ON_X_EQUAL_ROUNDS": 1000,
+        "MESSAGES_PER_PERIOD": 10_000,
+    },
+    "heartbeat": {"WAIT_CONVERGENCE": 0.2},
+}
+"""Its periods, as short as they still help: its threads sleep that long between two looks at what there is to
+send. At 0 they would spin. It gives a model up when nothing has changed for so many looks: many, then."""
 
 P2PFL = ("p2pfl==0.4.4", "opendp>=0.13", "pyarrow==21.0.0", "huggingface_hub==0.34.4")
 
@@ -32,6 +48,8 @@ Settings.general.LOG_LEVEL = "ERROR"
 from p2pfl.learning.frameworks.learner import Learner
 from p2pfl.learning.frameworks.p2pfl_model import P2PFLModel
 from p2pfl.node import Node
+
+Settings.set_from_dict(json.loads(sys.argv[6]))
 
 
 class Model(P2PFLModel):
@@ -76,7 +94,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-folder, number, nodes, size, rounds = Path(sys.argv[1]), *map(int, sys.argv[2:])
+folder, number, nodes, size, rounds = Path(sys.argv[1]), *map(int, sys.argv[2:6])
 node = Node(Model([np.zeros(size, np.float32)]), Nothing(), addr="127.0.0.1", learner=Idle())
 node.start()
 (folder / f"{number}.part").write_text(node.addr)
@@ -109,9 +127,14 @@ def make_environment(folder: Path) -> Path:
 
 
 def measure(
-    python: Path, nodes: int, size: int, rounds: int = 5, deadline_s: float = 120.0
+    python: Path,
+    nodes: int,
+    size: int,
+    rounds: int = 5,
+    deadline_s: float = 120.0,
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """Rounds of `nodes` nodes with a model of `size` float32.
+    """Rounds of `nodes` nodes with a model of `size` float32 and these settings, else the defaults.
 
     `round_s` is the median time between the beginnings of two rounds' trainings, over nodes and rounds;
     `idle_mib` the mean resident size of a node before the learning, `node_mib` the largest while it lasts.
@@ -120,7 +143,7 @@ def measure(
         folder = Path(scratch)
         (folder / "node.py").write_text(NODE)
         log = (folder / "log.txt").open("w+")
-        options = [str(nodes), str(size), str(rounds)]
+        options = [str(nodes), str(size), str(rounds), json.dumps(dict(settings))]
         command = [str(python), str(folder / "node.py"), str(folder)]
         processes = [
             subprocess.Popen([*command, str(number), *options], stdout=log, stderr=log, cwd=folder)
