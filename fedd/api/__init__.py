@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
-    from fedd.api.algorithm import Agreement, Algorithm, Ledger, Letter, Merged, RunContext
+    from fedd.api.algorithm import Algorithm, Letter, Merged, RunContext
     from fedd.api.command import Audience, Command, CommandContext, KnownRun, Member, Reached
     from fedd.api.errors import (
         Conflict,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fedd.api.graph import RunGraph, Spectrum
     from fedd.api.hookspecs import hookimpl, hookspec
     from fedd.api.learner import Learner, RunLearner, TrainResult
+    from fedd.api.ledger import Agreement, Ledger
     from fedd.api.types import Message, PeerId
 
 __all__ = [
@@ -78,7 +79,8 @@ __all__ = [
 
 _MODULES = {
     **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
-    **dict.fromkeys(("Agreement", "Algorithm", "Ledger", "Letter", "Merged", "RunContext"), "algorithm"),
+    **dict.fromkeys(("Agreement", "Ledger"), "ledger"),
+    **dict.fromkeys(("Algorithm", "Letter", "Merged", "RunContext"), "algorithm"),
     **dict.fromkeys(("Audience", "Command", "CommandContext", "KnownRun", "Member", "Reached"), "command"),
     **dict.fromkeys(("RunGraph", "Spectrum"), "graph"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,9 +17,7 @@ import trio
 from fedd.api.errors import (
     Conflict,
     Dropped,
-    FeddError,
     PluginFailed,
-    Refused,
     Unhealthy,
 )
 from fedd.api.types import PeerId
@@ -36,10 +34,11 @@ from fedd.host.known_runs import KnownRuns
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.results import ResultStore
-from fedd.host.run_control import CONTROL_PROTOCOL, ask
+from fedd.host.run_control import CONTROL_PROTOCOL
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_forecast import Forecaster
 from fedd.host.run_gate import RunGate
+from fedd.host.run_herald import RunHerald
 from fedd.host.run_histories import RunHistories
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
@@ -65,9 +64,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedd.host")
 
 RUN_PROTOCOL = "/fedd/run/1.0.0"
-
-_SPREAD_S = 1.0
-"""So that whoever is told the run's id can ask any member about it at once."""
 
 
 class Runs(KnownRuns):
@@ -116,6 +112,7 @@ class Runs(KnownRuns):
             self.name_of,
         )
         self._forecaster = Forecaster(self._proposer, self._gate, self._workers, self._limits)
+        self._herald = RunHerald(self.me, relay, self._limits, self.nodes, self.name_of, self._running)
         self._around = Surroundings(
             key,
             self._limits,
@@ -124,7 +121,7 @@ class Runs(KnownRuns):
             self.name_of,
             self._on_change,
             self._on_epoch,
-            self._tell_epoch,
+            self._herald.tell_epoch,
             self._keep_checkpoint,
             clock,
         )
@@ -139,7 +136,7 @@ class Runs(KnownRuns):
             self.nodes,
             self._adopt,
             self._histories,
-            self._tell_epoch,
+            self._herald.tell_epoch,
             self.state_of_ended,
         )
         self._returns = RunReturns(
@@ -147,7 +144,7 @@ class Runs(KnownRuns):
             relay,
             self._gate,
             self.storage.checkpoints,
-            Hooks(self._adopt, self._tell_epoch, self._store, presence.state_of, self.name_of, clock),
+            Hooks(self._adopt, self._herald.tell_epoch, self._store, presence.state_of, self.name_of, clock),
         )
         self._desk.returns = self._returns
         self.sleeping = self._returns.sleeping
@@ -193,7 +190,7 @@ class Runs(KnownRuns):
         own policy), Conflict (no federation), Unhealthy, PluginFailed, or Refused naming everyone who
         declined when too few accepted.
         """
-        nursery = self._running()
+        self._running()
         await self._registry.ready()
         proposal, others = self._proposer.draft(request)
         own = await self._gate.consider(proposal, proposal.federation, self.name_of(self.me))
@@ -218,10 +215,9 @@ class Runs(KnownRuns):
             self._gate.withdraw(proposal.digest, self.me)
             if seat is not None:
                 await seat.aclose()
-            for peer in asked:
-                nursery.start_soon(self._tell, peer, {"kind": "withdraw", "proposal": proposal.digest})
+            self._herald.tell(asked, {"kind": "withdraw", "proposal": proposal.digest})
             raise
-        await self._spread(manifest)
+        await self._herald.spread(manifest)
         story = node.story.result()
         told = {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
         return {**told, "prediction": prediction}
@@ -261,10 +257,8 @@ class Runs(KnownRuns):
             raise Conflict(f"the run {run_id[:8]} has ended already", hint=f"see fedctl show {run_id[:8]}")
         statement = state_stop(self._key, run_id)
         node.stop(statement)
-        nursery = self._running()
-        for peer in node.manifest.members:
-            if peer != self.me and peer not in node.links:
-                nursery.start_soon(self._tell, peer, {"kind": "stop", "statement": statement})
+        far = [peer for peer in node.manifest.members if peer != self.me and peer not in node.links]
+        self._herald.tell(far, {"kind": "stop", "statement": statement})
         return {"run_id": run_id, "state": node.story.state}
 
     async def enlist(self, run_id: str, peer: PeerId) -> dict[str, Any]:
@@ -274,21 +268,7 @@ class Runs(KnownRuns):
         Refused with its reason when it declines, TimedOut, NotConnected.
         """
         run_id = self.resolve(run_id)
-        node = self.nodes.get(run_id)
-        name = self.name_of(peer)
-        if node is None or peer in node.epochs.machine.present:
-            raise Conflict(f"{name} is in the run already" if node else f"the run {run_id[:8]} has ended")
-        refusal = node.epochs.refusal(peer)
-        if refusal:
-            raise Conflict(f"{name} cannot be let in: {refusal}")
-        question = {"kind": "enlist", "manifest": node.manifest.sealed}
-        reply = await ask(self._relay, peer, question, self._limits.propose_timeout_s)
-        if reply["kind"] != "accepted" or not isinstance(reply.get("acceptance"), bytes):
-            raise Refused(f"{name} declines: {printable(str(reply.get('reason') or reply.get('detail')))}")
-        refusal = node.epochs.refusal(peer)
-        if refusal:
-            raise Conflict(f"{name} cannot be let in: {refusal}")
-        node.epochs.let_in(peer, reply["acceptance"])
+        await self._herald.enlist(run_id, peer)
         return {"run_id": run_id, "peer_id": peer}
 
     async def leave_all(self, reason: str, deadline_s: float = 2.0, *, for_good: bool = True) -> None:
@@ -311,34 +291,6 @@ class Runs(KnownRuns):
         if self._nursery is None:
             raise Unhealthy("runs cannot be started", hint="the daemon is starting or shutting down")
         return self._nursery
-
-    async def _spread(self, manifest: Manifest) -> None:
-        """Send the manifest to all members; go on after a moment whoever has not answered."""
-        unanswered = {peer for peer in manifest.members if peer != self.me}
-        all_answered = trio.Event()
-
-        async def deliver(peer: PeerId) -> None:
-            await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
-            unanswered.discard(peer)
-            if not unanswered:
-                all_answered.set()
-
-        if unanswered:
-            for peer in sorted(unanswered):
-                self._running().start_soon(deliver, peer)
-            with trio.move_on_after(_SPREAD_S):
-                await all_answered.wait()
-
-    async def _tell(self, peer: PeerId, message: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send a member something that its neighbours pass on as well: a failure is logged."""
-        try:
-            reply = await ask(self._relay, peer, message, self._limits.command_timeout_s)
-            if reply["kind"] != "ok":
-                log.info("%s answered our %s: %s", self.name_of(peer), message["kind"], reply.get("detail"))
-            return reply
-        except FeddError as error:
-            log.info("%s did not get our %s: %s", self.name_of(peer), message["kind"], error.detail)
-            return None
 
     # ---- taking part ----------------------------------------------------------------------
 
@@ -405,17 +357,6 @@ class Runs(KnownRuns):
         self._publish(node.story, f"epoch {node.manifest.epoch}")
         self._running().start_soon(self.storage.move, node)
 
-    def _tell_epoch(self, manifest: Manifest, peers: Collection[PeerId]) -> None:
-        for peer in peers:
-            if peer != self.me:
-                self._running().start_soon(self._tell_one, peer, manifest)
-
-    async def _tell_one(self, peer: PeerId, manifest: Manifest) -> None:
-        reply = await self._tell(peer, {"kind": "manifest", "manifest": manifest.sealed})
-        node = self.nodes.get(manifest.run_id)
-        if node is not None and reply is not None and reply["kind"] == "ended":
-            node.departures.on_finished(peer, str(reply.get("digest")))
-
     def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
         self._running().start_soon(self.storage.save, node, state)
 
@@ -447,15 +388,8 @@ class Runs(KnownRuns):
     def _on_member(self, change: MemberChange) -> None:
         for node in list(self.nodes.values()):
             node.departures.on_member(change.peer_id, change.new, change.reason)
-            if change.new == "alive" and node.epochs.enlists(change.peer_id) and self._nursery is not None:
-                self._nursery.start_soon(self._enlist_quietly, node.manifest.run_id, change.peer_id)
-
-    async def _enlist_quietly(self, run_id: str, peer: PeerId) -> None:
-        """An open run, and somebody came who is not in it: it may decline."""
-        try:
-            await self.enlist(run_id, peer)
-        except FeddError as error:
-            log.info("run %s: %s", run_id[:8], error.detail)
+            if change.new == "alive" and self._nursery is not None:
+                self._herald.enlist_newcomer(node, change.peer_id)
 
     def _on_link(self, kind: str, connection: Connection, reason: str) -> None:
         if kind == "up":

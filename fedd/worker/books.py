@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from fedd.api.algorithm import Agreement
 from fedd.api.errors import InvalidParameter
+from fedd.api.ledger import Agreement
 from fedd.worker.ledger import LedgerCore
 from fedd.worker.port import Exchanges
 from fedd.worker.reading import BadMessage, reason_of
