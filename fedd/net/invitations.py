@@ -301,7 +301,7 @@ class Invitations:
         """Whether `peer` may come in by this token, which it knows."""
         if peer in invitation.denied or peer in self._presence.credentials.revocations.revoked():
             return False
-        if peer in invitation.given or peer in self._pending:
+        if peer in invitation.given or peer in invitation.approved or peer in self._pending:
             return True
         taken = len(invitation.given.keys() | invitation.approved.keys())
         return now < invitation.expires_at and taken < invitation.uses

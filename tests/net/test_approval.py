@@ -12,14 +12,23 @@ import trio
 from net.federations import Node, all_alive, form, full_mesh, nodes, said, until
 from trio.testing import MockClock
 
-from fedd.api.errors import Conflict, Denied, NotConnected, NotFound, ProtocolError, Refused, TimedOut
+from fedd.api.errors import (
+    Conflict,
+    Denied,
+    FeddError,
+    NotConnected,
+    NotFound,
+    ProtocolError,
+    Refused,
+    TimedOut,
+)
 from fedd.core.certificates import parse_token
 from fedd.core.identity import PrivateKey
 from fedd.net.approval import APPROVAL_PROTOCOL, ASK_ADMIN_S, raise_if_refused, read_waiting
 from fedd.net.invitations import MAX_PENDING
 from fedd.net.join_messages import MAX_ANSWER_BYTES, encode_message, receive, send
 
-ELSEWHERE = PrivateKey.from_seed(bytes([77]) * 32).peer_id
+ELSEWHERE, OTHER = (PrivateKey.from_seed(bytes([number]) * 32).peer_id for number in (77, 78))
 
 
 @asynccontextmanager
@@ -98,6 +107,33 @@ async def test_what_an_admin_approved_does_not_count_once_it_is_revoked(autojump
             await a.admission.approvals.approve(d.id, [a.id])
             await until(lambda: c.presence.state_of(d.id) == "alive", 10.0)
             nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_costs_the_approved_one_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token has one use, which the newcomer has until its certificate is on disk."""
+    async with two_admins(3) as (a, b, _c):
+        answer = a.admission.invitations.answer
+        token = parse_token(a.admission.invite(uses=1, approve=True).token)
+        request = {"federation": token.federation, "secret": token.secret, "name": "x"}
+        assert answer(ELSEWHERE, request)["pending"] is True
+        await b.admission.approvals.approve(ELSEWHERE, [a.id])
+        full = FeddError("no space left")
+
+        def write(name: str, data: bytes) -> None:
+            raise full
+
+        monkeypatch.setattr(a.store, "write", write)
+        batch = a.admission.invitations._batch
+        assert answer(ELSEWHERE, request)["chain"] is not None
+        with pytest.raises(FeddError, match="no space left"):
+            await a.admission.invitations._spend(batch)
+        monkeypatch.undo()
+        batch = a.admission.invitations._batch
+        assert answer(ELSEWHERE, request)["chain"] is not None
+        await a.admission.invitations._spend(batch)
+        assert answer(OTHER, request) == {"chain": None}  # nobody else has that use
 
 
 async def test_who_is_no_admin_sees_and_decides_nothing(autojump_clock: MockClock) -> None:
