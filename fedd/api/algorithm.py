@@ -402,10 +402,10 @@ class Algorithm(Protocol):
     `joinable: ClassVar[bool]`, False where there is none: whether `run` may be called again with members that
     came late or came back. With either all members must make the same number of exchanges.
 
-    A method `predict(self, ctx: RunContext)` may return metrics, {name: number or text}, that can be told before
-    the first exchange. It is called on the device that starts a run before anybody is asked, and can ask nobody
-    either: `ctx` has all but messages. A text `warning` is shown to whoever starts the run, InvalidParameter
-    refuses it, and anything else that is raised is told as `error` and hinders nothing.
+    A method `predict(self, ctx: RunContext)` may return metrics, {name: number or text}, that can be told
+    before the first exchange. It is called on the device that starts a run before anybody is asked, and can
+    ask nobody either: `ctx` has all but messages. A text `warning` is shown to whoever starts the run,
+    InvalidParameter refuses it, and anything else that is raised is told as `error` and hinders nothing.
     """
 
     name: ClassVar[str]
