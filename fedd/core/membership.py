@@ -20,6 +20,7 @@ from fedd.core.heard_links import HeardLink
 from fedd.core.membership_parts import MembershipParts
 from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, PresenceTiming, Send
 from fedd.core.overlay import Dice
+from fedd.core.own_record import CROWD_MEMBERS
 from fedd.core.presence_messages import (
     Bye,
     Digest,
@@ -241,7 +242,10 @@ class Membership(MembershipParts):
         if isolated:
             self._exchange.doubt()
         if self._judge_due != NEVER and now >= self._settled_at:
-            self._judge_now(now)
+            # Before anybody is accused, when it is time, and among few whenever this is called: it costs little.
+            crowd = len(self.records) > CROWD_MEMBERS
+            if not crowd or now >= self._judge_due or now >= self._verdicts.due:
+                self._judge_now(now)
         if not self._warned and self._verdicts.holding(now):
             self._warned = True
             self._actions.append(Notice("isolated"))
