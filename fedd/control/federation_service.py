@@ -11,6 +11,7 @@ from fedd.control.server import Operation, Request
 from fedd.core.identity import parse_peer_id
 from fedd.host.runs import Runs
 from fedd.net.admission import Admission
+from fedd.net.approval import DECIDE_S
 from fedd.net.events import EventLog
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
@@ -194,7 +195,7 @@ class FederationService:
 
     async def _waiting(self, text: str) -> tuple[PeerId, list[PeerId]]:
         """One who waits, and the admins that it came to."""
-        rows = await self._admission.approvals.waiting()
+        rows = await self._admission.approvals.waiting(DECIDE_S)
         # By peer id alone: a newcomer calls itself what it likes.
         peer = self._among(text, sorted({row.waiting.peer_id for row in rows}))
         at = [row.at for row in rows if row.waiting.peer_id == peer]

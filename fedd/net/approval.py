@@ -41,8 +41,10 @@ from fedd.net.swarm import Swarm
 logger = logging.getLogger("fedd.net.admission")
 
 APPROVAL_PROTOCOL: Final = "/fedd/approval/1.0.0"
-# How long another admin has: to be reached, perhaps through a relay, and one round trip.
+# How long another admin has, to be reached, perhaps through a relay, and for one round trip: when somebody
+# looks who waits, and when a decision depends on it.
 ASK_ADMIN_S: Final = 3.0
+DECIDE_S: Final = 10.0
 # How many are asked, each in a task and on a stream: more admins than that is no federation of trust.
 MAX_ASKED: Final = 64
 # What an address takes: `/ip6/` of 39 characters, `/tcp/` of 5, `/p2p/` of 52, and some to spare.
@@ -81,8 +83,8 @@ class Approvals:
         self._note = note
         swarm.handle(APPROVAL_PROTOCOL, self._serve)
 
-    async def waiting(self) -> list[WaitingAt]:
-        """Who waits at this admin and at those that answer in time, the longest first.
+    async def waiting(self, deadline_s: float = ASK_ADMIN_S) -> list[WaitingAt]:
+        """Who waits at this admin and at those that answer within `deadline_s`, the longest first.
 
         An admin that is alive and does not answer is noted; who waits there is not in the list.
 
@@ -94,7 +96,8 @@ class Approvals:
 
         async def ask(admin: PeerId) -> None:
             try:
-                found.extend(await self._list_of(admin))
+                answer = await self._ask(admin, {"do": "list"}, deadline_s)
+                found.extend(WaitingAt(each, admin) for each in read_waiting(answer, admin))
             except FeddError as error:
                 logger.warning("%s cannot say who waits to be approved there: %s", admin, error.detail)
                 self._note("pending unknown", peer_id=admin, reason=error.detail)
@@ -127,7 +130,7 @@ class Approvals:
                 if admin == self._swarm.peer_id:
                     self._do(what, peer, admin)
                 else:
-                    await self._ask(admin, {"do": what, "peer": peer})
+                    await self._ask(admin, {"do": what, "peer": peer}, DECIDE_S)
                 done = True
             except FeddError as error:
                 errors.append(error)
@@ -141,18 +144,14 @@ class Approvals:
 
     # -- asking
 
-    async def _list_of(self, admin: PeerId) -> list[WaitingAt]:
-        answer = await self._ask(admin, {"do": "list"})
-        return [WaitingAt(each, admin) for each in read_waiting(answer, admin)]
-
-    async def _ask(self, admin: PeerId, question: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, admin: PeerId, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
         """The answer to a question; raises what the other admin says, or why there is no answer."""
         federation = self._presence.federation
         if federation is None:
             raise Conflict("this node is in no federation", hint="`fedctl init NAME` begins one")
         try:
-            with trio.fail_after(ASK_ADMIN_S):
-                await self._reach(admin, ASK_ADMIN_S)
+            with trio.fail_after(deadline_s):
+                await self._reach(admin, deadline_s)
                 stream = await self._swarm.open_stream(admin, APPROVAL_PROTOCOL)
                 try:
                     await send(stream, {**question, "chain": federation.chain})
@@ -162,7 +161,7 @@ class Approvals:
                     stream.reset()  # does nothing to a stream that was closed
         except trio.TooSlowError as error:
             raise TimedOut(
-                f"the admin {admin} did not answer within {ASK_ADMIN_S:g} s",
+                f"the admin {admin} did not answer within {deadline_s:g} s",
                 hint="try again when `fedctl members` shows it alive",
             ) from error
         except (trio.BrokenResourceError, EOFError) as error:

@@ -61,7 +61,7 @@ class Rooms:
 
         return call
 
-    async def who_waits(self) -> list[WaitingAt]:
+    async def who_waits(self, deadline_s: float = 3.0) -> list[WaitingAt]:
         return self.waiting
 
     def find(self, text: str) -> str:
