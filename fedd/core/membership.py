@@ -242,7 +242,7 @@ class Membership(MembershipParts):
         if isolated:
             self._exchange.doubt()
         if self._judge_due != NEVER and now >= self._settled_at:
-            # Before anybody is accused, when it is time, and among few whenever this is called: it costs little.
+            # Before anybody is accused, when it is time, and among few, where it costs little, at any call.
             crowd = len(self.records) > CROWD_MEMBERS
             if not crowd or now >= self._judge_due or now >= self._verdicts.due:
                 self._judge_now(now)

@@ -15,7 +15,7 @@ from fedd.core.membership import Membership
 from fedd.core.membership_types import Send
 from fedd.core.overlay import CAP_DIALABLE, SHED_ABOVE_DIALABLE, Overlay
 from fedd.core.own_record import SPARE_EDGE_S, TOLD_BY_PEER_S
-from fedd.core.presence_messages import Bye, Digest, Refuse, Rows, Versions
+from fedd.core.presence_messages import Bye, Digest, Ping, Pong, Refuse, Rows, Versions
 from fedd.core.records import Record
 from fedd.core.verdicts import Verdicts
 
@@ -278,3 +278,48 @@ def test_the_dead_are_not_suspected_anew() -> None:
     assert verdicts.due == NEVER
     assert [change.new for change in verdicts.judge(["x"], records, {"m", "x"}, 5.0)] == ["alive"]
     assert verdicts.judge(["x"], records, {"m", "x"}, 5.1) == []
+
+
+@pytest.mark.parametrize(("others", "at_any_call"), [(10, True), (60, False)])
+def test_in_a_crowd_verdicts_wait_for_their_time(others: int, at_any_call: bool) -> None:
+    one = linked_with_all("a")
+    names = [f"p{index:02d}" for index in range(others)]
+    told(one, "a", 2, 1.0, "m", *names)
+    for peer in names:
+        told_by_another(one, "a", peer, 1.0)
+    drive(one, 2.99)
+    assert all(one.state_of(peer) == "alive" for peer in names)
+    # the first change is looked at as it comes, the second a tenth of a second later
+    told(one, "a", 3, 3.0, "m", "x", *names)
+    told_by_another(one, "a", "x", 3.0)
+    assert one.state_of("x") is None
+    one.handle_timeout(3.02)
+    assert (one.state_of("x") == "alive") == at_any_call
+    one.handle_timeout(3.0 + LAN.judge_s + 0.01)
+    assert one.state_of("x") == "alive"
+
+
+def test_heartbeats_and_copies_make_nothing_due() -> None:
+    one = linked_with_all("a")
+    drive(one, 2.5)
+    due = one.next_deadline()
+    assert one.receive("a", Ping(7), 2.6) == [Send("a", Pong(7))]
+    assert one.receive("a", Pong(7), 2.6) == []
+    assert one.receive("a", Rows((one.records["a"].row,)), 2.6) == []
+    assert one.heard("a", 2.7, 2.7) == []
+    assert one.next_deadline() == due
+    link = one.link_of("a")
+    assert link is not None
+    assert link[0] == 2.7
+    # what is news does, and whoever was silent is an edge again by the first byte
+    told(one, "a", 2, 2.8, "m", "b")
+    assert one.next_deadline() < due
+    drive(one, 6.5)
+    assert one.link_of("a") is None
+    one.receive("a", Ping(8), 6.6)
+    assert one.link_of("a") is not None
+
+
+def told_by_another(one: Membership, by: str, peer: str, now: float) -> None:
+    """`by` passes on that `peer` has a link with it."""
+    one.receive(by, Rows((known(Record(peer, 1, 1, neighbours=frozenset((by,)))).row,)), now)
