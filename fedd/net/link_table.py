@@ -16,6 +16,7 @@ from fedd.api.types import PeerId
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message, encode_message
 from fedd.core.records import LossReason
 from fedd.core.revocation import Revoked
+from fedd.net.connection import Connection
 from fedd.net.presence_link import PresenceLink, RefusedByList
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
@@ -252,23 +253,32 @@ class LinkTable:
         if self.links.get(peer) is not link:
             return
         del self.links[peer]
-        reason = link.stream.connection.close_reason
         if self._swarm.direct(peer) is not None:
             self.start(self._replace, link)
-        elif reason == "closed":
+        else:
+            self._tell_down(peer, link.stream.connection)
+
+    def _tell_down(self, peer: PeerId, connection: Connection) -> None:
+        """No stream is left with `peer`; what is known of its end is how this connection ended."""
+        if connection.close_reason == "closed":
             self._events.down(peer, "closed")
         else:
-            self._events.down(peer, None if reason == "local" else "silent")
+            self._events.down(peer, None if connection.close_reason == "local" else "silent")
 
     async def _replace(self, link: PresenceLink) -> None:
-        """The stream ended and a connection stands: whoever opened it opens another."""
+        """The stream ended and a connection stands: whoever opened it opens another, while that stands.
+
+        When the connection ends meanwhile, it says how: the peer may have died at this moment.
+        """
+        peer, last = link.peer_id, link.stream.connection
         with trio.move_on_after(REPLACE_S):
-            while link.peer_id not in self.links:
+            while peer not in self.links and (standing := self._swarm.direct(peer)) is not None:
+                last = standing
                 if link.opened_here and not link.said_bye:
-                    await self.open(link.peer_id)
+                    await self.open(peer)
                 await trio.sleep(REOPEN_S)
-        if link.peer_id not in self.links:
-            self._events.down(link.peer_id, "silent")
+        if peer not in self.links:
+            self._tell_down(peer, last)
 
     def _rank(self, link: PresenceLink) -> tuple[bool, bool]:
         """Of two streams that on the connection both ends keep stays, then that which the lower id opened.
