@@ -15,10 +15,10 @@ from typing import Any
 
 from fedd.api.errors import InvalidParameter
 from fedd.demo import digits
-from fedd.demo.daemons import DemoFailed, LocalDaemon, form_federation, local_daemons, wait_for
+from fedd.demo.daemons import LocalDaemon, form_federation, local_daemons
 from fedd.demo.digits import CLASSES, Images
-from fedd.demo.picture import MemberRow, Picture, Trace
-from fedd.demo.run import conduct
+from fedd.demo.picture import MemberRow, Picture
+from fedd.demo.story import Story, conduct
 
 DEADLINE_S = 16.0
 """For each daemon, everything included."""
@@ -52,24 +52,18 @@ class Share:
     images: Images
 
 
-class LearningDemo:
+class LearningDemo(Story):
     """The steps of the demonstration, and what they showed."""
 
     def __init__(self, nodes: int, picture: Picture) -> None:
         train, self._test = digits.load()
         held = [tuple(range(number, CLASSES, nodes)) for number in range(nodes)]
         self._parts = [(classes, train.of(classes)) for classes in held]
-        self._picture = picture
-        self._deadline = time.monotonic() + nodes * DEADLINE_S
+        super().__init__(picture, nodes * DEADLINE_S)
         self._shares: list[Share] = []
-        self.document: dict[str, Any] = {
-            "steps": [],
-            "accuracy_alone": [],
-            "accuracy_together": None,
-            "accuracy_survivors": None,
-            "lost_classes": [],
-            "dropped": [],
-        }
+        self.document.update(
+            accuracy_alone=[], accuracy_together=None, accuracy_survivors=None, lost_classes=[], dropped=[]
+        )
 
     def run(self) -> None:
         """Show everything. Raises DemoFailed when a figure is not what it must be."""
@@ -107,7 +101,7 @@ class LearningDemo:
         begun = [
             (share, self._begin(share, members=[share.daemon.peer_id], quorum=1)) for share in self._shares
         ]
-        alone = [self._accuracy([self._result(share, run_id)]) for share, run_id in begun]
+        alone = [self._accuracy([self._result_of(share.daemon, run_id)]) for share, run_id in begun]
         for row, accuracy in zip(self._picture.rows, alone, strict=True):
             row.alone = f"{accuracy:.0%}"
         self.document["accuracy_alone"] = alone
@@ -122,10 +116,8 @@ class LearningDemo:
             f"\ntogether, no image leaves its daemon: fedctl run learning --input {INPUT} {words}", "bold"
         )
         run_id = self._begin(self._shares[0])
-        with self._picture.run("learning") as trace:
-            for item in self._shares[-1].daemon.watch(run_id):
-                trace.add(item)
-        results = [self._result(share, run_id) for share in self._shares]
+        self._watch(self._shares[-1].daemon, "learning", run_id)
+        results = [self._result_of(share.daemon, run_id) for share in self._shares]
         accuracy = self._accuracy(results)
         self.document["accuracy_together"] = accuracy
         wall_s = results[0]["wall_s"]
@@ -145,14 +137,19 @@ class LearningDemo:
             f"\nagain, and {victim.daemon.name}, who started it, gets kill -9 in the middle", "bold"
         )
         run_id = self._begin(victim, pace_s=PACE_S)
-        with self._picture.run("learning") as trace:
-            killed_at = self._kill_in_the_middle(survivors[0], victim, run_id, trace)
-        results = [self._result(share, run_id) for share in survivors]
-        self._must(killed_at is not None, "the run had ended before its middle was seen")
+        killed_at = self._watch_and_kill(
+            survivors[0].daemon,
+            victim.daemon,
+            "learning",
+            run_id,
+            middle=ROUNDS // 2,
+            reached=lambda item, trace: int((item.get("metrics") or {}).get("learning_round") or 0),
+            note="kill -9 after round {}",
+        )
+        results = [self._result_of(share.daemon, run_id) for share in survivors]
         accuracy = self._accuracy(results)
         lost = [int(label) for label in results[0]["value"]["lost_labels"]]
-        names = {share.daemon.peer_id: share.daemon.name for share in self._shares}
-        dropped = [{**entry, "name": names.get(entry["peer_id"], "")} for entry in results[0]["dropped"]]
+        dropped = self._dropped(results[0], [share.daemon for share in self._shares])
         self.document.update(accuracy_survivors=accuracy, lost_classes=lost, dropped=dropped)
         self._step(
             "survivors",
@@ -173,51 +170,15 @@ class LearningDemo:
         self._must([entry["name"] for entry in dropped] == [victim.daemon.name], "the wrong one was dropped")
         self._must(accuracy >= AFTER_A_DEATH, f"the survivors' accuracy is {accuracy:.3f}")
 
-    def _kill_in_the_middle(self, watcher: Share, victim: Share, run_id: str, trace: Trace) -> int | None:
-        killed_at = None
-        for item in watcher.daemon.watch(run_id):
-            trace.add(item)
-            done = int((item.get("metrics") or {}).get("learning_round") or 0)
-            if killed_at is None and item.get("kind") == "progress" and done >= ROUNDS // 2:
-                killed_at = done
-                victim.daemon.kill()
-                row = next(r for r in self._picture.rows if r.name == victim.daemon.name)
-                row.state, row.note = "dead", f"kill -9 after round {killed_at}"
-        return killed_at
-
     def _begin(self, starter: Share, **options: Any) -> str:
         body = {"algorithm": "learning", "parameters": PARAMETERS, "input": INPUT, **options}
-        reply = starter.daemon.ask("POST", "/v1/runs", body)
-        self._must(not reply["declined"], f"a member declined: {reply['declined']}")
-        return str(reply["run_id"])
-
-    def _result(self, share: Share, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-
-        def ended() -> bool:
-            found.update(share.daemon.ask("GET", f"/v1/runs/{run_id}"))
-            return found["state"] in ("finished", "failed", "stopped")
-
-        wait_for(ended, self._deadline, f"the run ends on {share.daemon.name}")
-        self._must(
-            found["state"] == "finished",
-            f"the run {found['state']} on {share.daemon.name}: {found.get('error')}",
-        )
-        return found
+        return self._begin_run(starter.daemon, body)
 
     def _accuracy(self, results: Sequence[dict[str, Any]]) -> float:
         """Of the model that all hold, as each of them has measured it."""
         self._must(len({_digest(result) for result in results}) == 1, "the members hold different models")
         told: dict[str, float] = results[0]["value"]["metrics"]["accuracy"]
         return min(told.values())
-
-    def _step(self, name: str, started: float, **facts: Any) -> None:
-        took_s = round(time.monotonic() - started, 3)
-        self.document["steps"].append({"step": name, "took_s": took_s, **facts})
-
-    def _must(self, holds: bool, otherwise: str) -> None:
-        if not holds:
-            raise DemoFailed(otherwise)
 
 
 def _digest(result: dict[str, Any]) -> str:

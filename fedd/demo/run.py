@@ -7,21 +7,18 @@ the others end with the fit of their own rows. Every figure is compared with an 
 
 from __future__ import annotations
 
-import json
 import random
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
-from fedd.api.errors import FeddError, InvalidParameter
+from fedd.api.errors import InvalidParameter
 from fedd.demo import least_squares, table
-from fedd.demo.daemons import DemoFailed, LocalDaemon, form_federation, local_daemons, wait_for
-from fedd.demo.picture import MemberRow, Picture, Trace
+from fedd.demo.daemons import LocalDaemon, form_federation, local_daemons
+from fedd.demo.picture import MemberRow, Picture
+from fedd.demo.story import Story, conduct
 from fedd.demo.table import Table
 
 TOLERANCE = 1e-9
@@ -52,22 +49,16 @@ class Share:
     rows: Table
 
 
-class Demo:
+class Demo(Story):
     """The steps of the demonstration, and what they showed."""
 
     def __init__(self, nodes: int, picture: Picture, victim: int | None = None) -> None:
         self._whole = table.load()
         self._parts = table.split(self._whole, nodes)
-        self._picture = picture
+        super().__init__(picture, nodes * DEADLINE_S)
         self._chosen = victim
-        self._deadline = time.monotonic() + nodes * DEADLINE_S
         self._shares: list[Share] = []
-        self.document: dict[str, Any] = {
-            "steps": [],
-            "coefficients_max_error": None,
-            "survivors_max_error": None,
-            "dropped": [],
-        }
+        self.document.update(coefficients_max_error=None, survivors_max_error=None, dropped=[])
 
     def run(self) -> None:
         """Show everything. Raises DemoFailed when a figure is not what it must be."""
@@ -122,10 +113,8 @@ class Demo:
         command = f"fedctl run regression --input {INPUT}" + (f" --topology {topology}" if topology else "")
         self._picture.say(f"\ntogether, no row leaves its daemon: {command}", "bold")
         run_id = self._begin(self._shares[0], topology=topology)
-        with self._picture.run("regression") as trace:
-            for item in self._shares[-1].daemon.watch(run_id):
-                trace.add(item)
-        results = [self._result(share, run_id) for share in self._shares]
+        self._watch(self._shares[-1].daemon, "regression", run_id)
+        results = [self._result_of(share.daemon, run_id) for share in self._shares]
         exact = least_squares.fit(self._whole)
         error = self._compare(results, exact)
         r2 = self._agreed(results, "r2")
@@ -153,23 +142,17 @@ class Demo:
         role = "the one who started it" if starter is victim else "an ordinary member"
         self._picture.say(f"\nagain, and {victim.daemon.name}, {role}, gets kill -9 in the middle", "bold")
         run_id = self._begin(starter, pace_s=KILLED_RUN_S / max(1, rounds))
-        with self._picture.run("regression") as trace:
-            killed_at = self._kill_in_the_middle(survivors[0], victim, run_id, rounds // 2, trace)
-        results = [self._result(share, run_id) for share in survivors]
+        killed_at = self._watch_and_kill(
+            survivors[0].daemon,
+            victim.daemon,
+            "regression",
+            run_id,
+            middle=rounds // 2,
+            reached=lambda item, trace: trace.round,
+            note="kill -9 in round {}",
+        )
+        results = [self._result_of(share.daemon, run_id) for share in survivors]
         self._judge_survivors(results, victim, survivors, started, role, killed_at)
-
-    def _kill_in_the_middle(
-        self, watcher: Share, victim: Share, run_id: str, middle: int, trace: Trace
-    ) -> int | None:
-        killed_at = None
-        for item in watcher.daemon.watch(run_id):
-            trace.add(item)
-            if killed_at is None and item.get("kind") == "progress" and trace.round >= middle:
-                killed_at = trace.round
-                victim.daemon.kill()
-                row = next(r for r in self._picture.rows if r.name == victim.daemon.name)
-                row.state, row.note = "dead", f"kill -9 in round {killed_at}"
-        return killed_at
 
     def _judge_survivors(
         self,
@@ -178,16 +161,14 @@ class Demo:
         survivors: Sequence[Share],
         started: float,
         role: str,
-        killed_at: int | None,
+        killed_at: int,
     ) -> None:
-        self._must(killed_at is not None, "the run had ended before its middle was seen")
         contributors = set(results[0]["contributors"])
         counted = [share for share in self._shares if share.daemon.peer_id in contributors]
         rows = tuple(row for share in counted for row in share.rows.rows)
         exact = least_squares.fit(Table(self._whole.columns, rows))
         error = self._compare(results, exact)
-        names = {share.daemon.peer_id: share.daemon.name for share in self._shares}
-        dropped = [{**entry, "name": names.get(entry["peer_id"], "")} for entry in results[0]["dropped"]]
+        dropped = self._dropped(results[0], [share.daemon for share in self._shares])
         self.document["survivors_max_error"] = error
         self.document["dropped"] = dropped
         self._step(
@@ -227,23 +208,7 @@ class Demo:
             "input": INPUT,
             **{name: value for name, value in options.items() if value is not None},
         }
-        reply = starter.daemon.ask("POST", "/v1/runs", body)
-        self._must(not reply["declined"], f"a member declined: {reply['declined']}")
-        return str(reply["run_id"])
-
-    def _result(self, share: Share, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-
-        def ended() -> bool:
-            found.update(share.daemon.ask("GET", f"/v1/runs/{run_id}"))
-            return found["state"] in ("finished", "failed", "stopped")
-
-        wait_for(ended, self._deadline, f"the run ends on {share.daemon.name}")
-        self._must(
-            found["state"] == "finished",
-            f"the run {found['state']} on {share.daemon.name}: {found.get('error')}",
-        )
-        return found
+        return self._begin_run(starter.daemon, body)
 
     def _compare(self, results: Sequence[dict[str, Any]], exact: least_squares.Model) -> float:
         """The largest error of any member's coefficients."""
@@ -260,14 +225,6 @@ class Demo:
         self._must(len(values) == 1, f"the members hold different values of {key}: {sorted(values)}")
         return float(values.pop())
 
-    def _step(self, name: str, started: float, **facts: Any) -> None:
-        took_s = round(time.monotonic() - started, 3)
-        self.document["steps"].append({"step": name, "took_s": took_s, **facts})
-
-    def _must(self, holds: bool, otherwise: str) -> None:
-        if not holds:
-            raise DemoFailed(otherwise)
-
 
 def main(nodes: int, json_output: bool) -> int:
     """Run the demonstration with `nodes` daemons and return the exit code of `fedctl demo`.
@@ -283,58 +240,3 @@ def main(nodes: int, json_output: bool) -> int:
     picture = Picture(quiet=json_output)
     closing = f"{nodes} daemons started, joined, computed, lost one and were stopped"
     return conduct(Demo(nodes, picture), picture, nodes * DEADLINE_S, json_output, closing)
-
-
-class Steps(Protocol):
-    """A demonstration: what it did is in `document`."""
-
-    document: dict[str, Any]
-
-    def run(self) -> None:
-        """Show everything. Raises DemoFailed when something is not what it must be."""
-        ...
-
-
-def conduct(demo: Steps, picture: Picture, deadline_s: float, json_output: bool, closing: str) -> int:
-    """Run a demonstration to its end, whatever that is; the exit code. KeyboardInterrupt after a tidy end."""
-    started = time.monotonic()
-    problem = ""
-    try:
-        with _interrupted_by_signals(deadline_s):
-            demo.run()
-    except (DemoFailed, FeddError) as error:
-        problem = str(error)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; all daemons are stopped") from None
-    took_s = time.monotonic() - started
-    if json_output:
-        document = {**demo.document, "ok": not problem, "took_s": round(took_s, 3)}
-        if problem:
-            document["error"] = problem
-        print(json.dumps(document))
-    if problem:
-        print(f"fedctl: the demo failed: {problem}", file=sys.stderr)
-        return 1
-    picture.say(f"\n{closing} in {took_s:.1f} s")
-    return 0
-
-
-@contextmanager
-def _interrupted_by_signals(deadline_s: float) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, and a timer when it hangs: all tear down first."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    def too_late(number: int, frame: object) -> None:
-        raise DemoFailed(f"it did not end within {deadline_s:.0f} s")
-
-    handlers = {signal.SIGTERM: interrupt, signal.SIGHUP: interrupt, signal.SIGALRM: too_late}
-    before = [(number, signal.signal(number, handler)) for number, handler in handlers.items()]
-    signal.setitimer(signal.ITIMER_REAL, deadline_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before:
-            signal.signal(number, handler)
