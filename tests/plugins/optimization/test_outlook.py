@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,20 @@ def alike(nodes: int = 6) -> Quadratic:
 
 @pytest.mark.parametrize("make", METHODS, ids=lambda make: type(make(0.1, 1)).__name__)
 def test_the_iterations_to_a_millionth_are_foreseen(make: Callable[[float, int], Any]) -> None:
-    bound = float(run(make(1e-3, 1), alike().learners)[0].metrics["step_bound"])
+    bound = float(run(make(1e-3, 1), alike(4).learners)[0].metrics["step_bound"])
     step = 0.6 * bound
-    foreseen = run(make(step, 1), alike().learners)[0].metrics
+    foreseen = run(make(step, 1), alike(4).learners)[0].metrics
     count = int(foreseen["predicted_iterations"])
     assert foreseen["predicted_bytes"] == count * foreseen["planned_bytes"]
-    limit = values(run(make(step, 3 * count), alike().learners))
+
+    def after(iterations: int) -> Any:
+        return values(run(replace(make(step, iterations), history=0), alike(4).learners))
+
+    limit = after(2 * count)
     first = np.abs(limit).max()
-    reached = np.abs(values(run(make(step, count), alike().learners)) - limit).max() / first
-    before = np.abs(values(run(make(step, count // 2), alike().learners)) - limit).max() / first
+    reached = np.abs(after(count) - limit).max() / first
     assert 1e-8 < reached < 1e-5
-    assert before > 50 * reached
+    assert np.abs(after(count // 2) - limit).max() / first > 50 * reached
 
 
 @pytest.mark.parametrize(
