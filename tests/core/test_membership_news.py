@@ -316,8 +316,10 @@ def test_heartbeats_and_copies_make_nothing_due() -> None:
     assert one.next_deadline() < due
     drive(one, 6.5)
     assert one.link_of("a") is None
+    due = one.next_deadline()
     one.receive("a", Ping(8), 6.6)
     assert one.link_of("a") is not None
+    assert one.next_deadline() < due
 
 
 def told_by_another(one: Membership, by: str, peer: str, now: float) -> None:
