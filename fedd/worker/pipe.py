@@ -152,9 +152,7 @@ class Pipe:
         In an exchange the algorithm's own task reads: another one would cost each round a switch of tasks.
         """
         self._scope = scope
-        frames, self._frames = self._frames, []
-        for frame in frames:
-            self._take(frame)
+        self._take_received()
         look_s = LOOK_S
         told_at = trio.current_time()
         while not isinstance(self._end, DaemonGone | ProtocolError):
@@ -188,8 +186,15 @@ class Pipe:
             self._read.set()
             self._read = trio.Event()
 
+    def _take_received(self) -> None:
+        """Take the frames that came together with the start's."""
+        frames, self._frames = self._frames, []
+        for frame in frames:
+            self._take(frame)
+
     def _read_now(self) -> None:
-        """Take what is there, if anything is."""
+        """Take what is there, if anything is; after what came before it, which may be nobody's yet."""
+        self._take_received()
         try:
             data = self._sock.recv(_RECEIVE_BYTES)
         except BlockingIOError:

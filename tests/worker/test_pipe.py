@@ -61,6 +61,25 @@ async def pair(limit: int = 1 << 20) -> AsyncIterator[tuple[Daemon, Pipe, Contex
             nursery.cancel_scope.cancel()
 
 
+async def test_letters_that_came_with_the_start_are_read_before_later_ones() -> None:
+    """Also when the algorithm reads before the watching task has had its first turn."""
+    ours, theirs = socket.socketpair()
+    pipe, daemon = Pipe(theirs), Daemon(ours)
+    with theirs, trio.fail_after(20):
+        frames = [encode_frame({"kind": "start"}, [])]
+        for number in range(3):
+            header = {"kind": "mail", "from": "p1", "what": int(MailKind.LETTER), "ref": 0, "tag": "t"}
+            frames.append(encode_frame(header, [codec.encode(number)]))
+        await daemon.sock.send_all(b"".join(part for frame in frames[:3] for part in frame))
+        start = await pipe.receive()
+        assert start is not None
+        assert start.header["kind"] == "start"
+        graph = build("complete", ["p0", "p1", "p2"], 0)
+        ctx = Context(RunStart("run", "p0", graph, 1, 7, 1, 1 << 20, federation="plant"), pipe, None)
+        await daemon.sock.send_all(b"".join(frames[3]))
+        assert [(await ctx.receive("t")).message for _ in range(3)] == [0, 1, 2]
+
+
 async def test_a_letter_that_is_waited_for() -> None:
     async with pair() as (daemon, _, ctx, nursery):
         found: list[Any] = []
