@@ -18,6 +18,8 @@ OWNER_BURST, OWNER_PER_S = 60.0, 4.0
 # A new epoch ends and begins a life for every observer, runs included: it counts as so many versions, which
 # lets a process restart once a second and no owner make events without end.
 EPOCH_VERSIONS = 4
+# By how much each uses up what its owner may send.
+VERSION_S, EPOCH_S = 1 / OWNER_PER_S, EPOCH_VERSIONS / OWNER_PER_S
 # So far ahead of the time an owner may be: its burst, at its rate.
 BURST_S = (OWNER_BURST - 1) / OWNER_PER_S
 _NONE: frozenset[PeerId] = frozenset()
@@ -61,21 +63,23 @@ class Database:
         """Whether a record of `peer` can be held: of a new owner only while there is room."""
         return peer in self.records or len(self.records) < MAX_RECORDS
 
-    def admits(self, peer: PeerId, now: float) -> bool:
-        """Whether another version by this owner may be taken now.
+    def used_up_until(self, peer: PeerId, now: float) -> float | None:
+        """Until when this owner has used up what it may send; None when it may not send another version now.
 
         Asked before the signature, so nothing is charged: forged rows must not use up their victim's share.
         """
         times = self._times.get(peer)
-        return times is None or times[1] - now <= BURST_S
+        if times is None or times[1] <= now:
+            return now
+        return times[1] if times[1] - now <= BURST_S else None
 
-    def charge(self, peer: PeerId, now: float, versions: int = 1) -> None:
-        """A verified record by this owner came, which counts as so many versions."""
-        arrived, used_up = self._times.get(peer, (NEVER, now))
-        self._times[peer] = (arrived, (used_up if used_up > now else now) + versions / OWNER_PER_S)
+    def charge(self, peer: PeerId, used_up: float) -> None:
+        """A verified record by this owner came, which has then used up what it may send until that time."""
+        arrived, _ = self._times.get(peer, (NEVER, used_up))
+        self._times[peer] = (arrived, used_up)
 
-    def take(self, record: Record, held: Record | None, versions: int, now: float) -> None:
-        """Keep a record that is newer than `held`, which is what is held of its owner; charge the owner."""
+    def take(self, record: Record, held: Record | None, used_up: float, now: float) -> None:
+        """Keep a record that is newer than `held`, which is what is held of its owner; charge as `charge`."""
         peer = record.id
         if held is None:
             if self._forgotten:
@@ -83,9 +87,7 @@ class Database:
             self._hash ^= record.fingerprint
         else:
             self._hash ^= held.fingerprint ^ record.fingerprint
-        times = self._times.get(peer)
-        used_up = now if times is None or times[1] < now else times[1]
-        self._times[peer] = (now, used_up + versions / OWNER_PER_S)
+        self._times[peer] = (now, used_up)
         self.records[peer] = record
         self.edges.set(peer, _NONE if record.left else record.neighbours)
 
@@ -94,7 +96,8 @@ class Database:
         held = self.records.get(record.id)
         if held is not None and newer(record, held) is held:
             return False
-        self.take(record, held, 0, now)
+        times = self._times.get(record.id)
+        self.take(record, held, now if times is None else times[1], now)
         return True
 
     def compare(self, theirs: Versions) -> tuple[list[Row], tuple[PeerId, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
-from fedd.core.database import EPOCH_VERSIONS, Database
+from fedd.core.database import EPOCH_S, VERSION_S, Database
 from fedd.core.deadlines import NEVER
 from fedd.core.membership_types import PresenceTiming, Send
 from fedd.core.presence_fields import ROW_OVERHEAD_BYTES, ROWS_BYTES
@@ -157,7 +157,7 @@ class Exchange:
                 continue
             if intake is None:
                 intake = Intake()
-            if not database.is_news(row) or not database.admits(peer, now):
+            if not database.is_news(row) or (used_up := database.used_up_until(peer, now)) is None:
                 continue
             if held is None and not database.has_room_for(peer):
                 database.refused += 1
@@ -170,12 +170,12 @@ class Exchange:
                 if intake.forged > most_forged:
                     break
                 continue
-            versions = EPOCH_VERSIONS if held is not None and record.epoch > held.epoch else 1
+            used_up += EPOCH_S if held is not None and record.epoch > held.epoch else VERSION_S
             if peer == self._me:
-                database.charge(peer, now, versions)
+                database.charge(peer, used_up)
                 intake.own.append(record)
                 continue
-            database.take(record, held, versions, now)
+            database.take(record, held, used_up, now)
             if held is not None or record.neighbours or record.left:
                 # A newcomer that lists nobody can be reached by nobody: its next version is for all.
                 self._pass_on(row)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedd.core import database
-from fedd.core.database import MAX_RECORDS, Database
+from fedd.core.database import MAX_RECORDS, VERSION_S, Database
 from fedd.core.heard_links import HeardLinks
 from fedd.core.records import MAX_LOST, Record
 
@@ -36,13 +36,16 @@ def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
 def test_only_what_was_verified_is_charged_to_its_owner() -> None:
     one = Database("m")
     for index in range(1000):
-        assert one.admits(f"p{index}", 0.0)
-        assert one.admits("victim", 0.0)
+        assert one.used_up_until(f"p{index}", 0.0) == 0.0
+        assert one.used_up_until("victim", 0.0) == 0.0
     assert not one._times
     for _ in range(60):
-        one.charge("victim", 0.0)
-    assert not one.admits("victim", 0.0)
-    assert one.admits("victim", 0.25)
+        used_up = one.used_up_until("victim", 0.0)
+        assert used_up is not None
+        one.charge("victim", used_up + VERSION_S)
+    assert one.used_up_until("victim", 0.0) is None
+    assert one.used_up_until("victim", VERSION_S) == 60 * VERSION_S
+    assert one.used_up_until("victim", 100.0) == 100.0
 
 
 def test_the_memory_of_the_forgotten_is_bounded() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from core.membership_bench import LAN, Bench, federation
-from core.test_membership import REGISTRY, core, drive, known
+from core.test_membership_core import REGISTRY, core, drive, known
 
 from fedd.core import membership_parts
 from fedd.core.database import MAX_RECORDS, OWNER_BURST, Database

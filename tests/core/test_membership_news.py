@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from core.membership_bench import LAN, Bench, federation
-from core.test_membership import core, drive, known
+from core.test_membership_core import core, drive, known
 
 from fedd.core.deadlines import NEVER
 from fedd.core.membership import Membership
