@@ -20,8 +20,8 @@ from fedd.demo.digits import CLASSES, Images
 from fedd.demo.picture import MemberRow, Picture
 from fedd.demo.story import Story, conduct
 
-DEADLINE_S = 16.0
-"""For each daemon, everything included."""
+DEADLINE_S = 48.0
+"""For each daemon, everything included, against hanging."""
 
 ROUNDS = 50
 PARAMETERS = {"rounds": ROUNDS, "epochs": 3, "step": 0.2}

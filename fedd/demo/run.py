@@ -27,8 +27,9 @@ TOLERANCE = 1e-9
 RIDGE = Fraction(3, 10)
 """For a member with fewer rows than coefficients: enough to make its fit definite, chosen by hand."""
 
-DEADLINE_S = 8.0
-"""For each daemon, everything included; a quiet machine of two cores needs less than two seconds."""
+DEADLINE_S = 24.0
+"""For each daemon, everything included, against hanging. A quiet machine of two cores needs less than three
+seconds; a small board, or one that does much else, several times as long."""
 
 KILLED_RUN_S = 1.0
 """How long the run with a death is stretched, so that its middle is wide enough to aim at."""

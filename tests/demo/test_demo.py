@@ -49,7 +49,7 @@ def test_it_shows_what_it_claims(scratch: Path) -> None:
         [FEDCTL, "demo", "--json"],
         capture_output=True,
         text=True,
-        timeout=GUARD_S,
+        timeout=2 * GUARD_S,
         env=environment(scratch),
         check=False,
     )
@@ -75,7 +75,7 @@ def test_a_picture_is_drawn_without_a_terminal_too(scratch: Path) -> None:
         [FEDCTL, "demo", "--nodes", "3"],
         capture_output=True,
         text=True,
-        timeout=GUARD_S,
+        timeout=2 * GUARD_S,
         env=environment(scratch),
         check=False,
     )
@@ -99,7 +99,7 @@ def test_it_tears_everything_down_when_it_is_interrupted(scratch: Path, number: 
         assert demo.poll() is None
         assert time.monotonic() < deadline
     demo.send_signal(number)
-    out, err = demo.communicate(timeout=GUARD_S)
+    out, err = demo.communicate(timeout=2 * GUARD_S)
     assert demo.returncode == 130, err
     assert out == ""
     assert err.count("\n") == 1

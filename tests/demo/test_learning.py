@@ -49,7 +49,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodes", ["2", "11"])
 def test_each_member_needs_a_digit_of_its_own(nodes: str) -> None:
     command = [FEDCTL, "demo", "--learning", "--nodes", nodes]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, check=False)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=2 * GUARD_S, check=False)
     assert refused.returncode == 2
     assert "choose 3 to 10" in refused.stderr
 
@@ -57,7 +57,7 @@ def test_each_member_needs_a_digit_of_its_own(nodes: str) -> None:
 @pytest.mark.slow
 def test_five_daemons_learn_what_none_of_them_can() -> None:
     command = [FEDCTL, "demo", "--learning", "--json"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, check=False)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=2 * GUARD_S, check=False)
     assert shown.returncode == 0, shown.stderr + shown.stdout
     document = json.loads(shown.stdout)
     assert len(document["accuracy_alone"]) == 5
