@@ -43,7 +43,7 @@ async def test_an_epoch_calls_the_algorithm_again_with_what_it_kept() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.watch, trio.CancelScope())
             start = epoch(1, ["p0", "p1"])
-            nursery.start_soon(_all_epochs, pipe, Counting(), start, _Device(None, None, None))
+            nursery.start_soon(_all_epochs, pipe, Counting(), start, _Device())
             assert codec.decode((await daemon.next("checkpoint")).body[0]) == 1
             await daemon.next("exchange")
             await daemon.send({"kind": "saved"})
