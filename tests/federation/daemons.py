@@ -276,7 +276,7 @@ def workers_of(daemon: Daemon) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-def result_of(daemon: Daemon, run_id: str, deadline_s: float = 2 * GUARD_S) -> dict[str, Any]:
+def result_of(daemon: Daemon, run_id: str, deadline_s: float = 5 * GUARD_S) -> dict[str, Any]:
     """The run's result at this daemon, once it has one."""
 
     def ended() -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ class Reader:
         with contextlib.suppress(FeddError, OSError), Client(str(self.daemon.socket)) as client:
             for event in client.stream("GET", "/v1/events", query={"since": "0"}):
                 if event["kind"] == "command" and event.get("name") == self.sender:
-                    self.notes.append(event["text"])
+                    self.notes.append(event.get("text") or f"not handled: {event}")
 
 
 def publish(daemon: Daemon, texts: list[str], missed: list[Any]) -> None:
