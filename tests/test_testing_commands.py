@@ -12,6 +12,7 @@ import trio
 from fedd.api import (
     Audience,
     CommandContext,
+    Conflict,
     Denied,
     InvalidMessage,
     InvalidParameter,
@@ -21,7 +22,7 @@ from fedd.api import (
     PluginFailed,
     TimedOut,
 )
-from fedd.testing import Commands
+from fedd.testing import Commands, StartedRun
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,23 @@ class Sleepy:
         return "awake"
 
 
-ALL = [Scale, Forward, Own, Sleepy]
+@dataclass(frozen=True)
+class Runner:
+    """Starts a run, or stops one."""
+
+    name: ClassVar[str] = "runner"
+    audience: ClassVar[Audience] = "direct"
+    stop: str = ""
+
+    async def handle(self, ctx: CommandContext) -> Message:
+        if self.stop:
+            await ctx.stop_run(self.stop)
+            return [run.state for run in await ctx.runs()]
+        (input,) = await ctx.inputs()
+        return await ctx.start_run("mean", {"rounds": 2}, input=input, quorum="60%")
+
+
+ALL = [Scale, Forward, Own, Sleepy, Runner]
 
 
 def test_arrays_and_members() -> None:
@@ -114,7 +131,24 @@ def test_who_may_send_what() -> None:
     assert "did you mean 'sleepy'" in caught.value.hint
     with pytest.raises(NotFound) as caught:
         commands.send(0, 0, "zzz")
-    assert "there are forward, own, scale, sleepy" in caught.value.hint
+    assert "there are forward, own, runner, scale, sleepy" in caught.value.hint
+
+
+def test_runs_are_noted() -> None:
+    commands = Commands(ALL, nodes=3, inputs={"x": ""})
+    run_id = commands.send(0, 2, "runner")
+    assert commands.runs == [
+        StartedRun(str(run_id), 2, "node-00", "mean", {"rounds": 2}, input="x", quorum="60%")
+    ]
+    commands.send(0, 2, "runner")
+    for wrong in ("fff", "0"):
+        with pytest.raises(NotFound, match="there is no run"):
+            commands.send(1, 1, "runner", stop=wrong)
+    assert commands.send(1, 1, "runner", stop=run_id) == ["stopped", "running"]
+    with pytest.raises(Conflict, match="has ended already"):
+        commands.send(1, 1, "runner", stop=run_id)
+    with pytest.raises(Denied, match="one device at a time"):
+        commands.broadcast(0, "runner")
 
 
 def test_what_is_too_large_or_missing() -> None:
