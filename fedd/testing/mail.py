@@ -129,6 +129,44 @@ class DeviceMail:
         self._news.unpark_all()
 
 
+class MailEnd:
+    """The mail part of a device's port, in whatever epoch it is."""
+
+    mail: DeviceMail
+
+    def attach(self, sink: MailSink) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.attach(sink)
+
+    async def listen(self) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.listen()
+
+    async def post(self, peer: PeerId, item: Item) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.post(peer, item)
+
+    def answer(self, peer: PeerId, item: Item) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.answer(peer, item)
+
+    def read(self, peer: PeerId, letters: int, size: int) -> None:
+        """`fedd.worker.context.Port`."""
+        self.mail.read(peer, letters, size)
+
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        """`fedd.worker.context.Port`."""
+        await self.mail.wait(ready)
+
+    async def sign(self, data: bytes) -> bytes:
+        """`fedd.worker.context.Port`."""
+        return await self.mail.sign(data)
+
+    def verify(self, peer: PeerId, signed: bytes, signature: bytes) -> bool:
+        """`fedd.worker.context.Port`."""
+        return self.mail.verify(peer, signed, signature)
+
+
 RUN_ID = "test"
 
 

@@ -28,7 +28,7 @@ from fedd.core.mail import Item, Receipt
 from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
 from fedd.testing.edges import CutEdges
 from fedd.testing.learners import data_of, lend
-from fedd.testing.mail import RUN_ID, DeviceMail
+from fedd.testing.mail import RUN_ID, DeviceMail, MailEnd
 from fedd.testing.outcomes import DroppedPeer, JoinedPeer
 from fedd.worker import arrays
 from fedd.worker.context import Context, Round, RunStart, run_algorithm
@@ -37,7 +37,6 @@ from fedd.worker.metrics import Metric
 if TYPE_CHECKING:
     from fedd.testing.simulation import Simulation
     from fedd.worker.context import Outcome
-    from fedd.worker.port import MailSink
 
 LAST_LETTERS_S = 10.0
 """How long a device that is done waits for neighbours that have not read its letters, as a daemon does."""
@@ -55,7 +54,7 @@ class Epoch:
     """Why those are out whom its proposer has lost."""
 
 
-class Node:
+class Node(MailEnd):
     """One device: its side of the rounds, and the port that its context sees."""
 
     def __init__(self, simulation: Simulation, index: int, epoch: Epoch) -> None:
@@ -261,38 +260,6 @@ class Node:
     async def checkpoint(self, state: Payload) -> None:
         """`fedd.worker.context.Port`."""
         self.state = state
-
-    def attach(self, sink: MailSink) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.attach(sink)
-
-    async def listen(self) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.listen()
-
-    async def post(self, peer: PeerId, item: Item) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.post(peer, item)
-
-    def answer(self, peer: PeerId, item: Item) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.answer(peer, item)
-
-    def read(self, peer: PeerId, letters: int, size: int) -> None:
-        """`fedd.worker.context.Port`."""
-        self.mail.read(peer, letters, size)
-
-    async def wait(self, ready: Callable[[], bool]) -> None:
-        """`fedd.worker.context.Port`."""
-        await self.mail.wait(ready)
-
-    async def sign(self, data: bytes) -> bytes:
-        """`fedd.worker.context.Port`."""
-        return await self.mail.sign(data)
-
-    def verify(self, peer: PeerId, signed: bytes, signature: bytes) -> bool:
-        """`fedd.worker.context.Port`."""
-        return self.mail.verify(peer, signed, signature)
 
     def carry_mail(self, peer: PeerId, number: int, receipt: Receipt, item: Item | None) -> None:
         """`fedd.testing.mail.Carrier`."""
