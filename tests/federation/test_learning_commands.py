@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from federation.daemons import eventually, federation, result_of
+from federation.daemons import GUARD_S, eventually, federation, result_of
 from federation.test_learning import CONFIG, share_out
 
 NAMES = {"n0", "n1", "n2"}
@@ -33,7 +33,7 @@ def test_a_member_has_another_start_and_stop_learning() -> None:
         assert (spread.code, "one member at a time" in spread.err) == (4, True)
 
         begun = fed[0].ctl("send", "n1", "start_learning", "rounds=10000", "input=digits").ok()
-        eventually(lambda: fed[2].ctl("show", begun["run_id"]).code == 0, 20.0, "n2 takes part")
+        eventually(lambda: fed[2].ctl("show", begun["run_id"]).code == 0, GUARD_S, "n2 takes part")
         assert fed[2].ctl("send", "n0", "stop_learning").ok() == {"run_id": begun["run_id"]}
         assert {result_of(daemon, begun["run_id"])["state"] for daemon in fed} == {"stopped"}
 

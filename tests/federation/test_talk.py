@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from federation.daemons import Federation, eventually, federation, result_of
+from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
 from federation.plugged import plugged
 
 pytestmark = pytest.mark.slow
@@ -111,14 +111,14 @@ def test_letters_questions_and_a_sum(fed: Federation) -> None:
 
 def test_a_sum_in_which_somebody_dies_is_the_same_for_all(fed: Federation) -> None:
     """Every sum is over exactly those whom it names, and the survivors agree on each."""
-    command = ("run", "count", "--topology", "ring", "--seed", "1", "--pace", "0.02", "--detach")
+    command = ("run", "count", "--topology", "ring", "--seed", "1", "--pace", fed.pace(0.02), "--detach")
     run_id = fed[0].ctl(*command).ok()["run_id"]
 
     def counted() -> bool:
         reply = fed[1].ctl("show", run_id)
         return reply.code == 0 and reply.json["metrics"].get("counted", 0) >= 5
 
-    eventually(counted, 60.0, "five sums are made")
+    eventually(counted, GUARD_S, "five sums are made")
     members = sorted(daemon.peer_id() for daemon in fed)
     dead = members.index(fed[3].peer_id())
     fed[3].kill()
