@@ -188,6 +188,8 @@ class LinkTable:
             logger.info("refused %s as a member: %s", link.peer_id, error.detail)
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await link.refuse(error.sealed)
+            # It has no other business here, and dials at once when its link is ended.
+            self.start(self.hang_up, link.peer_id)
         except RefusedByList as error:
             self._events.told(link.peer_id, error.sealed)
         except FeddError as error:

@@ -245,8 +245,8 @@ async def test_row_24_certificates_that_do_not_hold(autojump_clock: MockClock) -
         federation_ = a.presence.federation
         assert federation_ is not None
         denied: dict[str, list[str]] = {"greeting": [], "record": []}
-        await stranger.swarm.dial(a.swarm.addresses)
         for kind, chain in chains.items():
+            await stranger.swarm.dial(a.swarm.addresses)  # whoever shows a revoked one is hung up on
             stream = await stranger.swarm.open_stream(a.id, PRESENCE_PROTOCOL)
             await stream.send_all(encode_message(Hello(federation_.id, chain)))
             said = b""
