@@ -108,7 +108,8 @@ class Membership(MembershipParts):
             # As `hear` does it: nearly all that comes, comes here.
             if now > link.heard:
                 link.heard = now
-        elif self._links.hear(peer, now, now):
+        else:
+            self._links.hear(peer, now, now)
             self._heard_again(peer, now)
             news = True
         # By far the most are heartbeats and copies of records: nothing becomes due by them.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.membership_bench import LAN, Bench, federation
+from core.test_membership_core import known, open_row
 
 from fedd.api.errors import Denied
-from fedd.core.membership_types import Changed, Close
+from fedd.core.exchange import Exchange
+from fedd.core.membership_types import Changed, Close, Send
 from fedd.core.presence_messages import Rows
 from fedd.core.records import Record, Row
 
@@ -126,3 +128,12 @@ def test_a_renewed_certificate_travels_in_a_new_version_and_no_link_is_lost() ->
     bench.run(10.0)
     assert node.core.records["p01"].chain == b"another chain"
     assert not bench.changes("dead", "suspect", "left")
+
+
+def test_what_is_forgotten_before_it_was_passed_on_keeps_nothing_from_anybody() -> None:
+    exchange = Exchange("m", open_row, LAN)
+    gone, other = (known(Record(peer, 1, 1, neighbours=frozenset("a"))).row for peer in ("x", "y"))
+    exchange.accept((gone,), "a", 32, 0.0)
+    exchange.accept((other,), "b", 32, 0.0)
+    exchange.forget(["x"])
+    assert exchange.flood(["a", "b"], 0.1) == [Send("a", Rows((other,)))]
