@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core.test_codec import BOMBS, head
+from core.test_codec_hostile import BOMBS, head
 from faults.hostile import say
 from fuzz import run
 from fuzz.decoders import TARGETS

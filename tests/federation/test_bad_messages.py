@@ -22,6 +22,9 @@ TAGS = {"exchange": "", "ledger": "fedd.ledger", "flood": "flood:", "merge": "me
 
 
 async def work(ctx: RunContext, kind: str) -> Message:
+    if ctx.input == 1 and kind == "letter":  # before the others' letters: who has heard three reads no more
+        for peer in ctx.neighbors:
+            await ctx._letters._mail.send(peer, "", RUBBISH)
     for number in range(3):
         await ctx.exchange(number)
     if ctx.input == 1:
@@ -53,8 +56,6 @@ async def honest(ctx: RunContext, kind: str) -> Message:
 
 async def tampered(ctx: RunContext, kind: str) -> None:
     if kind == "letter":
-        for peer in ctx.neighbors:
-            await ctx._letters._mail.send(peer, "", RUBBISH)
         await ctx.receive("never")
     while ctx.present:
         await ctx.swap(dict.fromkeys(ctx.present, RUBBISH), TAGS[kind])

@@ -266,7 +266,12 @@ async def test_what_is_sent_while_the_connection_is_cancelled_starts_no_writer(
     async with running() as links:
         connection, _ = await connected(links)
         assert connection._nursery is not None
-        monkeypatch.setattr(Writer, "write_batch", lambda _: False)  # the socket is full
+
+        def full(writer: Writer) -> bool:
+            writer.pending = memoryview(b"left over")
+            return False
+
+        monkeypatch.setattr(Writer, "write_batch", full)  # the socket is full
         connection._nursery.cancel_scope.cancel()
         while not connection.closed:
             connection._session.ping(1)
