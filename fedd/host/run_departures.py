@@ -41,6 +41,8 @@ class Departures:
         self.ends: dict[PeerId, EndStatement] = {}
         self.cuts: dict[tuple[PeerId, PeerId], CutStatement] = {}
         """By signer and peer: two an edge at most."""
+        self._blamed_by: dict[PeerId, str] = {}
+        """Neighbours that cut the edge because of what this node sent, and what they said of it."""
         self._news: list[tuple[PeerId, str]] = []
         """Who is out and no neighbour: the algorithm hears of it with the next exchange."""
 
@@ -151,6 +153,8 @@ class Departures:
         With contract `restart` whoever is blamed, and blames not, leaves.
         """
         node = self._node
+        if fault:
+            self._blamed_by.setdefault(peer, reason)
         blamed = fault and self._manifest.proposal.contract == RESTART and self.takes_part(peer)
         if blamed and node.story.ending is None:
             node.leave(
@@ -184,7 +188,7 @@ class Departures:
             return
         edges = [*self.cuts, *((node.me, peer) for peer in self.cut_off)]
         for peer in sorted(lost_by_cuts(self._manifest.graph, node.me, story.dropped, edges)):
-            reason = self._blame(peer) or "cut: no path to it is left in the run's graph"
+            reason = self._blame(peer) or self._why_no_path(peer)
             story.dropped[peer] = (node.round, reason)
             self._news.append((peer, reason))
             node.epochs.lose(peer)
@@ -197,6 +201,11 @@ class Departures:
         """What a neighbour of this member could not use of what it sent, empty when nobody says so."""
         said = [cut for cut in self.cuts.values() if cut.peer == peer and cut.fault]
         return min(said, key=lambda cut: cut.member).reason if said else ""
+
+    def _why_no_path(self, peer: PeerId) -> str:
+        if peer in self._blamed_by:
+            return f"cut: it can make nothing of what this node sent: {self._blamed_by[peer]}"
+        return "cut: no path to it is left in the run's graph"
 
     # ---- ended -----------------------------------------------------------------------------
 

@@ -31,9 +31,14 @@ class CutEdges:
     def out(self, gone: Collection[PeerId]) -> dict[PeerId, str]:
         """Members, of those not `gone`, to whom no path is left, and why."""
         return {
-            peer: self.blame(peer) or "cut: no path to it is left in the run's graph"
+            peer: self.blame(peer) or self._why_no_path(peer)
             for peer in sorted(lost_by_cuts(self._graph, self._me, gone, self._cut.keys()))
         }
+
+    def _why_no_path(self, peer: PeerId) -> str:
+        if (peer, self._me) in self._cut:
+            return f"cut: it can make nothing of what this node sent: {self._cut[peer, self._me]}"
+        return "cut: no path to it is left in the run's graph"
 
     def blame(self, peer: PeerId, said: str = "") -> str:
         """What a neighbour of this member could not use of what it sent, and what it `said` itself."""

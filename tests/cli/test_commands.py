@@ -140,9 +140,9 @@ def test_watching_members_on_a_terminal_redraws(fedctl: Any, monkeypatch: pytest
 
 
 def test_a_redrawn_table_is_cut_to_the_terminal() -> None:
-    console = Console(file=io.StringIO(), width=20, force_terminal=True)
-    redraw([["NAME"], ["a" * 30, "b"]], console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    file = io.StringIO()
+    redraw([["NAME"], ["a" * 30, "b"]], Console(file=file, width=20, force_terminal=True))
+    text = file.getvalue()
     assert "a" * 19 + "…" in text
     assert "a" * 20 not in text
 

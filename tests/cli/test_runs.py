@@ -204,9 +204,9 @@ def test_on_a_terminal_the_run_is_shown_as_it_goes(started: Any, monkeypatch: py
 
 
 def text_of(picture: Picture) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(picture.draw())
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    file = io.StringIO()
+    Console(file=file, width=100).print(picture.draw())
+    return file.getvalue()
 
 
 def test_the_picture_shows_round_residual_members_and_metrics() -> None:

@@ -170,6 +170,11 @@ def test_a_quorum_that_cannot_be(trio_of_daemons: Federation) -> None:
     assert "quorum" in error
 
 
+def names_both(reason: str) -> bool:
+    """Whichever of the two ends was the first that could not use the other's value."""
+    return "shape (2,), against (3,)" in reason or "shape (3,), against (2,)" in reason
+
+
 def test_shapes_that_differ_between_members(trio_of_daemons: Federation) -> None:
     for daemon, value in zip(trio_of_daemons, ([1, 2], [1, 2], [1, 2, 3]), strict=True):
         daemon.ctl("set", "shape", json.dumps(value)).ok()
@@ -178,11 +183,12 @@ def test_shapes_that_differ_between_members(trio_of_daemons: Federation) -> None
     assert len(made["contributors"]) == 2
     ((peer, reason),) = [(dropped["peer_id"], dropped["reason"]) for dropped in made["dropped"]]
     assert peer == trio_of_daemons[2].peer_id()
-    assert "bad message: it holds a value of shape (3,), against (2,)" in reason
+    assert "bad message: it holds a value of shape" in reason
+    assert names_both(reason)
     own = eventually(
         lambda: trio_of_daemons[2].ctl("show", made["run_id"]).json.get("error"), 60.0, "its own part's end"
     )
-    assert "shape (2,), against (3,)" in own
+    assert names_both(own)
 
 
 def test_not_a_number(trio_of_daemons: Federation) -> None:
