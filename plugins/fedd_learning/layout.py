@@ -14,6 +14,7 @@ import numpy as np
 from fedd.api import InvalidMessage
 
 if TYPE_CHECKING:
+    from fedd.api import Message
     from fedd.api.types import Array
 
 _SPEC = re.compile(r"(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8):(\d{1,12}(?:x\d{1,12}){0,31})?")
@@ -116,7 +117,7 @@ class Rows:
         return [self.rows[index][begin:end] for index, begin, end in segments]
 
     def put(self, segments: Sequence[Segment], pieces: Sequence[Array]) -> None:
-        """Write one part; `fault` has found nothing in it."""
+        """Write one part, as `checked` gave it."""
         for (index, begin, end), piece in zip(segments, pieces, strict=True):
             self.rows[index][begin:end] = piece
 
@@ -125,18 +126,21 @@ class Rows:
         return [row.reshape(shape) for row, (_, shape) in zip(self.rows, self.layout.specs, strict=True)]
 
 
-def fault(layout: Layout, segments: Sequence[Segment], pieces: Any) -> str:
-    """What is wrong with the pieces of a part that somebody sent; empty when nothing is."""
-    if not isinstance(pieces, list) or len(pieces) != len(segments):
-        return "a part of another shape"
-    for (index, begin, end), piece in zip(segments, pieces, strict=True):
+def checked(layout: Layout, segments: Sequence[Segment], given: Message) -> list[Array]:
+    """The pieces of a part that somebody sent. Raises InvalidMessage: they are of another shape or type, or
+    hold values that are not finite."""
+    if not isinstance(given, list) or len(given) != len(segments):
+        raise InvalidMessage("a part of another shape")
+    pieces: list[Array] = []
+    for (index, begin, end), piece in zip(segments, given, strict=True):
         if not isinstance(piece, np.ndarray) or piece.shape != (end - begin,):
-            return "a part of another shape"
+            raise InvalidMessage("a part of another shape")
         if piece.dtype.str[1:] != layout.specs[index][0]:
-            return f"a part of another type: {piece.dtype}"
+            raise InvalidMessage(f"a part of another type: {piece.dtype}")
         if piece.dtype.kind == "f" and not np.isfinite(piece).all():
-            return "values that are not finite"
-    return ""
+            raise InvalidMessage("values that are not finite")
+        pieces.append(piece)
+    return pieces
 
 
 def digest(*groups: Sequence[Array]) -> str:

@@ -16,12 +16,12 @@ What is malformed or not finite is refused: it counts as not sent, and the reaso
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fedd.api import InvalidMessage, Message, PeerId
-from fedd_learning.layout import Layout, Rows, fault
+from fedd_learning.layout import Layout, Rows, checked
 from fedd_learning.messages import FullModel, InitModel, PartialModel, RunMessage, read
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class MeanSpread:
 
     def take(self, number: int, answers: Mapping[PeerId, Message]) -> None:
         """Means of the stripe before from their roots, contributions to this member's part of this one."""
-        contributed: dict[PeerId, list[Any]] = {}
+        contributed: dict[PeerId, list[Array]] = {}
         for peer, answer in answers.items():
             for message in self._readable(peer, answer):
                 if isinstance(message, FullModel):
@@ -153,14 +153,16 @@ class MeanSpread:
         part = (number - 1) * len(self._members) + self._members.index(peer)
         if number == 0 or message.part != part:
             self.refused.setdefault(peer, "it sent a part that is not its own")
-        elif reason := fault(self._layout, self._parts[part], message.arrays):
-            self.refused.setdefault(peer, f"as the root of a part it sent {reason}")
+            return
+        try:
+            self._mean.put(self._parts[part], checked(self._layout, self._parts[part], message.arrays))
+        except InvalidMessage as error:
+            self.refused.setdefault(peer, f"as the root of a part it sent {error.detail}")
         else:
-            self._mean.put(self._parts[part], cast("list[Any]", message.arrays))
             self._held[part] = True
 
     def _take_contribution(
-        self, peer: PeerId, number: int, message: PartialModel, contributed: dict[PeerId, list[Any]]
+        self, peer: PeerId, number: int, message: PartialModel, contributed: dict[PeerId, list[Array]]
     ) -> None:
         if peer not in self._weights or number >= self._stripes:
             return
@@ -169,12 +171,13 @@ class MeanSpread:
             self.refused.setdefault(
                 peer, "it sent another part, or another number of samples, than it offered"
             )
-        elif reason := fault(self._layout, self._parts[part], message.arrays):
-            self.refused.setdefault(peer, f"it sent {reason}")
-        else:
-            contributed[peer] = cast("list[Any]", message.arrays)
+            return
+        try:
+            contributed[peer] = checked(self._layout, self._parts[part], message.arrays)
+        except InvalidMessage as error:
+            self.refused.setdefault(peer, f"it sent {error.detail}")
 
-    def _add_up(self, stripe: int, contributed: dict[PeerId, list[Any]]) -> None:
+    def _add_up(self, stripe: int, contributed: dict[PeerId, list[Array]]) -> None:
         part = self._my_part(stripe)
         segments = self._parts[part]
         if self._own is not None:
@@ -255,11 +258,13 @@ class WholeSpread:
             return "it sent something else than its part of the round's model"
         if message.num_samples != self._weights[peer]:
             return "it sent another number of samples than it offered"
-        if reason := fault(self._layout, self._parts[number], message.arrays):
-            return f"it sent {reason}"
+        try:
+            pieces = checked(self._layout, self._parts[number], message.arrays)
+        except InvalidMessage as error:
+            return f"it sent {error.detail}"
         if peer not in self._models:
             self._models[peer] = self._layout.empty()
-        self._models[peer].put(self._parts[number], cast("list[Any]", message.arrays))
+        self._models[peer].put(self._parts[number], pieces)
         self._held[peer] += 1
         return ""
 
@@ -313,10 +318,12 @@ class CopySpread:
             return
         if not isinstance(message, InitModel | FullModel) or message.part != number:
             self.refused[source] = "it sent something else than a part of its model"
-        elif reason := fault(self._layout, self._parts[number], message.arrays):
-            self.refused[source] = f"it sent {reason}"
+            return
+        try:
+            self._rows.put(self._parts[number], checked(self._layout, self._parts[number], message.arrays))
+        except InvalidMessage as error:
+            self.refused[source] = f"it sent {error.detail}"
         else:
-            self._rows.put(self._parts[number], message.arrays)  # type: ignore[arg-type]
             self._taken += 1
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from fedd.worker.flooding import _pairs
 from fedd.worker.ledger import LedgerCore
 from fedd_consensus.codecs import NAMES, find_codec
 from fedd_learning import messages
-from fedd_learning.layout import Layout, fault
+from fedd_learning.layout import Layout, checked
 from fedd_voting.ballots import Question
 from fedd_voting.box import BallotBox
 
@@ -63,9 +64,10 @@ def _learning(data: bytes, rng: random.Random) -> None:
         for text in (getattr(message, "state_shapes", ""), getattr(message, "extras", "")):
             Layout.read(text, 1 << 16).empty().arrays()
         if isinstance(message, messages.Part):
-            reason = fault(_SHAPES, _SHAPES.parts(1)[0], message.arrays)
-            if not reason:
-                _SHAPES.empty().put(_SHAPES.parts(1)[0], cast(Any, message.arrays))
+            with contextlib.suppress(InvalidMessage):
+                _SHAPES.empty().put(
+                    _SHAPES.parts(1)[0], checked(_SHAPES, _SHAPES.parts(1)[0], message.arrays)
+                )
         json.dumps(message.to_wire(), default=str)
 
 

@@ -14,7 +14,7 @@ from fedd.api import Denied, InvalidMessage, InvalidParameter
 from fedd.testing import Commands
 from fedd_learning import Learning
 from fedd_learning.agreement import Agreement
-from fedd_learning.layout import Layout, digest, fault
+from fedd_learning.layout import Layout, checked, digest
 from fedd_learning.messages import (
     MESSAGES,
     FullModel,
@@ -49,8 +49,7 @@ def test_parts_put_together_are_the_arrays(shapes: list[tuple[int, ...]], count:
     assert Layout.read(layout.text, layout.nbytes) == layout
     rows, copy = layout.rows(given_arrays), layout.empty()
     for segments in layout.parts(count):
-        assert fault(layout, segments, rows.part(segments)) == ""
-        copy.put(segments, rows.part(segments))
+        copy.put(segments, checked(layout, segments, rows.part(segments)))
     assert digest(copy.arrays()) == digest(given_arrays)
     sizes = [sum(end - begin for _, begin, end in part) for part in layout.parts(count)]
     assert max(sizes) - min(sizes) <= 1
@@ -88,7 +87,8 @@ def test_bits_and_shapes_make_the_digest() -> None:
     ],
 )
 def test_what_is_wrong_with_a_part(pieces: Any, reason: str) -> None:
-    assert reason in fault(LAYOUT, LAYOUT.parts(1)[0], pieces)
+    with pytest.raises(InvalidMessage, match=reason):
+        checked(LAYOUT, LAYOUT.parts(1)[0], pieces)
 
 
 # ---- messages ----------------------------------------------------------------------------------
