@@ -178,7 +178,12 @@ async def reply_malformed(
 ) -> None:
     """Reply to what is no acceptable HTTP; the connection closes afterwards."""
     if connection.may_reply:
-        detail = InvalidParameter(f"not an acceptable HTTP request: {error}")
+        # h11 puts what it read into some of its messages, as a bytearray; that helps no reader
+        what = str(error).partition(": bytearray(")[0]
+        detail = InvalidParameter(
+            f"not an acceptable HTTP request: {what}",
+            hint="this socket speaks HTTP/1.1: use fedctl, or curl --unix-socket",
+        )
         document = error_document(detail, request_id)
         await reply(connection, error.error_status_hint, document, [("Connection", "close")])
 

@@ -148,6 +148,8 @@ async def test_what_is_no_http_gets_a_4xx_and_the_door(
     got, document, headers = await answer(client)
     assert got == status
     assert said in document["detail"]
+    assert "bytearray" not in document["detail"]
+    assert "curl" in document["hint"]
     assert document["code"] == "invalid"
     assert headers["connection"] == "close"
     assert await client.receive_some(1) == b""
