@@ -23,17 +23,15 @@ from fedd.api.errors import (
     Denied,
     FeddError,
     InvalidParameter,
-    NotConnected,
     NotFound,
     ProtocolError,
     Refused,
-    TimedOut,
 )
 from fedd.api.types import PeerId
 from fedd.core.identity import parse_peer_id
 from fedd.core.records import MAX_NAME_CHARS
 from fedd.net.invitations import MAX_PENDING, Invitations, Waiting
-from fedd.net.join_messages import EXCHANGE_S, MAX_ANSWER_BYTES, receive, send
+from fedd.net.join_messages import EXCHANGE_S, MAX_ANSWER_BYTES, ask_member, receive, send
 from fedd.net.presence import Presence
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
@@ -149,23 +147,17 @@ class Approvals:
         federation = self._presence.federation
         if federation is None:
             raise Conflict("this node is in no federation", hint="`fedctl init NAME` begins one")
-        try:
-            with trio.fail_after(deadline_s):
-                await self._reach(admin, deadline_s)
-                stream = await self._swarm.open_stream(admin, APPROVAL_PROTOCOL)
-                try:
-                    await send(stream, {**question, "chain": federation.chain})
-                    answer = await receive(stream, MAX_ANSWER_BYTES)
-                    await stream.aclose()
-                finally:
-                    stream.reset()  # does nothing to a stream that was closed
-        except trio.TooSlowError as error:
-            raise TimedOut(
-                f"the admin {admin} did not answer within {deadline_s:g} s",
-                hint="try again when `fedctl members` shows it alive",
-            ) from error
-        except (trio.BrokenResourceError, EOFError) as error:
-            raise NotConnected(f"the link with the admin {admin} broke", hint="try again") from error
+        answer = await ask_member(
+            self._swarm,
+            self._reach,
+            admin,
+            APPROVAL_PROTOCOL,
+            {**question, "chain": federation.chain},
+            max_bytes=MAX_ANSWER_BYTES,
+            deadline_s=deadline_s,
+            late=f"the admin {admin} did not answer",
+            broken=f"the link with the admin {admin} broke",
+        )
         raise_if_refused(answer, admin)
         return answer
 

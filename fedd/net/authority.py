@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
@@ -21,7 +21,6 @@ from fedd.api.errors import (
     NotFound,
     ProtocolError,
     Refused,
-    TimedOut,
 )
 from fedd.api.types import PeerId
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
@@ -30,7 +29,14 @@ from fedd.core.revocation import MAX_LIST_BYTES, STAYS_BYTES, RevocationList, si
 from fedd.net.admitted import record_admitted
 from fedd.net.federation import FederationIdentity, PresenceStore
 from fedd.net.invitations import new_serial, refuse_allow_list
-from fedd.net.join_messages import CERTIFICATE_PROTOCOL, EXCHANGE_S, receive, send
+from fedd.net.join_messages import (
+    CERTIFICATE_PROTOCOL,
+    EXCHANGE_S,
+    MAX_MESSAGE_BYTES,
+    ask_member,
+    receive,
+    send,
+)
 from fedd.net.presence import Presence
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
@@ -153,34 +159,22 @@ class Authority:
         if self._presence.state_of(peer) in (None, "left"):
             raise NotFound(f"{peer} is no member", hint="it has to join first, see `fedctl members`")
         chain = self._certify(root, federation.id, federation.name, peer)
-        answer = await self._deliver(peer, chain, deadline_s)
+        answer = await ask_member(
+            self._swarm,
+            self.reach,
+            peer,
+            CERTIFICATE_PROTOCOL,
+            {"chain": chain},
+            max_bytes=MAX_MESSAGE_BYTES,
+            deadline_s=deadline_s,
+            late=f"{peer} did not take its certificate",
+            broken=f"the link with {peer} broke before it took its certificate",
+        )
         if answer.get("accepted") is not True:
             reason = answer.get("reason")
             text = reason[:200] if isinstance(reason, str) and reason.isprintable() else "it does not say why"
             raise Refused(f"{peer} does not take the certificate: {text}")
         self._note("granted", peer_id=peer)
-
-    async def _deliver(self, peer: PeerId, chain: bytes, deadline_s: float) -> dict[str, Any]:
-        try:
-            with trio.fail_after(deadline_s):
-                await self.reach(peer, deadline_s)
-                stream = await self._swarm.open_stream(peer, CERTIFICATE_PROTOCOL)
-                try:
-                    await send(stream, {"chain": chain})
-                    answer = await receive(stream)
-                    await stream.aclose()
-                    return answer
-                finally:
-                    stream.reset()
-        except trio.TooSlowError as error:
-            raise TimedOut(
-                f"{peer} did not take its certificate within {deadline_s:g} s",
-                hint="try again when `fedctl members` shows it alive",
-            ) from error
-        except (trio.BrokenResourceError, EOFError) as error:
-            raise NotConnected(
-                f"the link with {peer} broke before it took its certificate", hint="try again"
-            ) from error
 
     async def _dial(self, peer: PeerId, deadline_s: float) -> object:
         if peer in self._swarm.connections:

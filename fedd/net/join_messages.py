@@ -9,12 +9,17 @@ tokens.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from fedd.api.errors import FeddError, ProtocolError
+import trio
+
+from fedd.api.errors import FeddError, NotConnected, ProtocolError, TimedOut
+from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.revocation import MAX_ISSUERS, MAX_LIST_BYTES
 from fedd.net.stream import Stream
+from fedd.net.swarm import Swarm
 
 JOIN_PROTOCOL: Final = "/fedd/join/1.0.0"
 CERTIFICATE_PROTOCOL: Final = "/fedd/certificate/1.0.0"
@@ -76,3 +81,48 @@ async def receive(stream: Stream, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[st
     if size > max_bytes:
         raise ProtocolError(f"{stream.peer_id} announces a message of admission of {size} bytes")
     return decode_message(await stream.receive_exactly(size), stream.peer_id)
+
+
+async def converse(stream: Stream, question: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+    """The answer, of at most `max_bytes`, to a question; the stream is over then, whatever happened.
+
+    Raises what `receive` does.
+    """
+    try:
+        await send(stream, question)
+        answer = await receive(stream, max_bytes)
+        await stream.aclose()
+        return answer
+    finally:
+        stream.reset()  # does nothing to a stream that was closed
+
+
+async def ask_member(
+    swarm: Swarm,
+    reach: Callable[[PeerId, float], Awaitable[object]],
+    peer: PeerId,
+    protocol: str,
+    question: dict[str, Any],
+    *,
+    max_bytes: int,
+    deadline_s: float,
+    late: str,
+    broken: str,
+) -> dict[str, Any]:
+    """Ask a member one thing, after `reach` has made a connection to it if there was none.
+
+    Raises:
+        TimedOut: no answer within `deadline_s`; it says `late` and how long that was. NotConnected: it is not
+        reached, or the link broke, and then it says `broken`. ProtocolError: the answer is none.
+    """
+    try:
+        with trio.fail_after(deadline_s):
+            await reach(peer, deadline_s)
+            stream = await swarm.open_stream(peer, protocol, deadline_s)
+            return await converse(stream, question, max_bytes)
+    except trio.TooSlowError as error:
+        raise TimedOut(
+            f"{late} within {deadline_s:g} s", hint="try again when `fedctl members` shows it alive"
+        ) from error
+    except (trio.BrokenResourceError, EOFError) as error:
+        raise NotConnected(broken, hint="try again") from error

@@ -9,7 +9,7 @@ import trio
 from fedd.api.errors import Denied, NotConnected
 from fedd.api.types import PeerId
 from fedd.core.certificates import InviteToken
-from fedd.net.join_messages import JOIN_PROTOCOL, MAX_ANSWER_BYTES, lists_in, receive, send
+from fedd.net.join_messages import JOIN_PROTOCOL, MAX_ANSWER_BYTES, converse, lists_in
 from fedd.net.swarm import Swarm
 
 _DENIED: Final = "the token is not accepted"
@@ -60,13 +60,7 @@ async def _show(swarm: Swarm, token: InviteToken, inviter: PeerId, request: dict
         stream = await swarm.open_stream(inviter, JOIN_PROTOCOL)
     except NotConnected as error:  # it stood a moment ago
         raise trio.BrokenResourceError from error
-    try:
-        await send(stream, request)
-        answer = await receive(stream, MAX_ANSWER_BYTES)
-        await stream.aclose()
-        return answer
-    finally:
-        stream.reset()  # does nothing to a stream that was closed
+    return await converse(stream, request, MAX_ANSWER_BYTES)
 
 
 def _unanswered(inviter: PeerId) -> NotConnected:

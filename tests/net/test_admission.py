@@ -17,7 +17,7 @@ from fedd.api.errors import (
 from fedd.core import codec
 from fedd.core.certificates import InviteToken, parse_token, verify_chain
 from fedd.core.identity import PrivateKey
-from fedd.net import joining
+from fedd.net import join_messages
 from fedd.net.admission import JOIN_PROTOCOL
 from fedd.net.joining import ask
 from fedd.net.stream import Stream
@@ -338,7 +338,7 @@ async def test_a_node_that_listens_nowhere_cannot_invite(autojump_clock: MockClo
 async def test_a_link_that_breaks_while_joining_is_no_refusal(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, breaks: int, joins: bool
 ) -> None:
-    real, broken = joining.send, []
+    real, broken = join_messages.send, []
 
     async def send(stream: Stream, message: dict[str, object]) -> None:
         if len(broken) < breaks:
@@ -346,7 +346,7 @@ async def test_a_link_that_breaks_while_joining_is_no_refusal(
             await stream.connection.aclose()
         await real(stream, message)
 
-    monkeypatch.setattr(joining, "send", send)
+    monkeypatch.setattr(join_messages, "send", send)
     async with nodes(2) as (a, b):
         a.admission.init("plant7")
         token = a.admission.invite().token
