@@ -274,7 +274,7 @@ class Daemon:
             counts = self.service.count_states()
             words = [f"{count} {state}" for state, count in counts.items() if count]
             active = self.runs.active
-            words += [f"{active} runs"] if active else []
+            words += ["1 run" if active == 1 else f"{active} runs"] if active else []
             self._notifier.status(", ".join(words) or "in no federation")
             if watchdog_s:
                 self._notifier.alive()

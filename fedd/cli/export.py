@@ -12,7 +12,7 @@ from typing import Any
 
 from fedd.api.errors import Conflict, FeddError, InvalidParameter
 from fedd.cli.runs import names_of
-from fedd.cli.show import Output
+from fedd.cli.show import Output, counted
 from fedd.control.client import Client, path_of
 
 FORMATS = (".npz", ".csv", ".svg")
@@ -42,7 +42,10 @@ def do_export(client: Client, options: Namespace, out: Output) -> int:
         )
         return 0
     rounds = max((len(node["rounds"]) for node in nodes), default=0)
-    out.line(f"{options.output}: {len(nodes)} members, up to {rounds} rows each, {len(data)} bytes")
+    out.line(
+        f"{options.output}: {counted(len(nodes), 'member')}, up to {counted(rounds, 'row')} each, "
+        f"{counted(len(data), 'byte')}"
+    )
     for gap in missing:
         out.line(f"without {gap['name']}: {gap['reason']}")
     return 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fedd.cli.show import Output, count_bytes, escape, number
+from fedd.cli.show import Output, count_bytes, counted, escape, number
 from fedd.control.client import Client
 
 _BYTES = ("planned_bytes", "predicted_bytes")
@@ -48,7 +48,7 @@ def announce(told: Mapping[str, Any]) -> None:
     """Write to standard error what somebody wants to know who watches the run begin."""
     found = told["prediction"]
     if "spectral_gap" in found:
-        sys.stderr.write(f"{_graph(told)}, {found['messages']} messages each\n")
+        sys.stderr.write(f"{_graph(told)}, {counted(found['messages'], 'message')} each\n")
     parts = [f"{name} {value}" for name, value in _said(found)]
     if parts:
         sys.stderr.write(f"{escape(told['algorithm'])}: {'; '.join(parts)}\n")
@@ -66,10 +66,10 @@ def _graph(told: Mapping[str, Any]) -> str:
     rounds = found.get("mixing_rounds")
     averaging = "averaging never ends: an eigenvalue has modulus 1"
     if rounds is not None:
-        averaging = f"{rounds:.0f} rounds of averaging to 1e-6"
+        averaging = f"{counted(round(rounds), 'round')} of averaging to 1e-6"
     return (
-        f"{_topology(told)} of {len(told['members'])} members: spectral gap {found['spectral_gap']:.3g}, "
-        f"diameter {found['diameter']}, {averaging}"
+        f"{_topology(told)} of {counted(len(told['members']), 'member')}: "
+        f"spectral gap {found['spectral_gap']:.3g}, diameter {found['diameter']}, {averaging}"
     )
 
 

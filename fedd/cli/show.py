@@ -113,6 +113,11 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 round`, `2 rounds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def value_text(value: Any, limit_chars: int = 2000) -> str:
     """A run's value for people: JSON, with large arrays named by their shapes, cut when it is long."""
     if isinstance(value, Mapping) and {"shape", "dtype", "sha256"} <= value.keys():

@@ -17,7 +17,7 @@ from typing import Any
 
 from fedd.api.errors import InvalidParameter
 from fedd.cli.node import link_kind, why
-from fedd.cli.show import Output, count_bytes, escape, seconds, short, table_lines
+from fedd.cli.show import Output, count_bytes, counted, escape, seconds, short, table_lines
 from fedd.control.client import Client
 
 MEMBER_HEADINGS = (
@@ -236,7 +236,7 @@ def _drawn(picture: Picture, height: int) -> Any:
     hidden = len(body) - room
     if hidden > 0:
         body = body[:room]
-    foot = "q quits" + (f"   {hidden} more lines do not fit" if hidden > 0 else "")
+    foot = "q quits" + (f"   {counted(hidden, 'more line')} do not fit" if hidden > 0 else "")
     states = [member["state"] for member in picture["members"]]
     drawn = Text(no_wrap=True, overflow="ellipsis")
     drawn.append("\n".join(escape(line) for line in header(picture)) + "\n\n", "bold")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut, Unhealthy
 from fedd.cli.edges import EDGES, with_edges
-from fedd.cli.show import Output, escape
+from fedd.cli.show import Output, counted, escape
 from fedd.control.client import Client
 
 TIMEOUT_S = 120.0
@@ -34,7 +34,7 @@ def do_topology(client: Client, options: Namespace, out: Output) -> int:
     if out.as_json:
         out.document(described)
         return 0
-    out.line(f"{escape(options.topology)} of {len(described['members'])} nodes")
+    out.line(f"{escape(options.topology)} of {counted(len(described['members']), 'node')}")
     out.pairs(rows(described))
     return 0
 

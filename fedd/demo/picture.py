@@ -95,7 +95,7 @@ class Picture:
             with Live(console=self._console, refresh_per_second=12, transient=True) as live:
                 live.update(_Frame(self, trace))
                 yield trace
-        line = f"  {trace.round} rounds"
+        line = "  1 round" if trace.round == 1 else f"  {trace.round} rounds"
         if trace.residuals:
             line += f"   residual {sparkline(trace.residuals)} {trace.residuals[-1]:.0e}"
         self.say(line, "dim")

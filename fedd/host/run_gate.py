@@ -76,7 +76,7 @@ class RunGate:
         if self.occupied >= self._limits.runs:
             self.refused += 1
             raise Unhealthy(
-                f"{self._limits.runs} runs are in progress here already",
+                f"runs are in progress here already, as many as may be ({self._limits.runs})",
                 hint="wait for one to end, stop one, or raise runs in [limits]",
             )
         self._check_share(proposal.initiator)

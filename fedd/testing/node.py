@@ -338,7 +338,7 @@ class Node(MailEnd):
             self._note_dropped(peer, self.round, reason)
         if self.epochs.lost:
             self.end(
-                QuorumLost(f"{len(self.epochs.present)} members are left, the quorum is {self.epochs.quorum}")
+                QuorumLost(f"members left: {len(self.epochs.present)}, the quorum is {self.epochs.quorum}")
             )
             return
         self._propose_in_time()

@@ -91,10 +91,14 @@ def _kind(count: int, names: tuple[str, ...]) -> tuple[int, tuple[str, ...], str
     return count, tuple(sorted(explaining)), target
 
 
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count} columns"
+
+
 def _spoken(count: int, explaining: tuple[str, ...], target: str) -> str:
     if not target:
-        return f"{count} columns without names"
-    return f"{count} columns ({', '.join(explaining)}; target {target})"
+        return f"{_columns(count)} without names"
+    return f"{_columns(count)} ({', '.join(explaining)}; target {target})"
 
 
 def _named(columns: Mapping[str, Any], target: str) -> Table:
@@ -118,7 +122,7 @@ def _finite(raw: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.float64]:
     if raw.dtype.kind not in "biuf":
         raise InvalidMessage(f"the table holds {raw.dtype} values, not numbers")
     if raw.shape[1] < 2:
-        raise InvalidMessage(f"the table has {raw.shape[1]} columns", hint="it needs a target and one more")
+        raise InvalidMessage(f"the table has {_columns(raw.shape[1])}", hint="it needs a target and one more")
     rows = raw.astype(np.float64)
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):

@@ -10,7 +10,7 @@ from cli.test_commands import both
 from fedd.api.errors import InvalidParameter
 from fedd.cli.catalog import parse_value
 from fedd.cli.federation import parse_duration
-from fedd.cli.show import count_bytes, escape, number, seconds, value_text
+from fedd.cli.show import count_bytes, counted, escape, number, seconds, value_text
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,7 @@ def test_numbers_in_the_units_of_people() -> None:
         "2 h",
         "2 d",
     ]
+    assert [counted(value, "round") for value in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]
     assert [count_bytes(value) for value in (0, 1023, 1024, 150 * 1024, 2**21, 2**33)] == [
         "0 B",
         "1023 B",

@@ -65,6 +65,19 @@ def test_a_dry_run_starts_nothing(started: Any) -> None:
     assert "warning" in err
 
 
+def test_one_round_and_one_message_are_no_plural(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    pair = {"spectral_gap": 1.0, "diameter": 1, "messages": 1, "mixing_rounds": 1.0}
+    told = {**TOLD, "topology": "complete", "members": TOLD["members"][:2], "prediction": pair}
+    fedctl.answer("POST", "/v1/predictions", told)
+    fedctl.answer("POST", "/v1/runs", {"run_id": RUN, "declined": [], "prediction": pair})
+    fedctl.answer("GET", f"/v1/runs/{RUN}/watch", [RUN_RESULT])
+    fedctl.answer("GET", "/v1/members", [])
+    line = fedctl("run", "consensus")[2].splitlines()[0]
+    assert line.startswith("complete of 2 members: spectral gap 1, diameter 1, 1 round of averaging to 1e-6")
+    assert line.endswith(", 1 message each")
+
+
 def test_a_terminal_sees_it_before_the_run_is_proposed_and_keeps_the_seed(
     started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,7 +194,7 @@ def test_names_that_differ_are_told_with_both_tables() -> None:
         (None, "", "no input"),
         (7.0, "", "no table"),
         ([1.0, 2.0], "", "no table"),
-        ([[1.0], [2.0]], "", "1 columns"),
+        ([[1.0], [2.0]], "", "the table has 1 column "),
         ([[1.0, 2.0], [3.0]], "", "differ in length"),
         ([["a", "b"]], "", "not numbers"),
         ([[1.0, 2.0], [3.0, math.nan]], "", "data row 2, column 2: nan"),
