@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from faults.hostile import DATA, Link, handshake
+from faults.hostile import DATA, RST, Link, handshake
 from federation.daemons import GUARD_S
 
 from fedd.net.join_messages import JOIN_PROTOCOL
@@ -24,6 +24,8 @@ class Answers:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.streams: dict[int, bytes] = {}
+        self.reset: set[int] = set()
+        """Streams that the other end has given up."""
         self._buffer = b""
 
     def read(self) -> None:
@@ -33,12 +35,14 @@ class Answers:
             data = self.link.tap.recv()
         self._buffer += b"".join(self.link.transport.receive_data(data))
         while len(self._buffer) >= 12:
-            _, kind, _, stream_id, length = struct.unpack_from(">BBHII", self._buffer)
+            _, kind, flags, stream_id, length = struct.unpack_from(">BBHII", self._buffer)
             size = 12 + (length if kind == DATA else 0)
             if len(self._buffer) < size:
                 return
             if kind == DATA:
                 self.streams[stream_id] = self.streams.get(stream_id, b"") + self._buffer[12:size]
+            if flags & RST:
+                self.reset.add(stream_id)
             self._buffer = self._buffer[size:]
 
     def answer(self, stream_id: int) -> bytes | None:

@@ -21,6 +21,7 @@ import trio
 from faults.hostile import DATA, FIN, SYN, endpoint_of, frame, say
 from faults.joining import Answers, ask, ask_once, meet
 from federation.daemons import GUARD_S, Daemon, Federation, eventually, federation
+from federation.processor import waited_for_processor_s
 from host.worlds import Node as RunNode
 from host.worlds import request, rounds_of, world
 from net.federations import Node, form, full_mesh, nodes, until
@@ -184,11 +185,8 @@ def test_row_28_a_hundred_identities_and_one_token(fed: Federation) -> None:
     got = []
     for link in links:
         answers = Answers(link)
-        link.raw.settimeout(0.5)
-        with suppress(EOFError, TimeoutError):  # there are seats for sixteen at once
-            while answers.answer(1) is None:
-                answers.read()
-        link.raw.settimeout(GUARD_S)
+        while answers.answer(1) is None and 1 not in answers.reset:  # there are seats for sixteen at once
+            answers.read()
         got.append(answers.answer(1) or ask(answers, 3, message)[0])
         link.close()
     got += [ask_once(to, message) for _ in range(70)]
@@ -281,6 +279,7 @@ def test_row_25_a_member_is_revoked_while_it_is_connected() -> None:
         for daemon in (a, *others):
             linked = lambda d=daemon: peer in {one["peer_id"] for one in d.ctl("links").ok()}  # noqa: E731
             eventually(linked, GUARD_S, "everybody is linked with everybody")
+        waits = {daemon.name: waited_for_processor_s(daemon.pid) for daemon in fed}
         a.ctl("revoke", "thief").ok()
         eventually(lambda: thief.ctl("status").ok()["revoked"], GUARD_S, "the revoked is told")
         revoked_at = next(event["unix_s"] for event in a.events() if event.get("what") == "revoked")
@@ -298,6 +297,7 @@ def test_row_25_a_member_is_revoked_while_it_is_connected() -> None:
 
         told = {daemon.name: when(daemon, kind="member", state="left") for daemon in (a, *others)}
         cut = {daemon.name: when(daemon, kind="link", state="down") for daemon in (a, *others)}
+        waited = {daemon.name: waited_for_processor_s(daemon.pid) - waits[daemon.name] for daemon in fed}
         for daemon in fed:
             daemon.kill()
         for daemon in fed:
@@ -318,8 +318,10 @@ def test_row_25_a_member_is_revoked_while_it_is_connected() -> None:
             f"{elsewhere * 1e3:.0f} ms at most; connection cut after {cut['a'] * 1e3:.0f} ms here, "
             f"{max(cut.values()) * 1e3:.0f} ms at most elsewhere; still out after all restarted",
         )
-        assert cut["a"] <= 1.0
-        assert max(cut.values()) <= 1.0 * patience()
+        # others' load apart: a word goes from a, by the thief or not, to who cuts
+        assert cut["a"] <= 1.0 + waited["a"] + waited["thief"]
+        for name, seconds in cut.items():
+            assert seconds <= 1.0 + waited["a"] + waited["thief"] + waited[name], name
         assert refused == 4
 
 

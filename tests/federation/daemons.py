@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedd.api.errors import FeddError
 from fedd.control.client import Client
 
 BIN = Path(sys.executable).parent
@@ -125,7 +127,38 @@ class Daemon:
 
     def states(self) -> dict[str, str]:
         """Member name -> state, as this daemon sees it."""
-        return {m["name"]: m["state"] for m in self.ctl("members").ok()}
+        with Client(str(self.socket), timeout_s=GUARD_S) as client:
+            return {member["name"]: member["state"] for member in client.request("GET", "/v1/members")}
+
+    def shown(self, run_id: str) -> dict[str, Any]:
+        """What it shows of a run at this moment, empty when it knows none or does not answer.
+
+        Asked without a fedctl, which takes its own time to start: a run goes on meanwhile.
+        """
+        with contextlib.suppress(FeddError), Client(str(self.socket), timeout_s=GUARD_S) as client:
+            return dict(client.request("GET", f"/v1/runs/{run_id}"))
+        return {}
+
+    def wait_round(self, run_id: str, rounds: int, *, or_end: bool = False) -> None:
+        """Return when the run has made so many rounds here, `or_end`: or has ended."""
+
+        def far_enough() -> bool:
+            shown = self.shown(run_id)
+            return bool(shown) and (shown["rounds"] >= rounds or (or_end and shown["state"] != "running"))
+
+        eventually(far_enough, GUARD_S, f"{self.name} is in round {rounds}")
+
+    def wait_kept(self, run_id: str) -> None:
+        """Return when the run's result and its curves are on this daemon's disk, where a kill finds them.
+
+        A result is shown as soon as there is one, and one member has it before another.
+        """
+        for kind in ("json", "history"):
+            eventually(
+                lambda k=kind: [*self.dir.glob(f"runs/*-{run_id}.{k}")],
+                GUARD_S,
+                f"{self.name} kept the {kind}",
+            )
 
     def wait_plugins(self) -> Daemon:
         """Return when it knows what its plugins offer: before that it declines what it is asked to run."""
@@ -280,10 +313,8 @@ def result_of(daemon: Daemon, run_id: str, deadline_s: float = 5 * GUARD_S) -> d
     """The run's result at this daemon, once it has one."""
 
     def ended() -> dict[str, Any] | None:
-        reply = daemon.ctl("show", run_id)
-        if reply.code == 0 and reply.json["state"] in ("finished", "failed", "stopped"):
-            return dict(reply.json)
-        return None
+        result = daemon.shown(run_id)
+        return result if result.get("state") in ("finished", "failed", "stopped") else None
 
     result = eventually(ended, deadline_s, f"run {run_id} ends on {daemon.name}")
     assert isinstance(result, dict)

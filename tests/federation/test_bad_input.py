@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from federation.daemons import BIN, Daemon, Federation, eventually, federation
+from federation.daemons import BIN, GUARD_S, Daemon, Federation, eventually, federation
 
 
-def fedd(*arguments: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
+def fedd(*arguments: str, timeout_s: float = GUARD_S) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(BIN / "fedd"), *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
     )
@@ -186,7 +186,7 @@ def test_shapes_that_differ_between_members(trio_of_daemons: Federation) -> None
     assert "bad message: it holds a value of shape" in reason
     assert names_both(reason)
     own = eventually(
-        lambda: trio_of_daemons[2].ctl("show", made["run_id"]).json.get("error"), 60.0, "its own part's end"
+        lambda: trio_of_daemons[2].shown(made["run_id"]).get("error"), GUARD_S, "its own part's end"
     )
     assert names_both(own)
 
@@ -223,7 +223,7 @@ def test_rubbish_on_the_peer_port_and_on_the_control_socket(trio_of_daemons: Fed
     port = int(address.split("/")[4])
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(os.urandom(4096))
-        sock.settimeout(15)
+        sock.settimeout(GUARD_S)
         while True:
             try:
                 if not sock.recv(4096):
@@ -233,7 +233,7 @@ def test_rubbish_on_the_peer_port_and_on_the_control_socket(trio_of_daemons: Fed
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(trio_of_daemons[0].socket))
         sock.sendall(os.urandom(256) + b"\r\n\r\n")
-        sock.settimeout(15)
+        sock.settimeout(GUARD_S)
         assert sock.recv(4096).startswith(b"HTTP/1.1 4")
     assert trio_of_daemons[0].ctl("status").code == 0
 

@@ -28,13 +28,13 @@ QUESTION_BYTES = 150
 
 def progress(daemon: Daemon, run_id: str, method: str) -> float:
     """Which part of the rounds (or questions) that were foreseen a run has made; 1 when it ended."""
-    reply = daemon.ctl("show", run_id)
-    if reply.code != 0:
+    shown = daemon.shown(run_id)
+    if not shown:
         return 0.0
-    foreseen = reply.json["metrics"].get("rounds_predicted")
-    if reply.json["state"] != "running" or foreseen is None:
-        return 0.0 if reply.json["state"] == "running" else 1.0
-    made = reply.json["bytes_in"] / QUESTION_BYTES if method == "pairwise" else reply.json["rounds"]
+    foreseen = shown["metrics"].get("rounds_predicted")
+    if shown["state"] != "running" or foreseen is None:
+        return 0.0 if shown["state"] == "running" else 1.0
+    made = shown["bytes_in"] / QUESTION_BYTES if method == "pairwise" else shown["rounds"]
     return float(made / foreseen)
 
 

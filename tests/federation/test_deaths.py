@@ -45,11 +45,7 @@ def test_a_killed_member_changes_nothing_but_who_counts(trial: int, topology: st
         watcher = next(d for d in fed if d is not victim)
         target = rng.randrange(1, 12)
 
-        def far_enough() -> bool:
-            reply = watcher.ctl("show", run_id)
-            return reply.code == 0 and (reply.json["rounds"] >= target or reply.json["state"] != "running")
-
-        eventually(far_enough, GUARD_S, f"the run reaches round {target}")
+        watcher.wait_round(run_id, target, or_end=True)
         victim.kill()
         survivors = fed.survivors()
         results = [result_of(d, run_id) for d in survivors]
@@ -60,11 +56,10 @@ def test_a_killed_member_changes_nothing_but_who_counts(trial: int, topology: st
         assert abs(results[0]["value"] - exact) <= 1e-9 * max(map(abs, VALUES))
         victim_id = next(p for p, n in names.items() if n == victim.name)
         assert set(results[0]["contributors"]) >= set(ids) - {victim_id}
+        expected = {d.name: "alive" for d in survivors} | {victim.name: "dead"}
         for daemon in survivors:
-            states = daemon.states()
-            assert all(states[d.name] == "alive" for d in survivors), states
-        eventually(
-            lambda: all(d.states()[victim.name] == "dead" for d in survivors),
-            GUARD_S,
-            "the victim is seen dead",
-        )
+            eventually(
+                lambda d=daemon: d.states() == expected, GUARD_S, f"{daemon.name} sees just the victim dead"
+            )
+            dead = {e["name"] for e in daemon.events() if e["kind"] == "member" and e["state"] == "dead"}
+            assert dead == {victim.name}

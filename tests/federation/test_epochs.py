@@ -12,16 +12,6 @@ from federation.daemons import GUARD_S, Daemon, Federation, eventually, federati
 pytestmark = pytest.mark.slow
 
 
-def reach(daemon: Daemon, run_id: str, rounds: int) -> None:
-    """Wait until the run is so far on this daemon."""
-
-    def far_enough() -> bool:
-        reply = daemon.ctl("show", run_id)
-        return reply.code == 0 and reply.json["rounds"] >= rounds
-
-    eventually(far_enough, GUARD_S, f"{daemon.name} is in round {rounds}")
-
-
 def test_the_survivors_of_a_restarted_run_have_their_own_mean() -> None:
     with federation(4) as fed:
         values = [3.0, -1.5, 40.25, 7.0]
@@ -37,7 +27,7 @@ def test_the_survivors_of_a_restarted_run_have_their_own_mean() -> None:
             fed.pace(0.05),
         )
         run_id = fed[0].ctl(*words, "--topology", "ring", "--detach").ok()["run_id"]
-        reach(fed[1], run_id, 10)
+        fed[1].wait_round(run_id, 10)
         fed[0].kill()
         results = [result_of(daemon, run_id) for daemon in fed.survivors()]
         assert {result["state"] for result in results} == {"finished"}, results
@@ -58,8 +48,7 @@ def configured(root: Path, index: int) -> str:
 
 def iterations(daemon: Daemon, run_id: str) -> int:
     """How far the run is on this daemon, 0 when nothing was reported yet."""
-    reply = daemon.ctl("show", run_id)
-    return 0 if reply.code else int(reply.json["metrics"].get("iteration", 0))
+    return int(daemon.shown(run_id).get("metrics", {}).get("iteration", 0))
 
 
 def check(fed: Federation, run_id: str, epoch: int) -> dict[str, Any]:
@@ -86,16 +75,16 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
             "n0,n1,n2",
         )
         run_id = fed[0].ctl(*words, "--detach").ok()["run_id"]
-        reach(fed[1], run_id, 10)
+        fed[1].wait_round(run_id, 10)
         fed[1].ctl("enlist", run_id[:12], "n3").ok()
-        reach(fed[3], run_id, 20)
-        assert fed[3].ctl("show", run_id).ok()["epoch"] == 2
+        fed[3].wait_round(run_id, 20)
+        assert fed[3].shown(run_id)["epoch"] == 2
 
         fed[0].kill()
         fed[0].start(config=configs[0]).wait_ready()
-        reach(fed[0], run_id, 40)
+        fed[0].wait_round(run_id, 40)
         before = eventually(lambda: iterations(fed[0], run_id), GUARD_S, "the returned one has reported")
-        shown = fed[0].ctl("show", run_id).ok()
+        shown = fed[0].shown(run_id)
         assert (shown["epoch"], shown["state"]) == (3, "running")
 
         for daemon in fed:
@@ -108,4 +97,5 @@ def test_a_run_goes_on_with_a_late_member_a_killed_one_and_after_a_power_cut(tmp
         result = check(fed, run_id, 4)
         assert len(result["members"]) == 4
         assert result["dropped"] == []
-        assert not list(fed[2].dir.glob("checkpoints/*"))
+        # after its result, which is shown as soon as there is one, has come to the disk
+        eventually(lambda: not list(fed[2].dir.glob("checkpoints/*")), GUARD_S, "its checkpoint is gone")

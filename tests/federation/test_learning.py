@@ -123,11 +123,7 @@ def test_a_death_in_each_stage(stage: str) -> None:
         quiet = result_of(fed[1], learn(fed, 1, f"rounds={rounds}", "--pace", fed.pace(0.2), *chunks))
         run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.2), *chunks)
 
-        def far_enough() -> bool:
-            reply = fed[1].ctl("show", run_id)
-            return reply.code == 0 and reply.json["rounds"] >= STAGES[stage]
-
-        eventually(far_enough, GUARD_S, f"the run reaches {stage}")
+        fed[1].wait_round(run_id, STAGES[stage])
         fed[0].kill()
         results = [result_of(daemon, run_id) for daemon in fed.survivors()]
         check(fed, parts, results, rounds)
@@ -146,8 +142,7 @@ def test_who_comes_back_learns_on_with_the_others() -> None:
         run_id = learn(fed, 0, f"rounds={rounds}", "--pace", fed.pace(0.1))
 
         def learned(least: int) -> bool:
-            reply = fed[0].ctl("show", run_id)
-            return reply.code == 0 and reply.json["metrics"].get("learning_round", 0) >= least
+            return bool(fed[0].shown(run_id).get("metrics", {}).get("learning_round", 0) >= least)
 
         eventually(lambda: learned(3), GUARD_S, "three rounds are done")
         fed[2].kill()

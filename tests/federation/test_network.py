@@ -31,18 +31,25 @@ def _whole_again(lan: Network):
 def reaches(source: Node, target: Node, address: str | None = None) -> bool:
     """Whether one of five datagrams arrives."""
     address = address or target.ip4
-    listener = udp(target, f"sock.bind(('{address}', 9)); sock.settimeout(1); print(); sock.recv(9)", address)
+    # It looks when all are sent, however long the sender took to start, and a moment later.
+    code = f"sock.bind(('{address}', 9)); print(); input(); sock.settimeout(1); sock.recv(9)"
+    listener = udp(target, code, address)
     assert listener.stdout is not None
     assert listener.stdout.readline()
     udp(source, f"[sock.sendto(b'x', ('{address}', 9)) for _ in range(5)]", address).communicate()
-    listener.communicate()
+    listener.communicate(b"\n")
     return listener.returncode == 0
 
 
 def udp(node: Node, code: str, address: str) -> subprocess.Popen[bytes]:
     family = "AF_INET6" if ":" in address else "AF_INET"
     text = f"import socket; sock = socket.socket(socket.{family}, socket.SOCK_DGRAM); {code}"
-    return node.popen([sys.executable, "-uIc", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return node.popen(
+        [sys.executable, "-uIc", text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def listening(node: Node) -> subprocess.Popen[bytes]:

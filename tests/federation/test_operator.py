@@ -14,6 +14,8 @@ def test_a_power_cut_of_all_loses_nothing() -> None:
         fed.set_inputs([20.5, 21.0, 23.0])
         first = fed[0].ctl("run", "consensus", "--input", "x").ok()
         for daemon in fed:
+            daemon.wait_kept(first["run_id"])
+        for daemon in fed:
             daemon.kill()
         for daemon in fed:
             daemon.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation.daemons import GUARD_S, Federation, eventually, federation, result_of
+from federation.daemons import Federation, federation, result_of
 
 import fedd.testing
 from fedd_learners import LeastSquares, Softmax
@@ -107,11 +107,7 @@ def test_the_killed_ones_data_does_not_count(tmp_path: Path, trial: int) -> None
         run_id = fed[starter].ctl(*command, *topology).ok()["run_id"]
         watcher = fed[(victim + 1) % NODES]
         target = rng.randrange(5, 60)
-        eventually(
-            lambda: (reply := watcher.ctl("show", run_id)).code == 0 and reply.json["rounds"] >= target,
-            GUARD_S,
-            f"the run reaches round {target}",
-        )
+        watcher.wait_round(run_id, target)
         fed[victim].kill()
         expected = optimum([each for index, each in enumerate(data) if index != victim])
         for daemon in fed.survivors():

@@ -112,15 +112,14 @@ def test_letters_questions_and_a_sum(fed: Federation) -> None:
 def test_a_sum_in_which_somebody_dies_is_the_same_for_all(fed: Federation) -> None:
     """Every sum is over exactly those whom it names, and the survivors agree on each."""
     command = ("run", "count", "--topology", "ring", "--seed", "1", "--pace", fed.pace(0.02), "--detach")
+    ids = [daemon.peer_id() for daemon in fed]
+    dead = sorted(ids).index(ids[3])
     run_id = fed[0].ctl(*command).ok()["run_id"]
 
     def counted() -> bool:
-        reply = fed[1].ctl("show", run_id)
-        return reply.code == 0 and reply.json["metrics"].get("counted", 0) >= 5
+        return bool(fed[1].shown(run_id).get("metrics", {}).get("counted", 0) >= 5)
 
     eventually(counted, GUARD_S, "five sums are made")
-    members = sorted(daemon.peer_id() for daemon in fed)
-    dead = members.index(fed[3].peer_id())
     fed[3].kill()
     results = [result_of(daemon, run_id) for daemon in fed.survivors()]
     assert {result["state"] for result in results} == {"finished"}, results
