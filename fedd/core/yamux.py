@@ -53,6 +53,8 @@ class Session(Output):
         self._remaining = 0  # of the current frame's payload
         self._current: YamuxStream | None = None  # whose payload it is; None: to be skipped
         self._current_ends = False
+        self._held: list[bytes | memoryview] = []  # large payloads, to be joined by one copy
+        self._held_for: YamuxStream | None = None  # whose they are
 
     # ---- verbs -------------------------------------------------------------------------
 
@@ -161,6 +163,8 @@ class Session(Output):
                 self._receive(data, events)
             except ProtocolError as error:
                 self.failure = error
+            if self._held:
+                self._join_held()
         return events
 
     def _whole_message(self, data: bytes) -> YamuxStream | None:
@@ -308,6 +312,16 @@ class Session(Output):
             events.append(Event(EventKind.RESET, stream))
             return
         self._buffered += size
+        stream.buffered_bytes += size
+        if self._held_for is stream:
+            self._held.append(payload)
+            return
+        events.append(Event(EventKind.READABLE, stream))
+        if size >= _COALESCE_BYTES:
+            self._join_held()
+            self._held_for = stream
+            self._held.append(payload)
+            return
         last = stream.chunks[-1] if stream.chunks else None
         if last is not None and size < _COALESCE_BYTES and len(last) < _COALESCED_BYTES:
             if not isinstance(last, bytearray):
@@ -315,8 +329,15 @@ class Session(Output):
             last += payload
         else:
             stream.chunks.append(bytes(payload))
-        stream.buffered_bytes += size
-        events.append(Event(EventKind.READABLE, stream))
+
+    def _join_held(self) -> None:
+        """Give a stream the payloads that came for it together as one chunk: each costs its reader a turn."""
+        stream = self._held_for
+        if stream is not None:
+            if stream.buffered_bytes:  # else they were dropped meanwhile
+                stream.chunks.append(b"".join(self._held))
+            self._held.clear()
+            self._held_for = None
 
     def _payload_end(self, events: list[Event]) -> None:
         stream, ends = self._current, self._current_ends

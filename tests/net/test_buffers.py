@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedd.core.noise import MAX_PLAINTEXT_BYTES, NoiseTransport
+from fedd.core.noise import FULL_FRAME_BYTES, NoiseTransport
 from fedd.net.buffers import BUFFER_BYTES, MAX_QUANTUM_BYTES, SMALL_BYTES, BufferPool, seal
 
 
@@ -62,9 +62,9 @@ HEADER = b"h" * 12
         ((), []),
         ((HEADER, b"x" * 100, HEADER), [124]),
         ((HEADER, b"x" * SMALL_BYTES), [12, SMALL_BYTES]),
-        ((HEADER, bytes(range(256)) * 1000), [12, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES, 65519, 59443]),
-        ((HEADER, b"ab" + b"c" * MAX_PLAINTEXT_BYTES, HEADER), [14, MAX_PLAINTEXT_BYTES, 12]),
-        ((HEADER, b"odd" + b"x" * MAX_QUANTUM_BYTES), [15, *[MAX_PLAINTEXT_BYTES] * 8]),
+        ((HEADER, bytes(range(256)) * 1000), [12, *[FULL_FRAME_BYTES] * 3, 60_160]),
+        ((HEADER, b"ab" + b"c" * FULL_FRAME_BYTES, HEADER), [14, FULL_FRAME_BYTES, 12]),
+        ((HEADER, b"odd" + b"x" * MAX_QUANTUM_BYTES), [15, *[FULL_FRAME_BYTES] * 8]),
     ],
 )
 def test_small_pieces_share_frames_also_with_what_large_ones_have_too_much(
