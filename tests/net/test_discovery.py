@@ -3,151 +3,36 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import trio
-from net.federations import MemoryStore
+from net.discovery_world import (
+    ANOTHER,
+    ETH,
+    FEDERATION,
+    KEYS,
+    LO,
+    TUNNEL,
+    WLAN,
+    FakeFederation,
+    World,
+    announced,
+    lines_of,
+    run_for,
+)
 from trio.testing import MockClock
 
 from fedd.core import mdns
-from fedd.core.certificates import federation_id, issue_certificate, make_chain
 from fedd.core.dns_messages import ANY, PTR, DnsMessage, Question, decode_message, encode_message
-from fedd.core.identity import PrivateKey
-from fedd.core.verdicts import State
 from fedd.net import discovery as discovery_module
-from fedd.net.discovery import MAX_FELLOWS, MAX_STRANGERS, Discovery
-from fedd.net.federation import FederationIdentity
-from fedd.net.interfaces import Interface
-from fedd.net.multicast import Heard
-from fedd.net.own_addresses import LOOK_EVERY_S, OwnAddresses, tellable
-from fedd.net.presence import Presence
-from fedd.net.swarm import Swarm
-from fedd.net.transport import parse_multiaddr
-
-ETH = Interface("eth0", 2, False, True, ipv4=("192.0.2.1",), ipv6=("2001:db8::1",), has_ipv6=True)
-WLAN = Interface("wlan0", 3, False, True, ipv4=("198.51.100.1",))
-TUNNEL = Interface("tun0", 4, False, False, ipv4=("203.0.113.1",))
-LO = Interface("lo", 1, True, True, ipv4=("127.0.0.1",), ipv6=("::1",), has_ipv6=True)
-FEDERATION, ANOTHER = "ab" * 32, "cd" * 32
-KEYS = [PrivateKey.from_seed(bytes([number]) * 32) for number in range(1, 6)]
-
-
-class FakeSwarm:
-    """A swarm that listens where it is told."""
-
-    def __init__(self, *addresses: str, peer_id: str = KEYS[0].peer_id) -> None:
-        self.peer_id = peer_id
-        self.addresses = [f"{address}/p2p/{peer_id}" for address in addresses]
-        self.refreshed = False
-        self.all_connections: frozenset[FakeConnection] = frozenset()
-
-    def refresh_addresses(self) -> bool:
-        changed, self.refreshed = self.refreshed, False
-        return changed
-
-
-class FakePresence:
-    """A presence that notes the hints."""
-
-    def __init__(self, federation: str | None = FEDERATION) -> None:
-        self.federation = None if federation is None else FakeFederation(federation)
-        self.has_links = False
-        self.states: dict[str, State] = {}
-        self.hints: list[tuple[str, tuple[str, ...]]] = []
-        self.told = 0
-
-    def state_of(self, peer: str) -> State | None:
-        return self.states.get(peer)
-
-    def hint(self, peer: str, addresses: Sequence[str]) -> None:
-        self.hints.append((peer, tuple(addresses)))
-
-    def addresses_changed(self) -> None:
-        self.told += 1
-
-
-class FakeFederation:
-    def __init__(self, identifier: str) -> None:
-        self.id = identifier
-
-
-class FakeLan:
-    """Notes what is sent, and when."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[float, int, bytes]] = []
-        self.wanted: list[str] = []
-        self.problems: list[str] = []
-        self.down = False
-        self.heard: Heard = lambda index, data: None
-
-    def use(self, wanted: Sequence[Interface]) -> list[str]:
-        self.wanted = [interface.name for interface in wanted]
-        return self.problems
-
-    def send(self, index: int, data: bytes) -> None:
-        if self.down:
-            raise OSError(101, "Network is unreachable")
-        self.sent.append((trio.current_time(), index, data))
-
-    async def run(self, heard: Heard) -> None:
-        self.heard = heard
-        await trio.sleep_forever()
-
-    def queries(self) -> list[float]:
-        return [at for at, _, data in self.sent if data == mdns.encode_query()]
-
-    def answers(self, index: int | None = None) -> list[float]:
-        return [
-            at for at, where, data in self.sent if decode_message(data).is_response and index in (None, where)
-        ]
-
-    def last_answer(self, index: int) -> bytes:
-        return next(
-            data for _, at, data in reversed(self.sent) if at == index and decode_message(data).is_response
-        )
-
-
-class World:
-    """One discovery with all around it faked."""
-
-    def __init__(self, *addresses: str, federation: str | None = FEDERATION) -> None:
-        self.swarm = FakeSwarm(*addresses)
-        self.presence = FakePresence(federation)
-        self.lan = FakeLan()
-        self.discovery = Discovery(
-            self.swarm,  # type: ignore[arg-type]
-            self.presence,  # type: ignore[arg-type]
-            lan=self.lan,
-            rng=random.Random(1),
-        )
-
-
-def announced(
-    number: int, *addresses: str, federation: str | None = FEDERATION, instance: bytes | None = None
-) -> bytes:
-    """The answer of another peer, of a number, at these addresses."""
-    peer = KEYS[number].peer_id if number < len(KEYS) else PrivateKey.from_seed(number.to_bytes(32)).peer_id
-    texts = [f"{address}/p2p/{peer}" for address in addresses]
-    return mdns.encode_answer(instance or b"%032d" % number, texts, 4747, [], federation)
+from fedd.net.discovery import MAX_FELLOWS, MAX_STRANGERS
 
 
 @pytest.fixture
 def world() -> World:
     return World("/ip4/192.0.2.1/tcp/4747", "/ip6/2001:db8::1/tcp/4747", "/ip4/127.0.0.1/tcp/4747")
-
-
-async def run_for(world: World, seconds: float, then: Callable[[], None] = lambda: None) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.discovery.run)
-        await trio.sleep(seconds)
-        then()
-        nursery.cancel_scope.cancel()
 
 
 # -- where it is heard
@@ -490,14 +375,6 @@ async def test_a_mistake_of_ours_costs_one_message(
 # -- when it does not work
 
 
-@contextmanager
-def lines_of(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    with caplog.at_level(logging.INFO, logger="fedd"):
-        lines: list[str] = []
-        yield lines
-        lines += [record.message for record in caplog.records]
-
-
 async def test_a_network_without_multicast_costs_one_line(
     world: World, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -527,134 +404,4 @@ async def test_a_network_that_is_down_is_tried_on_quietly(
         world.lan.down = False
         await trio.sleep(80)
         assert world.lan.queries()
-        nursery.cancel_scope.cancel()
-
-
-# -- where this node is
-
-
-def test_the_loopback_is_told_only_when_there_is_nothing_else() -> None:
-    lo, six, lan = "/ip4/127.0.0.1/tcp/1/p2p/x", "/ip6/::1/tcp/1/p2p/x", "/ip4/192.0.2.1/tcp/1/p2p/x"
-    assert tellable([lan, lo, six]) == (lan,)
-    assert tellable([lo, six]) == (lo, six)
-    assert tellable([]) == ()
-    assert len(tellable([f"/ip4/192.0.2.{n}/tcp/1" for n in range(99)])) == 8
-
-
-class Machine:
-    """Interfaces that come, go and cannot be seen."""
-
-    def __init__(self) -> None:
-        self.interfaces = [LO]
-        self.error: OSError | None = None
-        self.looked: list[float] = []
-
-    def look(self) -> list[Interface]:
-        self.looked.append(trio.current_time())
-        if self.error is not None:
-            raise self.error
-        return self.interfaces
-
-
-async def test_interfaces_are_looked_at_again_and_again(
-    world: World, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    machine = Machine()
-    own = OwnAddresses(world.swarm, world.presence, look=machine.look)  # type: ignore[arg-type]
-    seen: list[list[Interface]] = []
-    own.subscribe(seen.append)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(own.run)
-        assert machine.looked == [0.0]
-        await trio.sleep(2.5 * LOOK_EVERY_S)
-        assert machine.looked == [0.0, LOOK_EVERY_S, 2 * LOOK_EVERY_S]
-        assert world.presence.told == 0
-        world.swarm.refreshed = True
-        own.look()
-        assert world.presence.told == 1
-        assert seen == [[LO]] * 4
-        with lines_of(caplog) as lines:
-            machine.error = OSError(24, "Too many open files")
-            own.look()
-            own.look()
-        assert [line for line in lines if "cannot see" in line] == [
-            "cannot see this machine's network interfaces: [Errno 24] Too many open files"
-        ]
-        assert len(seen) == 4
-        nursery.cancel_scope.cancel()
-
-
-class FakeConnection:
-    """A connection from an address of this machine."""
-
-    def __init__(self, host: str) -> None:
-        self.wire = self
-        self.local_address = parse_multiaddr(f"/ip4/{host}/tcp/1")
-        self.ended: list[str] = []
-
-    def end(self, reason: str) -> None:
-        self.ended.append(reason)
-
-
-def test_connections_from_an_address_that_is_gone_are_ended(world: World) -> None:
-    machine = Machine()
-    machine.interfaces = [ETH, LO]
-    own = OwnAddresses(world.swarm, world.presence, look=lambda: machine.interfaces)  # type: ignore[arg-type]
-    there, elsewhere = FakeConnection("192.0.2.1"), FakeConnection("203.0.113.9")
-    world.swarm.all_connections = frozenset({there, elsewhere})
-    own.look()
-    own.look()
-    assert there.ended == []
-    machine.interfaces = [replace(ETH, ipv4=("192.0.2.2",)), LO]
-    own.look()
-    own.look()
-    assert there.ended == ["error: this node is no longer at 192.0.2.1"]
-    assert elsewhere.ended == []  # relayed, or otherwise not by an address that was seen here
-
-
-def identity(key: PrivateKey) -> FederationIdentity:
-    root = PrivateKey.from_seed(bytes([99]) * 32)
-    certificate = issue_certificate(
-        root, federation=federation_id(root.public_key), name="plant", peer_id=key.peer_id, serial=1
-    )
-    return FederationIdentity.from_chain(make_chain(certificate), federation_id(root.public_key), key.peer_id)
-
-
-class Air:
-    """A network on which several discoveries hear each other, themselves included."""
-
-    def __init__(self) -> None:
-        self.heard: list[Heard] = []
-
-    def use(self, wanted: Sequence[Interface]) -> list[str]:
-        return []
-
-    def send(self, index: int, data: bytes) -> None:
-        for heard in self.heard:
-            heard(index, data)
-
-    async def run(self, heard: Heard) -> None:
-        self.heard.append(heard)
-        await trio.sleep_forever()
-
-
-async def test_two_that_know_nothing_but_their_federation_link_within_three_seconds() -> None:
-    """Real swarms on loopback, a network in memory for multicast."""
-    air = Air()
-    presences = []
-    async with trio.open_nursery() as nursery:
-        for number, key in enumerate(KEYS[:2]):
-            swarm = Swarm(key)
-            presence = Presence(swarm, key, MemoryStore(), rng=random.Random(number))
-            finder = Discovery(swarm, presence, lan=air, rng=random.Random(number))
-            await nursery.start(swarm.run)
-            await swarm.listen("/ip4/127.0.0.1/tcp/0")
-            presence.enter(identity(key))
-            await nursery.start(presence.run)
-            nursery.start_soon(finder.run)
-            finder.look([LO])
-            presences.append(presence)
-        with trio.fail_after(3):
-            await presences[0].wait_linked(KEYS[1].peer_id, 3)
-            await presences[1].wait_linked(KEYS[0].peer_id, 3)
         nursery.cancel_scope.cancel()

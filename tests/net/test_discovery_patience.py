@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from net.test_discovery import ETH, KEYS, WLAN, World, announced
+from net.discovery_world import ETH, KEYS, WLAN, World, announced
 from trio.testing import MockClock
 
 from fedd.core import mdns

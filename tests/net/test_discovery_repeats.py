@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from net.test_discovery import ANOTHER, ETH, FEDERATION, KEYS, WLAN, FakeFederation, World, announced, run_for
+from net.discovery_world import (
+    ANOTHER,
+    ETH,
+    FEDERATION,
+    KEYS,
+    WLAN,
+    FakeFederation,
+    World,
+    announced,
+    run_for,
+)
 from trio.testing import MockClock
 
 from fedd.net import discovery
