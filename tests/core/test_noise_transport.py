@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedd.api.errors import ProtocolError
-from fedd.core.noise import FRAME_OVERHEAD_BYTES, MAX_PLAINTEXT_BYTES, NoiseTransport
+from fedd.core.noise import FRAME_OVERHEAD_BYTES, FULL_FRAME_BYTES, MAX_PLAINTEXT_BYTES, NoiseTransport
 
 
 def transports() -> tuple[NoiseTransport, NoiseTransport]:
@@ -46,17 +46,15 @@ def test_sealing_what_does_not_fit_is_an_error_that_costs_no_nonce() -> None:
     assert far.receive_data(near.encrypt(b"ok")) == [b"ok"]
 
 
-@pytest.mark.parametrize(
-    "size", [0, 1, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES + 1, 3 * MAX_PLAINTEXT_BYTES + 500]
-)
+@pytest.mark.parametrize("size", [0, 1, FULL_FRAME_BYTES, FULL_FRAME_BYTES + 1, 3 * FULL_FRAME_BYTES + 500])
 def test_many_frames_are_sealed_in_one_pass(size: int) -> None:
     plaintext = memoryview(bytes(range(251)) * (size // 251 + 1))[:size]
-    count = -(-size // MAX_PLAINTEXT_BYTES)
+    count = -(-size // FULL_FRAME_BYTES)
     together, singly = transports()[0], transports()[0]
     wire, expected = (memoryview(bytearray(7 + size + count * FRAME_OVERHEAD_BYTES)) for _ in range(2))
     end = offset = 7
-    for start in range(0, size, MAX_PLAINTEXT_BYTES):
-        offset = singly.seal_into(expected, offset, plaintext[start : start + MAX_PLAINTEXT_BYTES])
+    for start in range(0, size, FULL_FRAME_BYTES):
+        offset = singly.seal_into(expected, offset, plaintext[start : start + FULL_FRAME_BYTES])
     assert together.seal_frames(wire, end, plaintext) == offset == len(wire)
     assert wire == expected
     assert together.encrypt(b"next") == singly.encrypt(b"next")
@@ -64,7 +62,7 @@ def test_many_frames_are_sealed_in_one_pass(size: int) -> None:
 
 def test_frames_that_do_not_fit_cost_no_nonce() -> None:
     near, far = transports()
-    size = MAX_PLAINTEXT_BYTES + 1
+    size = FULL_FRAME_BYTES + 1
     with pytest.raises(ValueError, match="do not fit"):
         near.seal_frames(memoryview(bytearray(size + 2 * FRAME_OVERHEAD_BYTES)), 1, bytes(size))
     assert far.receive_data(near.encrypt(b"ok")) == [b"ok"]
