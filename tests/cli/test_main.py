@@ -175,7 +175,7 @@ sys.exit(cli.main(["events"]))
     assert process.stderr is not None
     assert process.stdout.readline().startswith("    1 ")
     process.stdout.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -12,6 +14,32 @@ def waited_for_processor_s(task: int | str = "thread-self") -> float:
         return int(Path(f"/proc/{task}/schedstat").read_text().split()[1]) / 1e9
     except OSError:  # it has ended, or the kernel keeps no such count
         return 0.0
+
+
+def _spent_s() -> tuple[float, float]:
+    """Processor seconds that all processors have spent on anything, and those of this process's children."""
+    first = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, stolen = map(int, first[:8])
+    ticks = user + nice + system + irq + softirq + stolen
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ticks / os.sysconf("SC_CLK_TCK"), ours.ru_utime + ours.ru_stime
+
+
+class Race:
+    """Seconds for what is started and has ended since it was made: processes, without others' load.
+
+    Whatever else the machine has computed meanwhile may have kept them waiting for as long.
+    """
+
+    def __init__(self) -> None:
+        self._spent_s, self._ours_s = _spent_s()
+        self._start_s = time.monotonic()
+
+    def seconds(self) -> float:
+        """How long it has been at least, on a machine that does nothing else."""
+        spent_s, ours_s = _spent_s()
+        others_s = (spent_s - self._spent_s) - (ours_s - self._ours_s)
+        return time.monotonic() - self._start_s - max(0.0, others_s)
 
 
 class Stopwatch:
