@@ -19,55 +19,11 @@ from fedd.api.errors import (
     ProtocolError,
     Refused,
 )
-from fedd.core import (
-    codec,
-    command_messages,
-)
-from fedd.core.broadcast_messages import (
-    BROADCAST_DOMAIN,
-    MAX_PAYLOAD_BYTES,
-    Acks,
-    Bcast,
-    Chunk,
-    Gone,
-    Header,
-    Ihave,
-    Iwant,
-    Marks,
-    Post,
-    Pull,
-    decode_header,
-    decode_items,
-    encode_header,
-    encode_items,
-)
-from fedd.core.certificates import (
-    ADMIN,
-    MEMBER,
-    InviteToken,
-    issue_certificate,
-    make_chain,
-    parse_token,
-    verify_chain,
-)
+from fedd.core import broadcast_messages as broadcasts
+from fedd.core import certificates, codec, command_messages
+from fedd.core import presence_messages as presence
 from fedd.core.identity import open_sealed, seal
 from fedd.core.pipe import PipeDecoder, encode_frame
-from fedd.core.presence_messages import (
-    Bye,
-    Digest,
-    Hello,
-    MessageDecoder,
-    Pin,
-    Ping,
-    Pong,
-    Refuse,
-    RevocationMarks,
-    Revocations,
-    Rows,
-    Versions,
-    Want,
-    encode_message,
-)
 from fedd.core.records import RECORD_DOMAIN, Record, Row, open_row, sign_record
 from fedd.core.revocation import REVOCATION_DOMAIN, open_list, sign_list, stay_digest
 from fedd.net.approval import raise_if_refused, read_waiting
@@ -126,16 +82,18 @@ def _row() -> Row:
     return sign_record(MEMBER_KEY, _RECORD).row
 
 
-_CHAIN = make_chain(
-    issue_certificate(ADMIN_KEY, federation=FEDERATION, name="plant7", peer_id=MEMBER_KEY.peer_id, serial=7),
-    make_chain(
-        issue_certificate(
+_CHAIN = certificates.make_chain(
+    certificates.issue_certificate(
+        ADMIN_KEY, federation=FEDERATION, name="plant7", peer_id=MEMBER_KEY.peer_id, serial=7
+    ),
+    certificates.make_chain(
+        certificates.issue_certificate(
             ROOT,
             federation=FEDERATION,
             name="plant7",
             peer_id=ADMIN_KEY.peer_id,
             serial=1,
-            roles=(MEMBER, ADMIN),
+            roles=(certificates.MEMBER, certificates.ADMIN),
         )
     ),
 )
@@ -157,7 +115,7 @@ def _record(data: bytes, rng: random.Random) -> None:
     sealed = seal(MEMBER_KEY, RECORD_DOMAIN, data[:8000]) if rng.random() < 0.5 else data
     open_row(
         Row(MEMBER_KEY.peer_id, _RECORD.stamp, sealed),
-        lambda chain, peer: verify_chain(chain, FEDERATION, peer),
+        lambda chain, peer: certificates.verify_chain(chain, FEDERATION, peer),
     )
 
 
@@ -171,17 +129,19 @@ def _revocations(data: bytes, rng: random.Random) -> None:
     assert found.issuer not in found.revoked
 
 
-_HEADER = encode_header(FEDERATION, Header(1, 7, "note", True, 5, bytes(32)))
-_POST = Post(MEMBER_KEY.peer_id, 1, 7, seal(MEMBER_KEY, BROADCAST_DOMAIN, _HEADER), b"hello")
+_HEADER = broadcasts.encode_header(FEDERATION, broadcasts.Header(1, 7, "note", True, 5, bytes(32)))
+_POST = broadcasts.Post(
+    MEMBER_KEY.peer_id, 1, 7, seal(MEMBER_KEY, broadcasts.BROADCAST_DOMAIN, _HEADER), b"hello"
+)
 
 
 def _broadcast_header(data: bytes, rng: random.Random) -> None:
-    header = decode_header(FEDERATION, data)
-    assert header.size <= MAX_PAYLOAD_BYTES
+    header = broadcasts.decode_header(FEDERATION, data)
+    assert header.size <= broadcasts.MAX_PAYLOAD_BYTES
 
 
 def _broadcast_items(data: bytes, rng: random.Random) -> None:
-    seq, peers = decode_items(data)
+    seq, peers = broadcasts.decode_items(data)
     assert seq >= 0
     assert len(peers) < 1000
 
@@ -189,52 +149,54 @@ def _broadcast_items(data: bytes, rng: random.Random) -> None:
 _STAMPS = tuple(sorted([(ADMIN_KEY.peer_id, (1, False, 2)), (OTHER.peer_id, (2**32 - 1, True, 0))]))
 _PRESENCE = tuple(
     map(
-        encode_message,
+        presence.encode_message,
         (
-            Hello(FEDERATION, _CHAIN, True),
-            Ping(7, 1500),
-            Pong(7),
-            Rows((_row(),)),
-            Digest(b"h" * 24),
-            Versions("", "", _STAMPS),
-            Want((ADMIN_KEY.peer_id, OTHER.peer_id)),
-            Refuse((_row(),)),
-            Pin(True),
-            Bye("shutdown"),
-            RevocationMarks(((ROOT.peer_id, 1), (ADMIN_KEY.peer_id, 7))),
-            Revocations(_REVOCATIONS),
-            Bcast((_POST,)),
-            Ihave((replace(_POST, body=b""),)),
-            Iwant(OTHER.peer_id, 1, ((1, 2), (4, 2**32 - 1))),
-            Gone(replace(_POST, body=b""), ((1, 6),)),
-            Pull(OTHER.peer_id, 1, 2, 8192),
-            Chunk(OTHER.peer_id, 1, 2, 8192, b"piece"),
-            Marks(True, 1500, ((ADMIN_KEY.peer_id, 1, 2), (OTHER.peer_id, 2**32 - 1, 0))),
-            Acks(OTHER.peer_id, 1, 2, ((MEMBER_KEY.peer_id, b"sealed"),)),
+            presence.Hello(FEDERATION, _CHAIN, True),
+            presence.Ping(7, 1500),
+            presence.Pong(7),
+            presence.Rows((_row(),)),
+            presence.Digest(b"h" * 24),
+            presence.Versions("", "", _STAMPS),
+            presence.Want((ADMIN_KEY.peer_id, OTHER.peer_id)),
+            presence.Refuse((_row(),)),
+            presence.Pin(True),
+            presence.Bye("shutdown"),
+            presence.RevocationMarks(((ROOT.peer_id, 1), (ADMIN_KEY.peer_id, 7))),
+            presence.Revocations(_REVOCATIONS),
+            broadcasts.Bcast((_POST,)),
+            broadcasts.Ihave((replace(_POST, body=b""),)),
+            broadcasts.Iwant(OTHER.peer_id, 1, ((1, 2), (4, 2**32 - 1))),
+            broadcasts.Gone(replace(_POST, body=b""), ((1, 6),)),
+            broadcasts.Pull(OTHER.peer_id, 1, 2, 8192),
+            broadcasts.Chunk(OTHER.peer_id, 1, 2, 8192, b"piece"),
+            broadcasts.Marks(True, 1500, ((ADMIN_KEY.peer_id, 1, 2), (OTHER.peer_id, 2**32 - 1, 0))),
+            broadcasts.Acks(OTHER.peer_id, 1, 2, ((MEMBER_KEY.peer_id, b"sealed"),)),
         ),
     )
 )
 
 
 def _presence(data: bytes, rng: random.Random) -> None:
-    fed(MessageDecoder(), data, rng)
+    fed(presence.MessageDecoder(), data, rng)
 
 
 def _framed_presence(data: bytes, rng: random.Random) -> None:
     """The body alone, so that mutations do not spend themselves on the length."""
     body = data[:16_000]
-    fed(MessageDecoder(), len(body).to_bytes(2, "big") + body, rng)
+    fed(presence.MessageDecoder(), len(body).to_bytes(2, "big") + body, rng)
 
 
 def _certificate(data: bytes, rng: random.Random) -> None:
     chain = data
     if rng.random() < 0.5:
         chain = codec.encode([seal(ROOT, "fedd/certificate/1", data[:1500])])
-    verify_chain(chain, FEDERATION, MEMBER_KEY.peer_id)
+    certificates.verify_chain(chain, FEDERATION, MEMBER_KEY.peer_id)
 
 
 _CERTIFICATE_PAYLOAD = open_sealed(
-    issue_certificate(ROOT, federation=FEDERATION, name="plant7", peer_id=MEMBER_KEY.peer_id, serial=7),
+    certificates.issue_certificate(
+        ROOT, federation=FEDERATION, name="plant7", peer_id=MEMBER_KEY.peer_id, serial=7
+    ),
     "fedd/certificate/1",
 )[1]
 
@@ -253,16 +215,18 @@ _JOIN_MESSAGES = tuple(
     )
 )
 
-_TOKEN = InviteToken(FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), b"s" * 16)
+_TOKEN = certificates.InviteToken(
+    FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), b"s" * 16
+)
 
 
 def _token(data: bytes, rng: random.Random) -> None:
-    token = parse_token(data.decode("utf-8", "surrogateescape"))
-    assert parse_token(token.encode()) == token
+    token = certificates.parse_token(data.decode("utf-8", "surrogateescape"))
+    assert certificates.parse_token(token.encode()) == token
 
 
 def _token_content(data: bytes, rng: random.Random) -> None:
-    parse_token("fedd1-" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
+    certificates.parse_token("fedd1-" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
 
 
 _WAITING = [OTHER.peer_id, "pump 3", "/ip4/192.0.2.7/tcp/4001", 3.5]
@@ -281,7 +245,7 @@ MESSAGE_TARGETS: dict[str, Target] = {
     "pipe": Target(_pipe, PROTOCOL, (b"".join(encode_frame({"kind": "ready"}, [b"abc", b""])),)),
     "presence": Target(_presence, PROTOCOL, _PRESENCE),
     "broadcast-header": Target(_broadcast_header, PROTOCOL, (_HEADER,)),
-    "broadcast-items": Target(_broadcast_items, PROTOCOL, (encode_items(7, [OTHER.peer_id]),)),
+    "broadcast-items": Target(_broadcast_items, PROTOCOL, (broadcasts.encode_items(7, [OTHER.peer_id]),)),
     "presence-body": Target(_framed_presence, PROTOCOL, tuple(message[2:] for message in _PRESENCE)),
     "record": Target(_record, SIGNED, (_RECORD_PAYLOAD, _row().sealed)),
     "certificate": Target(_certificate, (Denied,), (_CERTIFICATE_PAYLOAD, _CHAIN)),

@@ -10,52 +10,15 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from fedd.core import codec, mdns, relay_messages
-from fedd.core.broadcast_messages import (
-    ACK_DOMAIN,
-    BROADCAST_DOMAIN,
-    Acks,
-    Bcast,
-    Chunk,
-    Gone,
-    Header,
-    Ihave,
-    Iwant,
-    Marks,
-    Post,
-    Pull,
-    encode_ack,
-    encode_header,
-)
-from fedd.core.certificates import (
-    ADMIN,
-    MEMBER,
-    InviteToken,
-    federation_id,
-    issue_certificate,
-    make_chain,
-)
+from fedd.core import broadcast_messages as broadcasts
+from fedd.core import certificates, codec, mdns, relay_messages
+from fedd.core import presence_messages as presence
 from fedd.core.database import Database
 from fedd.core.dns_messages import Texts, decode_message
 from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
 from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.manifest import state_end, state_stop
 from fedd.core.multistream import Dialer
-from fedd.core.presence_messages import (
-    Bye,
-    Digest,
-    Hello,
-    Message,
-    Pin,
-    Ping,
-    Pong,
-    RevocationMarks,
-    Revocations,
-    Rows,
-    Versions,
-    Want,
-)
-from fedd.core.presence_messages import encode_message as encode_presence
 from fedd.core.records import Record, sign_record
 from fedd.core.revocation import sign_list, stay_digest
 from fedd.core.run_signature import signed_bytes
@@ -63,7 +26,7 @@ from fedd.core.topology import build
 from fedd.host.run_wire import Kind, encode_confirm, encode_frame, encode_mail, encode_preamble, encode_round
 
 ROOT, ADMIN_KEY, MEMBER_KEY = (PrivateKey.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
-FEDERATION = federation_id(ROOT.public_key)
+FEDERATION = certificates.federation_id(ROOT.public_key)
 
 
 def identities() -> list[dict[str, Any]]:
@@ -81,21 +44,21 @@ def identities() -> list[dict[str, Any]]:
 
 def chains() -> tuple[bytes, bytes]:
     """The admin's chain and the member's."""
-    admin = issue_certificate(
+    admin = certificates.issue_certificate(
         ROOT,
         federation=FEDERATION,
         name="lab",
         peer_id=ADMIN_KEY.peer_id,
         serial=1,
-        roles=(MEMBER, ADMIN),
+        roles=(certificates.MEMBER, certificates.ADMIN),
     )
-    member = issue_certificate(
+    member = certificates.issue_certificate(
         ADMIN_KEY, federation=FEDERATION, name="lab", peer_id=MEMBER_KEY.peer_id, serial=2
     )
-    return make_chain(admin), make_chain(member, make_chain(admin))
+    return certificates.make_chain(admin), certificates.make_chain(member, certificates.make_chain(admin))
 
 
-def presence(chain: bytes) -> dict[str, Any]:
+def presence_examples(chain: bytes) -> dict[str, Any]:
     record = sign_record(
         MEMBER_KEY,
         Record(
@@ -113,43 +76,48 @@ def presence(chain: bytes) -> dict[str, Any]:
     database.merge(record, 0.0)
     # the admin is revoked, and the member that it let in stays
     revoked = sign_list(ROOT, FEDERATION, 3, {ADMIN_KEY.peer_id: [stay_digest(MEMBER_KEY.peer_id)]})
-    messages: dict[str, Message] = {
-        "hello": Hello(FEDERATION, chain),
-        "ping": Ping(41, 250),
-        "pong": Pong(41),
-        "rows": Rows((record.row,)),
-        "digest": Digest(database.digest),
-        "versions": Versions("", "", ((record.id, record.stamp),)),
-        "want": Want((record.id,)),
-        "pin": Pin(True),
-        "bye": Bye("left"),
-        "revocation-marks": RevocationMarks(((ROOT.peer_id, 3),)),
-        "revocations": Revocations(revoked),
-        **broadcasts(),
+    messages: dict[str, presence.Message] = {
+        "hello": presence.Hello(FEDERATION, chain),
+        "ping": presence.Ping(41, 250),
+        "pong": presence.Pong(41),
+        "rows": presence.Rows((record.row,)),
+        "digest": presence.Digest(database.digest),
+        "versions": presence.Versions("", "", ((record.id, record.stamp),)),
+        "want": presence.Want((record.id,)),
+        "pin": presence.Pin(True),
+        "bye": presence.Bye("left"),
+        "revocation-marks": presence.RevocationMarks(((ROOT.peer_id, 3),)),
+        "revocations": presence.Revocations(revoked),
+        **broadcast_examples(),
     }
-    frames = {name: encode_presence(message).hex() for name, message in messages.items()}
+    frames = {name: presence.encode_message(message).hex() for name, message in messages.items()}
     return {"record": record.sealed.hex(), "digest": database.digest.hex(), "frames": frames}
 
 
-def broadcasts() -> dict[str, Message]:
+def broadcast_examples() -> dict[str, presence.Message]:
     """A small broadcast of the member, and what is said about a large one."""
     me, payload = MEMBER_KEY.peer_id, b"to all"
-    header = Header(7, 1, "note", True, len(payload), hashlib.sha256(payload).digest())
-    large = Header(7, 2, "note", False, 9000, hashlib.sha256(bytes(9000)).digest())
+    header = broadcasts.Header(7, 1, "note", True, len(payload), hashlib.sha256(payload).digest())
+    large = broadcasts.Header(7, 2, "note", False, 9000, hashlib.sha256(bytes(9000)).digest())
     first, second = (
-        Post(me, each.epoch, each.seq, seal(MEMBER_KEY, BROADCAST_DOMAIN, encode_header(FEDERATION, each)))
+        broadcasts.Post(
+            me,
+            each.epoch,
+            each.seq,
+            seal(MEMBER_KEY, broadcasts.BROADCAST_DOMAIN, broadcasts.encode_header(FEDERATION, each)),
+        )
         for each in (header, large)
     )
-    ack = seal(ADMIN_KEY, ACK_DOMAIN, encode_ack(FEDERATION, me, 7, 1))
+    ack = seal(ADMIN_KEY, broadcasts.ACK_DOMAIN, broadcasts.encode_ack(FEDERATION, me, 7, 1))
     return {
-        "bcast": Bcast((replace(first, body=payload),)),
-        "ihave": Ihave((second,)),
-        "iwant": Iwant(me, 7, ((1, 2),)),
-        "gone": Gone(second, ((1, 1),)),
-        "pull": Pull(me, 7, 2, 8192),
-        "chunk": Chunk(me, 7, 2, 8192, bytes(808)),
-        "marks": Marks(True, 61_000, ((me, 7, 2),)),
-        "acks": Acks(me, 7, 1, ((ADMIN_KEY.peer_id, ack),)),
+        "bcast": broadcasts.Bcast((replace(first, body=payload),)),
+        "ihave": broadcasts.Ihave((second,)),
+        "iwant": broadcasts.Iwant(me, 7, ((1, 2),)),
+        "gone": broadcasts.Gone(second, ((1, 1),)),
+        "pull": broadcasts.Pull(me, 7, 2, 8192),
+        "chunk": broadcasts.Chunk(me, 7, 2, 8192, bytes(808)),
+        "marks": broadcasts.Marks(True, 61_000, ((me, 7, 2),)),
+        "acks": broadcasts.Acks(me, 7, 1, ((ADMIN_KEY.peer_id, ack),)),
     }
 
 
@@ -210,7 +178,9 @@ def mdns_answer() -> dict[str, Any]:
 def vectors() -> dict[str, Any]:
     """The whole document."""
     admin_chain, member_chain = chains()
-    token = InviteToken(FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), bytes(range(16)))
+    token = certificates.InviteToken(
+        FEDERATION, (f"/ip4/192.0.2.7/tcp/4001/p2p/{ADMIN_KEY.peer_id}",), bytes(range(16))
+    )
     array = codec.ArrayView("float64", (2, 2), b"".join(codec_doubles(1.0, 2.0, 3.0, 4.0)))
     return {
         "identities": identities(),
@@ -225,7 +195,7 @@ def vectors() -> dict[str, Any]:
         "admin_chain": admin_chain.hex(),
         "member_chain": member_chain.hex(),
         "token": {"secret": bytes(range(16)).hex(), "text": token.encode()},
-        "presence": presence(member_chain),
+        "presence": presence_examples(member_chain),
         "graphs": graphs(),
         "run": runs(),
         "relay": {
