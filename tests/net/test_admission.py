@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from federation.daemons import GUARD_S
 from net.federations import all_alive, form, nodes, said, until
 from trio.testing import MockClock
 
@@ -32,8 +33,8 @@ async def test_three_real_daemons_by_one_token_over_tcp() -> None:
         assert b.presence.state_of(a.id) == "alive"
         await c.admission.join(token)
         assert c.presence.is_linked(a.id)
-        await until(lambda: b.presence.is_linked(c.id) and c.presence.is_linked(b.id), 5.0)
-        await until(lambda: all_alive([a, b, c]), 2.0)
+        await until(lambda: b.presence.is_linked(c.id) and c.presence.is_linked(b.id), GUARD_S)
+        await until(lambda: all_alive([a, b, c]), GUARD_S)
 
 
 async def test_init_makes_the_founder_an_admin_and_only_once(autojump_clock: MockClock) -> None:
