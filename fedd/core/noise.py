@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat import bindings
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -183,7 +185,7 @@ class HandshakeXX:
         public = self._loaded.get(whose)
         if public is None:
             data = self.remote_ephemeral if whose == "e" else self.remote_static
-            public = self._loaded[whose] = X25519PublicKey.from_public_bytes(data)
+            public = self._loaded[whose] = _curve.load_public(data)
         try:
             secret = pair.private.exchange(public)
         except ValueError:  # a point of small order: the secret would be the same for everyone
@@ -197,10 +199,34 @@ class KeyPair:
     __slots__ = ("private", "public")
 
     def __init__(self, seed: bytes | None = None) -> None:
-        self.private = (
-            X25519PrivateKey.generate() if seed is None else X25519PrivateKey.from_private_bytes(seed)
-        )
+        self.private = _curve.generate() if seed is None else _curve.load_private(seed)
         self.public = self.private.public_key().public_bytes_raw()
+
+
+class Curve:
+    """How keys of X25519 are made and read: by the functions below cryptography's public classes.
+
+    Those would first load the whole of its OpenSSL backend, RSA and elliptic curves and all, to ask whether
+    X25519 is there: 1.3 MiB in every daemon that has a link, and a question more for each key. Where the
+    functions are not found (they are cryptography's own business), the classes it is.
+    """
+
+    def __init__(self, package: object) -> None:
+        direct: Any = package
+        for name in ("_rust", "openssl", "x25519"):
+            direct = getattr(direct, name, None)
+        self.generate: Callable[[], X25519PrivateKey] = getattr(
+            direct, "generate_key", X25519PrivateKey.generate
+        )
+        self.load_private: Callable[[bytes], X25519PrivateKey] = getattr(
+            direct, "from_private_bytes", X25519PrivateKey.from_private_bytes
+        )
+        self.load_public: Callable[[bytes], X25519PublicKey] = getattr(
+            direct, "from_public_bytes", X25519PublicKey.from_public_bytes
+        )
+
+
+_curve = Curve(bindings)
 
 
 def _used_up() -> ProtocolError:
