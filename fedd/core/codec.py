@@ -9,11 +9,12 @@ exactly that data model and nothing else that CBOR could say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import cbor2
 
@@ -31,6 +32,13 @@ so this bounds what a message costs in memory beyond its own size to about 5 MiB
 
 MAX_DIMENSIONS = 16
 _MAX_EMPTY_ROWS = 65_536  # an array without elements may still claim many rows, which tolist() would build
+
+_LARGE_BYTES = 16 * 1024
+"""From here on an array's elements are copied in whole, past cbor2; below that its own copies cost less."""
+
+_FOUR_BYTES = struct.Struct(">BI")
+_FOUR_BYTE_INTEGER = 0x1A
+"""The first byte of an unsigned integer whose value is in the next four."""
 
 _ARRAY_TAG = 40
 _TYPED_ARRAY_TAGS = {
@@ -116,11 +124,16 @@ def encode(value: Any, *, canonical: bool = True) -> bytes:
     Not `canonical`: keys in the order of the dict, in half the time, for what nobody signs or compares.
     InvalidMessage when it contains a type, a depth or an integer outside the data model.
     """
-    encoders = _ENCODERS if _check(value) else None
+    omitted: list[bytes | memoryview] = []
+    encoders: dict[type, _Encoder] | None = None
+    if _check(value):
+        encoders = {ArrayView: partial(_encode_array, omitted), memoryview: _encode_memory}
     try:
         encoded: bytes = cbor2.dumps(value, canonical=canonical, encoders=encoders)
     except UnicodeEncodeError:
         raise InvalidMessage("a text holds a lone surrogate, which is not valid Unicode") from None
+    if omitted:
+        encoded = _with_arrays(encoded, omitted)
     if len(encoded) > MAX_MESSAGE_BYTES:
         _check_item_count(encoded)
     return encoded
@@ -131,17 +144,21 @@ def decode(
 ) -> Any:
     """Return the value that `data` encodes, exactly and wholly; arrays become `ArrayView`.
 
+    Large arrays share the memory of `data`, which must not change then; small ones are copies.
     `canonical` demands the very bytes that `encode` would give, as signed messages need. InvalidMessage
     when the message is longer than `max_bytes` or not an acceptable value.
     """
     if len(data) > max_bytes:
         raise InvalidMessage(f"a message of {len(data)} bytes is longer than the {max_bytes} allowed")
+    document: bytes | bytearray | memoryview = data
+    arrays = _LargeArrays()
     if len(data) > MAX_MESSAGE_BYTES:
         _check_item_count(data)
-    source = BytesIO(data)
+        document = arrays.cut_from(data)
+    source = BytesIO(document)
     decoder = cbor2.CBORDecoder(
         source,
-        tag_hook=_decode_tag,
+        tag_hook=partial(_decode_tag, arrays),
         semantic_decoders=_REFUSING_DECODERS,
         max_depth=MAX_DEPTH + 4,  # an array's own CBOR nests further; _check counts lists and dicts
         allow_indefinite=False,
@@ -153,8 +170,8 @@ def decode(
     except (cbor2.CBORDecodeError, InvalidMessage) as error:
         cause = error.__cause__ if isinstance(error.__cause__, InvalidMessage) else error
         raise InvalidMessage(f"a message is malformed: {cause}") from None
-    if source.tell() != len(data):
-        raise InvalidMessage(f"a message is followed by {len(data) - source.tell()} bytes too many")
+    if source.tell() != len(document):
+        raise InvalidMessage(f"a message is followed by {len(document) - source.tell()} bytes too many")
     _check(value)
     if canonical and encode(value) != data:
         raise InvalidMessage("a message is not in its one canonical form")
@@ -166,17 +183,51 @@ class _TypedArray:
 
     __slots__ = ("data", "dtype")
 
-    def __init__(self, dtype: str, data: bytes) -> None:
+    def __init__(self, dtype: str, data: bytes | memoryview) -> None:
         self.dtype = dtype
         self.data = data
 
 
-def _decode_tag(tag: cbor2.CBORTag, immutable: bool) -> _TypedArray | ArrayView:
+class _LargeArrays:
+    """The elements of a message's large arrays, which pass the decoder by: it would copy them twice."""
+
+    def __init__(self) -> None:
+        self._elements: list[memoryview] = []
+        self._taken = 0
+
+    def cut_from(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """The message with the number of each large array, from 0, in place of its elements."""
+        view = memoryview(data).toreadonly()
+        pieces: list[bytes | memoryview] = []
+        kept_to = 0
+        for head, begin, size in _typed_arrays(view):
+            if size < _LARGE_BYTES or begin + size > len(view):  # or cut short, which the decoder reports
+                continue
+            number = _FOUR_BYTES.pack(_FOUR_BYTE_INTEGER, len(self._elements))
+            pieces += (view[kept_to:head], number)
+            self._elements.append(view[begin : begin + size])
+            kept_to = begin + size
+        return b"".join((*pieces, view[kept_to:])) if pieces else data
+
+    def take(self, number: object) -> memoryview | None:
+        """The elements of this number, None when it is not the next one's.
+
+        A message may hold numbers in such places itself: then there are more than were cut out, and one is
+        out of turn.
+        """
+        if type(number) is not int or number != self._taken or number == len(self._elements):
+            return None
+        self._taken += 1
+        return self._elements[number]
+
+
+def _decode_tag(arrays: _LargeArrays, tag: cbor2.CBORTag, immutable: bool) -> _TypedArray | ArrayView:
     content = tag.value
     if tag.tag in _DTYPES:
-        if type(content) is not bytes:
+        elements = content if type(content) is bytes else arrays.take(content)
+        if elements is None:
             raise InvalidMessage(f"tag {tag.tag} stands before something else than bytes")
-        return _TypedArray(_DTYPES[tag.tag], content)
+        return _TypedArray(_DTYPES[tag.tag], elements)
     if tag.tag != _ARRAY_TAG:
         raise InvalidMessage(f"tag {tag.tag} is not allowed")
     if isinstance(content, list | tuple) and len(content) == 2:
@@ -193,24 +244,65 @@ def _refuse_tag(content: Any, immutable: bool) -> Any:
 _REFUSING_DECODERS: dict[int, Callable[[Any, bool], Any]] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
 
 
-def _encode_array(encoder: cbor2.CBOREncoder, array: ArrayView) -> None:
+def _encode_array(omitted: list[bytes | memoryview], encoder: cbor2.CBOREncoder, array: ArrayView) -> None:
+    """Write an array; of a large one all but its elements, which are added to `omitted`."""
     tag, _, _ = _TYPED_ARRAY_TAGS[array.dtype]
-    elements = cbor2.CBORTag(tag, bytes(array.data))
-    encoder.encode(cbor2.CBORTag(_ARRAY_TAG, [list(array.shape), elements]))
+    encoder.encode_length(6, _ARRAY_TAG)
+    encoder.encode_length(4, 2)
+    encoder.encode(list(array.shape))
+    encoder.encode_length(6, tag)
+    if array.nbytes < _LARGE_BYTES:
+        encoder.encode(bytes(array.data))
+    else:  # the encoder would copy them twice more
+        encoder.encode_length(2, array.nbytes)
+        omitted.append(array.data)
+
+
+def _with_arrays(encoded: bytes, omitted: list[bytes | memoryview]) -> bytes:
+    """An encoding that lacks the elements of its large arrays, with them: each is copied once."""
+    view = memoryview(encoded)
+    pieces: list[bytes | memoryview] = []
+    left = iter(omitted)
+    kept_to = 0
+    for _, begin, size in _typed_arrays(view, elements_omitted=True):
+        if size >= _LARGE_BYTES:
+            pieces += (view[kept_to:begin], next(left))
+            kept_to = begin
+    return b"".join((*pieces, view[kept_to:]))
+
+
+def _typed_arrays(data: memoryview, *, elements_omitted: bool = False) -> Iterator[tuple[int, int, int]]:
+    """For each typed array: where the head of its elements begins, where they begin, their bytes.
+
+    `elements_omitted`: those of large arrays are not there.
+    """
+    offset, end = 0, len(data)
+    typed = False  # the item before was a typed array's tag
+    while offset < end:
+        at, head = offset, data[offset]
+        major, size = head >> 5, head & 31
+        offset += 1
+        if 24 <= size < 28:
+            width = 1 << (size - 24)
+            size = int.from_bytes(data[offset : offset + width], "big")
+            offset += width
+        if major == 2 and typed:
+            yield at, offset, size
+        if major in (2, 3) and not (typed and elements_omitted and size >= _LARGE_BYTES):
+            offset += size
+        typed = major == 6 and size in _DTYPES
 
 
 def _encode_memory(encoder: cbor2.CBOREncoder, memory: memoryview) -> None:
+    # cbor2 would take it for a list of numbers
     encoder.encode(bytes(memory))
 
 
-_ENCODERS: dict[type, Callable[[cbor2.CBOREncoder, Any], None]] = {
-    ArrayView: _encode_array,
-    memoryview: _encode_memory,  # cbor2 would take it for a list of numbers
-}
+_Encoder: TypeAlias = Callable[[cbor2.CBOREncoder, Any], None]
 
 
 _CONTAINERS = {list, tuple, dict}
-_ENCODED_HERE = set(_ENCODERS)
+_ENCODED_HERE = {ArrayView, memoryview}
 _LEAVES = {bool, int, float, str, bytes, bytearray, memoryview, ArrayView, type(None)}
 
 

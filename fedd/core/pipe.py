@@ -16,6 +16,7 @@ CBOR's header is an array, so its first byte is neither. A round that has more t
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ _EXCHANGE_FIELDS = 5
 _ROUND_FIELDS = 4
 """kind, round, from and an empty gone: what a round says when nothing has happened."""
 _MAX_PARTS = 0xFFFF
+
+BUFFERS_AT_ONCE = 16
+"""Of one write: a header and the messages of as many neighbours as most graphs have."""
 
 
 @dataclass(slots=True)
@@ -131,6 +135,21 @@ class PipeDecoder:
         """Whether no frame is half received: at the end of a pipe, False means a cut message."""
         return not self._head and self._body is None
 
+    @property
+    def room(self) -> memoryview | None:
+        """Where the rest of a frame's body goes, None between bodies: read into it, then call `received`.
+
+        A large body is so never copied on its way out of the socket.
+        """
+        return None if self._body is None else memoryview(self._body)[self._body_filled :]
+
+    def received(self, count: int) -> list[Frame]:
+        """So many bytes were read into `room`; as `receive_data`."""
+        if self._body is None or not 0 <= count <= len(self._body) - self._body_filled:
+            raise ValueError(f"there was no room for {count} bytes")
+        self._body_filled += count
+        return [self._finish(self._body)] if self._body_filled == len(self._body) else []
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take the next bytes; return the frames that they complete. ProtocolError on a broken frame.
 
@@ -211,6 +230,17 @@ class PipeDecoder:
         frame = Frame(self._header, _parts(body, self._lengths))
         self._head, self._head_bytes, self._body = bytearray(), _PREFIX.size, None
         return frame
+
+
+def drop_written(unsent: deque[memoryview], written: int) -> None:
+    """Take the first `written` bytes from these buffers, none of which is empty."""
+    while written:
+        first = unsent[0]
+        if written < len(first):
+            unsent[0] = first[written:]
+            return
+        written -= len(first)
+        unsent.popleft()
 
 
 def _parts(body: bytes | bytearray, lengths: list[int]) -> list[memoryview]:

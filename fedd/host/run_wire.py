@@ -171,33 +171,68 @@ class FrameDecoder:
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
         self._buffer = bytearray()
-        self._needed = _HEADER.size
+        self._begun: tuple[Kind, int, str] | None = None
+        """Kind, number and tag of the frame whose large payload is coming in."""
+        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._missing = 0
 
-    def receive_data(self, data: bytes | bytearray | memoryview) -> list[RunFrame]:
+    def receive_data(self, data: bytes) -> list[RunFrame]:
         """All frames that `data` completes. Raises ProtocolError; the decoder is of no use afterwards."""
-        self._buffer += data
-        buffer = self._buffer
         frames: list[RunFrame] = []
+        if self._begun is not None:
+            taken = min(self._missing, len(data))
+            self._add(data if taken == len(data) else memoryview(data)[:taken], frames)
+            if taken == len(data):
+                return frames
+            data = data[taken:]
+        self._buffer += data
         start = 0
-        while len(buffer) - start >= self._needed:
-            raw_kind, number, tag_length, length = _HEADER.unpack_from(buffer, start)
-            self._check(raw_kind, length)
-            body = start + _HEADER.size
-            end = body + tag_length + length
-            if end > len(buffer):
-                self._needed = end - start
+        while self._begun is None and len(self._buffer) - start >= _HEADER.size:
+            end = self._read_frame(start, frames)
+            if end == start:
                 break
-            self._needed = _HEADER.size
-            try:
-                tag = buffer[body : body + tag_length].decode()
-            except UnicodeDecodeError as error:
-                raise ProtocolError("a run frame's tag is not UTF-8") from error
-            payload = bytes(memoryview(buffer)[body + tag_length : end])
-            frames.append(RunFrame(Kind(raw_kind), number, tag, payload))
             start = end
         if start:
-            del buffer[:start]
+            del self._buffer[:start]
         return frames
+
+    def _read_frame(self, start: int, frames: list[RunFrame]) -> int:
+        """Take the frame that begins at `start` of the buffer if its head is there; where the next one does.
+
+        A large payload is not waited for in the buffer, where each further piece would move it.
+        """
+        buffer = self._buffer
+        raw_kind, number, tag_length, length = _HEADER.unpack_from(buffer, start)
+        self._check(raw_kind, length)
+        body: int = start + _HEADER.size + tag_length
+        end: int = body + length
+        large = length > JOIN_UP_TO_BYTES
+        if len(buffer) < (body if large else end):
+            return start
+        try:
+            tag = buffer[start + _HEADER.size : body].decode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError("a run frame's tag is not UTF-8") from error
+        payload = bytes(memoryview(buffer)[body:end])
+        if len(payload) == length:
+            frames.append(RunFrame(Kind(raw_kind), number, tag, payload))
+        else:
+            self._begun = (Kind(raw_kind), number, tag)
+            self._missing = length
+            self._add(payload, frames)
+        return min(end, len(buffer))
+
+    def _add(self, piece: bytes | memoryview, frames: list[RunFrame]) -> None:
+        """The next piece of a large payload: large ones as they are, small ones together."""
+        last = self._pieces[-1] if self._pieces else b""
+        if isinstance(last, bytearray) and len(last) < JOIN_UP_TO_BYTES:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece) if len(piece) < JOIN_UP_TO_BYTES else piece)
+        self._missing -= len(piece)
+        if self._begun is not None and not self._missing:
+            frames.append(RunFrame(*self._begun, b"".join(self._pieces)))
+            self._begun, self._pieces = None, []
 
     def _check(self, raw_kind: int, length: int) -> None:
         if not Kind.ROUND <= raw_kind <= _LAST_KIND:

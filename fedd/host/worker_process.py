@@ -17,12 +17,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import trio
 
 from fedd.api.errors import FeddError, PluginFailed
-from fedd.core.pipe import Frame, PipeDecoder, encode_frame
+from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.core.rounds import Payload
 
 log = logging.getLogger("fedd.host")
@@ -203,14 +204,7 @@ class WorkerProcess:
         """Write until all is written or the pipe is full."""
         try:
             while self._unsent:
-                written = self._pipe.sendmsg(list(self._unsent)[:16])
-                while written:
-                    first = self._unsent[0]
-                    if written < len(first):
-                        self._unsent[0] = first[written:]
-                        break
-                    written -= len(first)
-                    self._unsent.popleft()
+                drop_written(self._unsent, self._pipe.sendmsg(list(islice(self._unsent, BUFFERS_AT_ONCE))))
         except BlockingIOError:
             pass
         except OSError:
@@ -228,16 +222,20 @@ class WorkerProcess:
         buffer = bytearray(_READ_BYTES)
         view = memoryview(buffer)
         while not (enough() or self._closed):
+            room = self._decoder.room
+            if room is not None and len(room) < _READ_BYTES:
+                room = None  # what comes behind it is read along
             try:
                 await trio.lowlevel.wait_readable(self._pipe.fileno())
-                count = self._pipe.recv_into(view)
+                count = self._pipe.recv_into(view if room is None else room)
             except BlockingIOError:
                 continue
             except OSError:
                 return
             if not count:
                 return
-            for frame in self._decoder.receive_data(view[:count]):
+            decoder = self._decoder
+            for frame in decoder.receive_data(view[:count]) if room is None else decoder.received(count):
                 on_frame(frame)
             self._decoder.receive_data(b"")  # raises what is broken behind them
 

@@ -6,13 +6,14 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopped
 from fedd.core.mail import Item, MailKind
-from fedd.core.pipe import Frame, PipeDecoder, encode_frame
+from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.worker import arrays
 from fedd.worker.metrics import Metric
 from fedd.worker.port import MailSink, Outcome, Round
@@ -36,6 +37,8 @@ MAIL_LOOK_S = 0.005
 """The same after a question or a letter: another one may be on its way."""
 _JOIN_BYTES = 64 * 1024
 _RECEIVE_BYTES = 256 * 1024
+_ROOM_BYTES = 64 * 1024
+"""If a frame lacks so much, or more, the rest is read into its place; else with what comes behind it."""
 
 
 class DaemonGone(Stopped):
@@ -101,17 +104,14 @@ class Pipe:
         """Write at once if there is room: trio's own streams pass through the scheduler for every call."""
         if sum(map(len, buffers)) <= _JOIN_BYTES:
             buffers = [b"".join(buffers)]
-        self._unsent += map(memoryview, buffers)
+        self._unsent += [memoryview(buffer) for buffer in buffers if len(buffer)]
         if not self._draining:
             self._flush()
 
     def _flush(self) -> None:
         try:
             while self._unsent:
-                left = self._unsent[0]
-                while left:
-                    left = self._unsent[0] = left[self._sock.send(left) :]
-                self._unsent.popleft()
+                drop_written(self._unsent, self._sock.sendmsg(list(islice(self._unsent, BUFFERS_AT_ONCE))))
         except BlockingIOError:
             pass
         except OSError:
@@ -138,13 +138,21 @@ class Pipe:
         while not self._frames:
             await trio.lowlevel.wait_readable(self._sock.fileno())
             try:
-                data = self._sock.recv(_RECEIVE_BYTES)
+                count, self._frames = self._receive()
             except OSError:
                 return None
-            if not data:
+            if not count:
                 return None
-            self._frames = self._decoder.receive_data(data)
         return self._frames.pop(0)
+
+    def _receive(self) -> tuple[int, list[Frame]]:
+        """How many bytes were there, and the frames that they complete. Raises OSError and ProtocolError."""
+        room = self._decoder.room
+        if room is not None and len(room) >= _ROOM_BYTES:
+            count = self._sock.recv_into(room)
+            return count, self._decoder.received(count)
+        data = self._sock.recv(_RECEIVE_BYTES)
+        return len(data), self._decoder.receive_data(data)
 
     async def watch(self, scope: trio.CancelScope) -> None:
         """Take the daemon's frames while the algorithm is between exchanges; cancel `scope` at their end.
@@ -195,18 +203,18 @@ class Pipe:
     def _read_now(self) -> None:
         """Take what is there, if anything is; after what came before it, which may be nobody's yet."""
         self._take_received()
+        count = 0
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            count, frames = self._receive()
+            for frame in frames:
+                self._take(frame)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        try:
-            for frame in self._decoder.receive_data(data):
-                self._take(frame)
+            pass  # as if it were closed
         except ProtocolError as error:
             self._end = error
-        if not data:
+        if not count:
             self._end = self._end or DaemonGone()
 
     def _take(self, frame: Frame) -> None:

@@ -4,6 +4,7 @@ import math
 import struct
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,3 +186,65 @@ def test_arrays_that_contradict_themselves_are_refused(
 def test_values_outside_the_data_model_are_refused(value: Any, reason: str) -> None:
     with pytest.raises(InvalidMessage, match=reason):
         encode(value)
+
+
+LARGE = 16 * 1024
+
+
+def typed(size: int, content: bytes, shape: int | None = None) -> bytes:
+    """An array of bytes in CBOR, its elements given as `content`."""
+    return b"\xd8\x28\x82\x81" + cbor2.dumps(size if shape is None else shape) + b"\xd8\x40" + content
+
+
+def large_array(fill: int, size: int = 70_000) -> ArrayView:
+    return ArrayView("uint8", (size,), bytes([fill]) * size)
+
+
+@pytest.mark.parametrize("size", [LARGE - 1, LARGE, 5 * LARGE])
+def test_large_arrays_travel_among_all_else(size: int) -> None:
+    value = {
+        "large": [large_array(1, size), b"\xd8\x40" * LARGE, large_array(2, size), 5],
+        "": ArrayView("float32", (0,), b""),
+        "text": "x" * 70_000,
+        "small": large_array(3, 3),
+    }
+    encoded = encode(value)
+    expected = cbor2.CBORTag(40, [[size], cbor2.CBORTag(64, bytes([1]) * size)])
+    assert cbor2.dumps(expected) in encoded
+    found = decode(encoded, max_bytes=10**7, canonical=True)
+    assert found == value
+    assert encode(found) == encoded
+
+
+def test_large_arrays_share_the_memory_of_their_message() -> None:
+    room = bytearray(encode([large_array(1), large_array(2)]))
+    found = decode(memoryview(room), max_bytes=len(room))
+    data = [array.data for array in found]
+    assert all(isinstance(view, memoryview) and view.readonly and view.obj is room for view in data)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [typed(70_000, cbor2.dumps(0))],
+        [typed(70_000, cbor2.dumps(0)), typed(70_000, cbor2.dumps(bytes(70_000)))],
+        [typed(70_000, cbor2.dumps(bytes(70_000))), typed(70_000, cbor2.dumps(0))],
+        [typed(70_000, cbor2.dumps(bytes(70_000))), typed(70_000, cbor2.dumps(1))],
+        [typed(70_000, cbor2.dumps(True)), typed(70_000, cbor2.dumps(bytes(70_000)))],
+        [typed(70_000, cbor2.dumps(bytes(70_000)), 70_001)],
+        [typed(70_000, cbor2.dumps(bytes(70_000))[:-1])],
+    ],
+    ids=[
+        "a number",
+        "a number before",
+        "a number behind",
+        "the next number",
+        "a truth",
+        "shape",
+        "cut short",
+    ],
+)
+def test_large_arrays_are_nothing_but_bytes(items: list[bytes]) -> None:
+    message = bytes([0x80 + len(items) + 1]) + cbor2.dumps("x" * 70_000) + b"".join(items)
+    with pytest.raises(InvalidMessage):
+        decode(message, max_bytes=10**7)

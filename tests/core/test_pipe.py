@@ -1,6 +1,7 @@
 """Frames between daemon and worker: whole however they are cut, refused before they cost memory."""
 
 import struct
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec
-from fedd.core.pipe import MAX_HEADER_BYTES, Frame, PipeDecoder, encode_frame
+from fedd.core.pipe import MAX_HEADER_BYTES, Frame, PipeDecoder, drop_written, encode_frame
 
 headers = st.dictionaries(
     st.text(max_size=6),
@@ -170,3 +171,34 @@ def test_garbage_raises_nothing_but_protocol_errors(chunks: list[bytes]) -> None
             decoder.receive_data(chunk)
     except ProtocolError:
         return
+
+
+def test_the_rest_of_a_body_is_read_into_its_place() -> None:
+    decoder = PipeDecoder(10_000)
+    sent = wire({"kind": "x"}, [b"a" * 100, b"b" * 50])
+    assert decoder.room is None
+    assert decoder.receive_data(sent[:-120]) == []
+    room = decoder.room
+    assert room is not None
+    assert len(room) == 120
+    room[:40] = sent[-120:-80]
+    assert decoder.received(40) == []
+    with pytest.raises(ValueError, match="no room for 81"):
+        decoder.received(81)
+    assert contents(decoder.receive_data(sent[-80:-10])) == []
+    room = decoder.room
+    assert room is not None
+    room[:] = sent[-10:]
+    assert contents(decoder.received(10)) == [({"kind": "x"}, [b"a" * 100, b"b" * 50])]
+    assert decoder.room is None
+    with pytest.raises(ValueError, match="no room"):
+        decoder.received(0)
+    assert contents(decoder.receive_data(sent)) == [({"kind": "x"}, [b"a" * 100, b"b" * 50])]
+
+
+@pytest.mark.parametrize("written", [0, 1, 3, 4, 9, 10])
+def test_what_was_written_is_dropped(written: int) -> None:
+    unsent = deque([memoryview(b"abc"), memoryview(b"d"), memoryview(b"efghij")])
+    drop_written(unsent, written)
+    assert b"".join(unsent) == b"abcdefghij"[written:]
+    assert all(unsent)

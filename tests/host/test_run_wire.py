@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +55,24 @@ def test_frames_survive_any_cutting(frames: list[tuple[Kind, int, str, bytes]], 
         read += decoder.receive_data(wire[:cut])
         wire = wire[cut:]
     assert read == [RunFrame(*frame) for frame in frames]
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000, JOIN_UP_TO_BYTES, 40_000])
+def test_a_large_payload_comes_in_pieces_of_any_size(size: int) -> None:
+    large, small = Random(1).randbytes(3 * JOIN_UP_TO_BYTES), b"small"
+    wire = b"".join(
+        (*encode_round(1, "t", small), *encode_round(2, "large", large), *encode_round(3, "", b""))
+    )
+    decoder = FrameDecoder(len(large))
+    read: list[RunFrame] = []
+    for begin in range(0, len(wire), size):
+        read += decoder.receive_data(wire[begin : begin + size])
+        assert len(decoder._pieces) <= 1 + len(large) // JOIN_UP_TO_BYTES  # whoever sends crumbs
+    assert read == [
+        RunFrame(Kind.ROUND, 1, "t", small),
+        RunFrame(Kind.ROUND, 2, "large", large),
+        RunFrame(Kind.ROUND, 3, "", b""),
+    ]
 
 
 def test_large_payloads_are_not_copied() -> None:
