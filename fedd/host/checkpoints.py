@@ -15,7 +15,7 @@ from fedd.api.errors import FeddError
 from fedd.core import codec
 from fedd.core.manifest import MAX_DOCUMENT_BYTES
 from fedd.core.rounds import Payload
-from fedd.host.results import ResultStore
+from fedd.host.stores import ResultStore
 
 log = logging.getLogger("fedd.host")
 

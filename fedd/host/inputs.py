@@ -21,6 +21,7 @@ from fedd.core import codec
 from fedd.core.nearest import nearest
 from fedd.host.input_command import COMMAND_PATH, run_command
 from fedd.host.plugin_schema import LearnerInfo
+from fedd.host.stores import Store
 from fedd.net.bounds import Bound
 
 log = logging.getLogger("fedd.host")
@@ -38,18 +39,6 @@ MAX_SCALAR_BYTES = 4096
 """A number or text that a command prints alone; a larger output is a table, a list or an object."""
 
 _STATE_NAME = "inputs.json"
-
-
-class Store(Protocol):
-    """The part of the state directory that is used here."""
-
-    def read(self, name: str) -> bytes | None:
-        """The file's content, None when there is none."""
-        ...
-
-    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
-        """Replace the file durably."""
-        ...
 
 
 @dataclass
@@ -89,11 +78,9 @@ class Learners(Protocol):
 
     def learner(self, name: str) -> LearnerInfo:
         """Raises NotFound."""
-        ...
 
     def check_options(self, learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Raises NotFound or InvalidParameter."""
-        ...
 
 
 class Inputs:

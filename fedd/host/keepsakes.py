@@ -7,7 +7,7 @@ import re
 from typing import Final, Literal, TypeAlias
 
 from fedd.api.errors import FeddError
-from fedd.host.results import ResultStore
+from fedd.host.stores import ResultStore
 
 log = logging.getLogger("fedd.host")
 

@@ -7,9 +7,10 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from fedd.api.errors import FeddError
+from fedd.host.stores import ResultStore
 
 log = logging.getLogger("fedd.host")
 
@@ -18,26 +19,6 @@ _MAX_UNSAVED = 16
 """Results that a full disk refused are shown until the daemon ends; large arrays are not in them."""
 
 _NAME = re.compile(r"runs/(\d{9})-([0-9a-f]{40})\.json")
-
-
-class ResultStore(Protocol):
-    """The part of the state directory that is used here."""
-
-    def read(self, name: str) -> bytes | None:
-        """The file's content, None when there is none."""
-        ...
-
-    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
-        """Replace the file durably."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete the file."""
-        ...
-
-    def names(self, directory: str = "") -> list[str]:
-        """The files of a directory."""
-        ...
 
 
 class Results:

@@ -33,7 +33,6 @@ from fedd.host.inputs import Inputs
 from fedd.host.known_runs import KnownRuns
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
-from fedd.host.results import ResultStore
 from fedd.host.run_control import CONTROL_PROTOCOL
 from fedd.host.run_desk import RunDesk
 from fedd.host.run_forecast import Forecaster
@@ -47,6 +46,7 @@ from fedd.host.run_returns import Hooks, RunReturns
 from fedd.host.run_storage import RunStorage
 from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
+from fedd.host.stores import ResultStore
 from fedd.net.bounds import Bound
 
 if TYPE_CHECKING:
