@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from docs.pages import DOCS, blocks, fedd_accepts, pytest_passes
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial" / "first-plugin.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TUTORIAL.read_text("utf-8"), re.DOTALL)
+TUTORIAL = DOCS / "tutorial" / "first-plugin.md"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    plugin, test = blocks("python")
+    plugin, test = blocks(TUTORIAL, "python")
     (tmp_path / "fedd_median.py").write_text(plugin)
     (tmp_path / "test_median.py").write_text(test)
-    (tmp_path / "pyproject.toml").write_text(blocks("toml")[0])
+    (tmp_path / "pyproject.toml").write_text(blocks(TUTORIAL, "toml")[0])
     return tmp_path
 
 
 def test_its_own_tests_pass(project: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_median.py"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "2 passed" in ran.stdout
+    pytest_passes(project, "test_median.py", "2 passed")
 
 
 def test_its_algorithm_has_about_thirty_lines(project: Path) -> None:
@@ -48,7 +40,4 @@ def test_its_entry_point_leads_to_its_hook(project: Path, monkeypatch: pytest.Mo
 
 
 def test_its_policy_is_a_good_configuration(tmp_path: Path) -> None:
-    (tmp_path / "fedd.toml").write_text(blocks("toml")[1])
-    command = [sys.executable, "-m", "fedd", "--config", str(tmp_path / "fedd.toml"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
+    fedd_accepts(tmp_path, blocks(TUTORIAL, "toml")[1])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import runpy
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "join-and-resume-a-run.md"
+from docs.pages import DOCS, blocks
+
+PAGE = DOCS / "how-to" / "join-and-resume-a-run.md"
 
 PRELUDE = """\
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fedd.testing import Federation, Join, Kill, Restart
 
 
 def test_its_test_passes(tmp_path: Path) -> None:
-    algorithm, test = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    algorithm, test = blocks(PAGE, "python")
     (tmp_path / "count.py").write_text(PRELUDE + algorithm + test)
     names = runpy.run_path(str(tmp_path / "count.py"))
     assert [result.value for result in names["results"]] == [100] * 4

@@ -11,19 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docs.pages import DOCS, blocks, mypy_passes, pytest_passes
 
 from fedd.worker.abilities import ABILITIES, abilities
 from fedd.worker.parameters import learner_schema
 from fedd_learners import fedd_register_learners
 
-DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "reference" / "learners.md"
 HOW_TO = DOCS / "how-to" / "write-a-learner.md"
 LEARNERS = {cls.name: cls for cls in fedd_register_learners()}
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
 def section(heading: str) -> str:
@@ -86,16 +82,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_examples_own_tests_pass(project: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_line.py"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "2 passed" in ran.stdout
+    pytest_passes(project, "test_line.py", "2 passed")
 
 
 def test_the_example_passes_the_type_checker(project: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "fedd_line.py"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout
+    mypy_passes(project, "fedd_line.py")
 
 
 def test_the_examples_entry_point_leads_to_its_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from docs.pages import DOCS, blocks, fedd_accepts, mypy_passes, pytest_passes
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-command.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+PAGE = DOCS / "how-to" / "write-a-command.md"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    plugin, test = blocks("python")
+    plugin, test = blocks(PAGE, "python")
     (tmp_path / "fedd_valve.py").write_text(plugin)
     (tmp_path / "test_valve.py").write_text(test)
     return tmp_path
 
 
 def test_its_own_tests_pass(project: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_valve.py"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "2 passed" in ran.stdout
+    pytest_passes(project, "test_valve.py", "2 passed")
 
 
 def test_it_passes_the_type_checker(project: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "fedd_valve.py"]
-    ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout
+    mypy_passes(project, "fedd_valve.py")
 
 
 def test_its_entry_point_leads_to_its_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry_points = tomllib.loads(blocks("toml")[0])["project"]["entry-points"]
+    entry_points = tomllib.loads(blocks(PAGE, "toml")[0])["project"]["entry-points"]
     assert entry_points == {"fedd": {"valve": "fedd_valve"}}
     monkeypatch.syspath_prepend(project)
     module = __import__(entry_points["fedd"]["valve"])
@@ -48,10 +38,7 @@ def test_its_entry_point_leads_to_its_hook(project: Path, monkeypatch: pytest.Mo
 
 
 def test_its_policy_is_a_good_configuration(tmp_path: Path) -> None:
-    (tmp_path / "fedd.toml").write_text(blocks("toml")[1])
-    command = [sys.executable, "-m", "fedd", "--config", str(tmp_path / "fedd.toml"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
+    fedd_accepts(tmp_path, blocks(PAGE, "toml")[1])
 
 
 def test_its_numbers_are_those_of_the_code() -> None:

@@ -14,6 +14,7 @@ from fedd.core import mdns
 from fedd.core.dns_messages import decode_message
 from fedd.core.identity import PrivateKey
 from fedd.core.verdicts import State
+from fedd.net import discovery
 from fedd.net.discovery import Discovery
 from fedd.net.interfaces import Interface
 from fedd.net.multicast import Heard
@@ -153,3 +154,11 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
         lines: list[str] = []
         yield lines
         lines += [record.message for record in caplog.records]
+
+
+def taken_apart(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every datagram that is read from now on."""
+    found: list[bytes] = []
+    decode = discovery.decode_message
+    monkeypatch.setattr(discovery, "decode_message", lambda data: (found.append(data), decode(data))[1])
+    return found

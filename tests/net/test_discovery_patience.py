@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
-from net.discovery_world import ETH, KEYS, WLAN, World, announced
+from net.discovery_world import ETH, KEYS, WLAN, World, announced, taken_apart
 from trio.testing import MockClock
 
 from fedd.core import mdns
 from fedd.core.dns_messages import ANY, DnsMessage, Question, encode_message
-from fedd.net import discovery
 from fedd.net.discovery import MAX_UNREAD, NOTICE_S, PATIENT_S
 
 WORDS = announced(1, "/ip4/192.0.2.9/tcp/1")
@@ -24,11 +23,7 @@ def world() -> World:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What was taken apart."""
-    found: list[bytes] = []
-    decode = discovery.decode_message
-    monkeypatch.setattr(discovery, "decode_message", lambda data: (found.append(data), decode(data))[1])
-    return found
+    return taken_apart(monkeypatch)
 
 
 async def running(world: World, nursery: trio.Nursery) -> None:

@@ -13,6 +13,7 @@ from net.discovery_world import (
     World,
     announced,
     run_for,
+    taken_apart,
 )
 from trio.testing import MockClock
 
@@ -29,11 +30,7 @@ def world() -> World:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What was taken apart."""
-    found: list[bytes] = []
-    decode = discovery.decode_message
-    monkeypatch.setattr(discovery, "decode_message", lambda data: (found.append(data), decode(data))[1])
-    return found
+    return taken_apart(monkeypatch)
 
 
 async def test_a_living_fellow_is_read_once_a_wording(
