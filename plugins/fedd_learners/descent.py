@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fedd.api import InvalidParameter, Message, TrainResult
-from fedd_learners.samples import Samples, check_share, read_samples, split_off
+from fedd_learners.samples import Samples, check_share, check_step, read_samples, split_off
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +39,7 @@ class GradientLearner(ABC):
     target: str = field(default="", metadata={"help": "column of the targets (default: the last)"})
 
     def __post_init__(self) -> None:
-        if not 0 < self.step < float("inf"):
-            raise InvalidParameter(f"step must be above 0, not {self.step:g}", field="step")
+        check_step("step", self.step)
         if self.batch < 0:
             raise InvalidParameter(f"batch must be 0 or more, not {self.batch}", field="batch")
         if not 0 <= self.l2 < float("inf"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,19 @@ def check_share(name: str, share: float) -> None:
     """Raise InvalidParameter unless this is a share below 1."""
     if not 0 <= share < 1:
         raise InvalidParameter(f"{name} must be from 0 to below 1, not {share:g}", field=name)
+
+
+def check_step(name: str, step: float) -> None:
+    """Raise InvalidParameter unless this is a step size."""
+    if not 0 < step < math.inf:
+        raise InvalidParameter(f"{name} must be above 0, not {step:g}", field=name)
+
+
+def check_sizes(**sizes: float) -> None:
+    """Raise InvalidParameter for the first of these options that is below 0, or beyond what a seed may be."""
+    for name, size in sizes.items():
+        if not 0 <= size < 1 << 32:
+            raise InvalidParameter(f"{name} must be 0 or more, not {size}", field=name)
 
 
 def _named_pair(data: Mapping[str, Any], x: str, y: str, dtype: DTypeLike) -> tuple[Samples, Samples | None]:

@@ -14,6 +14,8 @@ from fedd.api import InvalidParameter, Message, PluginFailed, TrainResult
 from fedd_learners.samples import (
     Samples,
     check_share,
+    check_sizes,
+    check_step,
     class_count,
     count_labels,
     read_samples,
@@ -59,11 +61,8 @@ class SklearnModel:
     target: str = field(default="", metadata={"help": "column of the targets (default: the last)"})
 
     def __post_init__(self) -> None:
-        for name in ("classes", "batch", "seed", "l2"):
-            if not 0 <= getattr(self, name) < 1 << 32:
-                raise InvalidParameter(f"{name} must be 0 or more, not {getattr(self, name)}", field=name)
-        if not 0 < self.rate < float("inf"):
-            raise InvalidParameter(f"rate must be above 0, not {self.rate:g}", field="rate")
+        check_sizes(classes=self.classes, batch=self.batch, seed=self.seed, l2=self.l2)
+        check_step("rate", self.rate)
         check_share("test", self.test)
         widths = self.hidden.split(",")
         if not all(width.strip().isdecimal() and int(width) > 0 for width in widths):

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fedd.api import InvalidParameter, Message, PluginFailed, TrainResult
-from fedd_learners.samples import check_share, class_count, count_labels, read_samples, split_off
+from fedd_learners.samples import (
+    check_share,
+    check_sizes,
+    check_step,
+    class_count,
+    count_labels,
+    read_samples,
+    split_off,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,11 +69,8 @@ class TorchModule:
             raise InvalidParameter(
                 f"module must not be {self.module!r}", hint="as in my_package.models:Net", field="module"
             )
-        if not 0 < self.step < float("inf"):
-            raise InvalidParameter(f"step must be above 0, not {self.step:g}", field="step")
-        for name in ("batch", "classes", "seed", "l2"):
-            if not 0 <= getattr(self, name) < 1 << 32:
-                raise InvalidParameter(f"{name} must be 0 or more, not {getattr(self, name)}", field=name)
+        check_step("step", self.step)
+        check_sizes(batch=self.batch, classes=self.classes, seed=self.seed, l2=self.l2)
         check_share("test", self.test)
 
     def prepare(self, data: Message, rng: np.random.Generator) -> None:
