@@ -15,6 +15,7 @@ from interop.foreign import START_S, foreign_peer
 
 from fedd.core.identity import PrivateKey
 from fedd.net import identify, perf, ping
+from fedd.net.connection import Connection
 from fedd.net.swarm import Swarm
 
 PINGS = 50
@@ -55,12 +56,14 @@ async def running_swarm() -> AsyncIterator[Swarm]:
 async def test_it_dials_us(kind: str) -> None:
     async with running_swarm() as swarm:
         (address,) = swarm.addresses
+        links: list[Connection] = []
+        swarm.subscribe(lambda kind, link, why: links.append(link))
         sizes = ("--pings", str(PINGS), "--bytes", str(BULK_BYTES))
         async with foreign_peer(kind, "dial", address, *sizes) as peer:
             seen = await peer.said("done", START_S + 60)
-            connection = swarm.connections[seen["peer_id"]]
-            ours = connection.remote_address
-            assert connection.direction == "in"
+    connection = links[0]  # it has said what it has seen, and may have gone at once
+    ours = connection.remote_address
+    assert (connection.peer_id, connection.direction) == (seen["peer_id"], "in")
     assert seen["remote_peer_id"] == swarm.peer_id
     assert seen["agent"] == AGENT
     assert set(seen["protocols"]) >= BASICS
