@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
+from federation.processor import least_cpu_s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,12 +209,10 @@ def test_the_worst_message_costs_milliseconds() -> None:
     questions = first + b"\xc0\x0c\0\1\0\1" * (MAX_QUESTIONS - 1)
     records = b"\xc0\x0c\0\x0c\0\1\0\0\0\0\0\2\xc0\x0c" * MAX_RECORDS
     data = header(MAX_QUESTIONS, MAX_RECORDS) + questions + records
-    start = time.process_time()
     message = decode_message(data)
-    spent_s = time.process_time() - start
     assert len(message.answers) == MAX_RECORDS
     assert len(message.answers[-1].name) == 126
-    assert spent_s < 0.05
+    assert least_cpu_s(lambda: decode_message(data), 0.05) <= 0.05
 
 
 @pytest.mark.parametrize(
