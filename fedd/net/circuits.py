@@ -35,8 +35,12 @@ from fedd.net.swarm import Swarm
 
 log = logging.getLogger("fedd.net.relay")
 
-CHUNK_BYTES: Final = 64 * 1024
-"""What is read at a time: a Noise frame."""
+MIN_CHUNK_BYTES: Final = 4 * 1024
+MAX_CHUNK_BYTES: Final = 64 * 1024
+"""What is read at a time at the most: a Noise frame; and where the owner allows a low rate, CHUNK_S of it."""
+
+CHUNK_S: Final = 0.1
+"""A circuit of a low rate passes something ten times a second: nobody waits longer for a word behind bulk."""
 
 CLOSING_S: Final = 5.0
 """How long the second end may take to close after the first; what is on its way arrives meanwhile."""
@@ -95,6 +99,8 @@ class Circuits:
         self._carried: Counter[PeerId] = Counter()
         self._reached: Counter[str] = Counter()
         self._rate = ByteRate(limits.relayed_bytes_per_s, limits.relayed_burst_bytes)
+        lowest = min(limits.circuit_bytes_per_s, limits.relayed_bytes_per_s)
+        self._chunk_bytes = max(MIN_CHUNK_BYTES, min(int(lowest * CHUNK_S), MAX_CHUNK_BYTES))
         swarm.handle(RELAY_PROTOCOL, self._serve)
 
     def carried_for(self, peer: PeerId) -> tuple[int, int]:
@@ -248,7 +254,7 @@ class Circuits:
 
         async def copy(source: Stream, sink: Stream) -> None:
             nonlocal closing
-            while data := await source.receive_some(CHUNK_BYTES):
+            while data := await source.receive_some(self._chunk_bytes):
                 extend()
                 await self._wait_turn(len(data), circuit)
                 await sink.send_all(data)
