@@ -62,7 +62,8 @@ class _Device:
         self._failure: FeddError | None = None
 
     def read(self, header: Mapping[str, Any]) -> tuple[Message, LearnerSource | None]:
-        """The input and the learner that a message names. Raises InvalidMessage, each time the same."""
+        """The input and the learner that a message names. Raises the same each time: InvalidMessage, or
+        PluginFailed for what is nobody's message, as too little memory."""
         if not self._read:
             self._read = True
             try:
@@ -71,6 +72,10 @@ class _Device:
                 self.aggregators = header.get("aggregators")
             except FeddError as error:
                 self._failure = error
+            except (
+                Exception
+            ) as error:  # a prediction goes on without, and a run must not take it for no input
+                self._failure = plugin_failure(error)
         if self._failure is not None:
             raise self._failure
         return self.data, self.learner

@@ -33,13 +33,10 @@ class Cutter(Protocol):
 
 
 def reason_of(error: Exception) -> str:
-    """Why a message cannot be used, by the error that its reading raised, as one line."""
-    failure = error if isinstance(error, FeddError) else plugin_failure(error)
-    return (
-        f"{failure.detail} ({failure.hint})"
-        if isinstance(error, InvalidMessage) and failure.hint
-        else (failure.detail)
-    )
+    """Why a message cannot be used, by the error that its reading raised; a hint is to whoever wrote it."""
+    if isinstance(error, InvalidMessage):
+        return str(error)
+    return error.detail if isinstance(error, FeddError) else plugin_failure(error).detail
 
 
 def read_all(

@@ -85,10 +85,10 @@ async def swap(
         answers = await ctx.exchange([header if part.start == 0 else None, piece], tag, read=read)
         for peer, other in answers.items():
             parts.setdefault(peer, []).append(other)
-        parts = {peer: pieces for peer, pieces in parts.items() if peer in answers}
+        parts = {peer: heard for peer, heard in parts.items() if peer in answers}
     return {
-        peer: (headers[peer], pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-        for peer, pieces in parts.items()
+        peer: (headers[peer], heard[0] if len(heard) == 1 else np.concatenate(heard))
+        for peer, heard in parts.items()
     }
 
 

@@ -6,11 +6,13 @@ import socket
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 import trio
 from worker.test_pipe import Daemon
 
-from fedd.api import Message, RunContext
+from fedd.api import Message, PluginFailed, RunContext
 from fedd.core import codec
+from fedd.worker import process
 from fedd.worker.pipe import Pipe
 from fedd.worker.process import _all_epochs, _Device
 
@@ -34,6 +36,21 @@ def epoch(number: int, members: list[str], **more: Any) -> dict[str, Any]:
     edges = [[0, index] for index in range(1, len(members))]
     return {"run_id": "r", "me": "p0", "members": members, "edges": edges, "epoch": number, "seed": 1,
             "quorum": 1, "max_payload_bytes": 1000, "more": True, **more}  # fmt: skip
+
+
+def test_an_input_that_could_not_be_read_is_not_taken_for_none_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[object] = []
+
+    def read_input(handle: object) -> Message:
+        reads.append(handle)
+        raise MemoryError
+
+    monkeypatch.setattr(process, "read_input", read_input)
+    device = _Device()
+    for _ in range(2):  # for a prediction, and for the run
+        with pytest.raises(PluginFailed, match="MemoryError"):
+            device.read({"input": {"kind": "file"}})
+    assert len(reads) == 1
 
 
 async def test_an_epoch_calls_the_algorithm_again_with_what_it_kept() -> None:
