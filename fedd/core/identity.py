@@ -39,6 +39,9 @@ _CID_V1, _CID_LIBP2P_KEY = 0x01, 0x72
 _MAX_PEER_ID_CHARS = 128  # the longest form, base32 of a 42-byte key, has 75
 _MAX_PUBLIC_KEY_BYTES = 512  # the largest, P-521 in PKIX form, has 158
 
+# PublicKey in protobuf: its type, Ed25519, and 32 bytes of data
+_ED25519_HEADER, _ED25519_BYTES = bytes.fromhex("08011220"), 36
+
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_TEN_DIGITS = 58**10
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -66,6 +69,8 @@ class PublicKey:
         """Read libp2p's PublicKey message; ProtocolError when it is malformed or of an unsupported type."""
         if len(data) > _MAX_PUBLIC_KEY_BYTES:
             raise ProtocolError(f"a public key of {len(data)} bytes is longer than {_MAX_PUBLIC_KEY_BYTES}")
+        if len(data) == _ED25519_BYTES and data.startswith(_ED25519_HEADER):  # as nearly all are
+            return cls(ED25519, data[len(_ED25519_HEADER) :])
         message = decode_message(data)
         key_type, raw = int_field(message, 1), bytes_field(message, 2)
         if key_type is None or raw is None:

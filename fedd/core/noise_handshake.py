@@ -64,7 +64,25 @@ class _StaticKey:
         """Return the NoiseHandshakePayload: identity key 1, signature 2, extensions 4 (muxers 2 inside)."""
         if not muxers:
             return self._payload
-        return self._payload + encode_message(((4, encode_message((2, muxer.encode()) for muxer in muxers)),))
+        return self._payload + _extensions(tuple(muxers))
+
+
+@lru_cache(maxsize=4)
+def _extensions(muxers: tuple[str, ...]) -> bytes:
+    """Say which muxers this end speaks: there is one list of them a program."""
+    return encode_message(((4, encode_message((2, muxer.encode()) for muxer in muxers)),))
+
+
+@lru_cache(maxsize=16)
+def _muxers_in(extensions: bytes) -> tuple[str, ...]:
+    """Give the muxers that a peer names; nearly all peers say the same. ProtocolError when it is malformed.
+
+    What a peer may say, and make this remember, has MAX_HANDSHAKE_MESSAGE_BYTES.
+    """
+    try:
+        return tuple(muxer.decode() for muxer in repeated_bytes(decode_message(extensions), 2))
+    except UnicodeDecodeError:
+        raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
 
 
 def _static_key(key: PrivateKey) -> _StaticKey:
@@ -190,8 +208,4 @@ class NoiseHandshake:
                 hint="another daemon has that address now, or somebody is in between",
             )
         self._peer = peer
-        try:
-            extensions = decode_message(bytes_field(message, 4) or b"")
-            self._muxers = tuple(muxer.decode() for muxer in repeated_bytes(extensions, 2))
-        except UnicodeDecodeError:
-            raise ProtocolError("a Noise handshake payload names a muxer that is not UTF-8") from None
+        self._muxers = _muxers_in(bytes_field(message, 4) or b"")

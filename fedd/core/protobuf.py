@@ -39,11 +39,15 @@ def decode_message(data: bytes | memoryview) -> Message:
     Fixed-width fields are skipped: none of libp2p's messages that are read here has one.
     """
     message: Message = {}
-    offset = 0
+    offset, end = 0, len(data)
     for _ in range(MAX_FIELDS + 1):
-        if offset == len(data):
+        if offset == end:
             return message
-        key, offset = decode_uvarint(data, offset)
+        key = data[offset]
+        if key < 0x80:  # nearly all: a call less
+            offset += 1
+        else:
+            key, offset = decode_uvarint(data, offset)
         number, wire_type = key >> 3, key & 7
         if number == 0:
             raise ProtocolError("a protobuf field has the number 0")
@@ -52,12 +56,16 @@ def decode_message(data: bytes | memoryview) -> Message:
             message.setdefault(number, []).append(value)
             continue
         if wire_type == _BYTES:
-            length, offset = decode_uvarint(data, offset)
+            if offset < end and data[offset] < 0x80:
+                length = data[offset]
+                offset += 1
+            else:
+                length, offset = decode_uvarint(data, offset)
         elif wire_type in _FIXED_BYTES:
             length = _FIXED_BYTES[wire_type]
         else:
             raise ProtocolError(f"protobuf field {number} has the unknown wire type {wire_type}")
-        if length > len(data) - offset:
+        if length > end - offset:
             raise ProtocolError(f"the data ends inside protobuf field {number}")
         if wire_type == _BYTES:
             message.setdefault(number, []).append(bytes(data[offset : offset + length]))

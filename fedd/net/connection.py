@@ -274,10 +274,13 @@ class Connection:
         self._idle.set()
 
     def end(self, reason: str, go_away: int = 0) -> None:
-        """End the connection now: tell the peer if the socket takes it, break all streams."""
+        """End the connection now and break all streams; tell the peer what it did wrong, if there is room.
+
+        That it has ended the socket says by itself.
+        """
         if self.closed:
             return
-        if self.writer.pending is None and reason != "closed":  # else nobody is there to hear it
+        if go_away and self.writer.pending is None:
             with contextlib.suppress(OSError, ProtocolError):
                 self._session.go_away(go_away)
                 self.writer.write_batch()

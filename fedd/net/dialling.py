@@ -106,27 +106,33 @@ class Dialling:
         if existing is not None:
             await trio.lowlevel.checkpoint()
             return existing
-        try:
-            with trio.fail_after(self._deadline_s):
-                while True:
-                    existing = self._direct(expected)
-                    if existing is not None:
-                        return existing
-                    underway = self._underway.get(expected)
-                    if underway is None:
-                        return await self._dial_once(expected, parsed)
-                    underway.add(parsed)
-                    await underway.over.wait()
-                    if underway.errors and self._direct(expected) is None:
-                        raise _best_of(underway.errors)
-        except trio.TooSlowError:
-            raise TimedOut(
-                f"{expected} did not answer at {', '.join(map(str, parsed))} in {self._deadline_s:g} s",
-                hint="check the address, and that nothing between drops the packets",
-            ) from None
+        deadline = trio.current_time() + self._deadline_s
+        while (underway := self._underway.get(expected)) is not None:
+            underway.add(parsed)
+            with trio.move_on_at(deadline):
+                await underway.over.wait()
+            existing = self._direct(expected)
+            if existing is not None:
+                return existing
+            if underway.errors:
+                raise _best_of(underway.errors)
+            if trio.current_time() >= deadline:
+                raise self._too_slow(expected, parsed)
+        connection = await self._dial_once(expected, parsed, deadline)
+        if connection is None:
+            raise self._too_slow(expected, parsed)
+        return connection
 
-    async def _dial_once(self, expected: PeerId, addresses: list[Address]) -> Connection:
-        """Try the addresses side by side, each a little later than the one before."""
+    def _too_slow(self, expected: PeerId, addresses: list[Address]) -> TimedOut:
+        return TimedOut(
+            f"{expected} did not answer at {', '.join(map(str, addresses))} in {self._deadline_s:g} s",
+            hint="check the address, and that nothing between drops the packets",
+        )
+
+    async def _dial_once(
+        self, expected: PeerId, addresses: list[Address], deadline: float
+    ) -> Connection | None:
+        """Try the addresses side by side, each a little later than the one before; None: not in time."""
         underway = self._underway[expected] = _Underway()
         underway.add(addresses)
         won: list[Connection] = []
@@ -153,6 +159,7 @@ class Dialling:
 
         try:
             async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = deadline
                 while (address := await underway.next()) is not None:
                     if address.is_name:
                         nursery.start_soon(resolve, address)
@@ -170,6 +177,8 @@ class Dialling:
             return existing
         if won:  # it has ended again already
             raise NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
+        if nursery.cancel_scope.cancelled_caught:
+            return None
         raise _best_of(underway.errors)
 
     async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
@@ -182,13 +191,11 @@ class Dialling:
                 except trio.WouldBlock:
                     await one_handshake.acquire()
                 try:
-                    with trio.fail_after(self._deadline_s / 2):
+                    with trio.move_on_after(self._deadline_s / 2):
                         return await upgrade(wire, self._key, initiator=True, expected_peer=expected)
                 finally:
                     one_handshake.release()
-            except trio.TooSlowError:
-                wire.close()
-                raise TimedOut(f"{address} accepts connections but does not answer") from None
+                raise TimedOut(f"{address} accepts connections but does not answer")
             except DoorClosed:
                 wire.close()
                 if pause_s > 2.0:  # tried for about 4 s

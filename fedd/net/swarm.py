@@ -264,11 +264,10 @@ class Swarm:
         connection = None
         silent = False
         try:
-            with trio.fail_after(self.limits.handshake_s):
-                secured = await upgrade(wire, self.key, initiator=False)
-            connection = self._admit(secured, "in")
-        except trio.TooSlowError:
-            log.info("%s did not finish its handshake in time", wire.remote_address)
+            with trio.move_on_after(self.limits.handshake_s) as scope:
+                connection = self._admit(await upgrade(wire, self.key, initiator=False), "in")
+            if scope.cancelled_caught:
+                log.info("%s did not finish its handshake in time", wire.remote_address)
         except DoorClosed:
             silent = True
             log.debug("%s closed its connection without a word", wire.remote_address)

@@ -76,8 +76,8 @@ class TcpWire:
         self.rtt_s = round_trip_us / 1e6 or None
         if 0 < round_trip_us < NEAR_ROUND_TRIP_US:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR_UNREAD_BYTES)
-        self.local_address = _from_sockaddr(raw.family, raw.getsockname())
-        self.remote_address = _from_sockaddr(raw.family, raw.getpeername())
+        self.local_address = _from_sockaddr(raw.getsockname())
+        self.remote_address = _from_sockaddr(raw.getpeername())
         self.send: Callable[[bytes | memoryview], int] = raw.send
         self.recv_into: Callable[[memoryview], int] = raw.recv_into
 
@@ -290,5 +290,6 @@ def _cannot_listen(address: Address, error: OSError) -> FeddError:
     return Unhealthy(f"cannot listen on {address}: {error.strerror or error}", field="listen")
 
 
-def _from_sockaddr(family: int, sockaddr: tuple[str, int]) -> Address:
-    return Address("ip6" if family == socket.AF_INET6 else "ip4", sockaddr[0].split("%")[0], sockaddr[1])
+def _from_sockaddr(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    # those of IPv6 have a flow and a scope too; to ask the socket for its family makes an enum
+    return Address("ip4" if len(sockaddr) == 2 else "ip6", sockaddr[0].split("%")[0], sockaddr[1])
