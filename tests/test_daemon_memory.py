@@ -1,9 +1,11 @@
-"""What a daemon gives back to the kernel."""
+"""What a daemon gives back to the kernel, and what it does not take before it needs it."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from fedd.daemon import release_free_memory
 
 BLOCK_BYTES = 64 * 1024  # below malloc's limit for blocks with a mapping of their own
 BLOCKS = 400
+
+ONLY_FOR_RUNS = ("fedd.core.mail", "fedd.core.rounds", "fedd.host.run_node", "fedd.host.run_wire")
+ONLY_FOR_COMMANDS = ("fedd.core.pipe", "fedd.host.command_session", "fedd.host.worker_process")
 
 
 def resident_bytes() -> int:
@@ -32,3 +37,10 @@ def test_free_memory_below_a_block_in_use_is_given_back() -> None:
 def test_a_libc_without_trimming_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     release_free_memory()
+
+
+def test_what_runs_and_commands_need_is_loaded_with_the_first_of_them() -> None:
+    program = "import sys, fedd.daemon; print(*(name for name in sys.argv if name in sys.modules))"
+    names = [*ONLY_FOR_RUNS, *ONLY_FOR_COMMANDS]
+    done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "\n", done.stderr

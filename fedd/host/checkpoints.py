@@ -10,12 +10,15 @@ import logging
 import re
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fedd.api.errors import FeddError
 from fedd.core import codec
 from fedd.core.manifest import MAX_DOCUMENT_BYTES
-from fedd.core.rounds import Payload
 from fedd.host.stores import ResultStore
+
+if TYPE_CHECKING:
+    from fedd.core.rounds import Payload
 
 log = logging.getLogger("fedd.host")
 

@@ -15,6 +15,9 @@ from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.host.plugin_schema import CommandInfo
 
+RELOADED = "was reloaded"
+"""The end of a plugin host process that is nobody's fault."""
+
 _PAGE = struct.Struct("<QQQ")
 
 

@@ -18,13 +18,13 @@ import trio
 
 from fedd.api.errors import PluginFailed, Unhealthy
 from fedd.api.types import PeerId
-from fedd.host.command_call import Call, HostTimes, Outside, Page
-from fedd.host.command_session import RELOADED, Session
+from fedd.host.command_call import RELOADED, Call, HostTimes, Outside, Page
 from fedd.host.plugin_schema import CommandInfo
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+    from fedd.host.command_session import Session
     from fedd.host.worker_process import WorkerProcess
 
 log = logging.getLogger("fedd.host")
@@ -132,6 +132,8 @@ class CommandHost:
                     raise Unhealthy(
                         "commands cannot be handled", hint="the daemon is starting or shutting down"
                     )
+                from fedd.host.command_session import Session  # here: as in `spawn_host`
+
                 page = Page()
                 scratch = os.path.join(self._scratch, f"commands-{os.getpid()}-{next(self._sessions)}")
                 try:

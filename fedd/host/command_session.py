@@ -12,7 +12,7 @@ from fedd.api.errors import FeddError, PluginFailed, ProtocolError, TimedOut, Un
 from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame
-from fedd.host.command_call import Call, HostTimes, Outside, Page
+from fedd.host.command_call import RELOADED, Call, HostTimes, Outside, Page
 
 if TYPE_CHECKING:
     from fedd.host.worker_process import WorkerProcess
@@ -23,8 +23,6 @@ MAX_ASKS = 64
 """Questions of all handlers that are under way."""
 _LOOK_S = 0.1
 """How often a process with calls in it is looked at."""
-RELOADED = "was reloaded"
-"""The end of a process that is nobody's fault."""
 
 
 class Session:

@@ -17,7 +17,6 @@ from fedd.host.run_control import read_message, write_message
 from fedd.host.run_gate import RunGate
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import printable_name
-from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
 
 if TYPE_CHECKING:
     from fedd.host.run_histories import RunHistories
@@ -208,6 +207,9 @@ class RunDesk:
 
     async def serve_run_stream(self, stream: Stream) -> None:
         """Read a neighbour's rounds, or tell it how this node's part ended. Raises ProtocolError."""
+        # Here: what goes over run streams, letters and all, only a device with runs needs.
+        from fedd.host.run_wire import Kind, PreambleDecoder, encode_frame
+
         decoder = PreambleDecoder()
         with trio.fail_after(_PREAMBLE_TIMEOUT_S):
             while (preamble := decoder.receive_data(data := await stream.receive_some())) is None:

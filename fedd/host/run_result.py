@@ -6,14 +6,16 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.codec import ArrayView, decode
 from fedd.core.history import History
-from fedd.core.manifest import Manifest
-from fedd.core.rounds import Payload
+
+if TYPE_CHECKING:
+    from fedd.core.manifest import Manifest
+    from fedd.core.rounds import Payload
 
 Metric = bool | int | float | str | dict[str, bool | int | float]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fedd.core.rounds import Payload
 from fedd.host.checkpoints import Checkpoints
 from fedd.host.keepsakes import Keepsakes
 from fedd.host.results import Results
-from fedd.host.run_result import Story
 from fedd.host.stores import ResultStore
 
 if TYPE_CHECKING:
+    from fedd.core.rounds import Payload
     from fedd.host.run_node import RunNode
+    from fedd.host.run_result import Story
 
 log = logging.getLogger("fedd.host")
 

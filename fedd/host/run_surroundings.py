@@ -10,13 +10,13 @@ import trio
 
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import Manifest
-from fedd.core.rounds import Payload
 from fedd.host.run_limits import RunLimits
-from fedd.host.run_result import Story
 
 if TYPE_CHECKING:
+    from fedd.core.manifest import Manifest
+    from fedd.core.rounds import Payload
     from fedd.host.run_node import RunNode
+    from fedd.host.run_result import Story
     from fedd.net.stream import Stream
 
 

@@ -28,7 +28,6 @@ from fedd.core.manifest import (
     printable,
     state_stop,
 )
-from fedd.core.rounds import Payload
 from fedd.host.inputs import Inputs
 from fedd.host.known_runs import KnownRuns
 from fedd.host.plugins import PluginRegistry
@@ -41,7 +40,6 @@ from fedd.host.run_herald import RunHerald
 from fedd.host.run_histories import RunHistories
 from fedd.host.run_limits import RunLimits
 from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
-from fedd.host.run_result import Story
 from fedd.host.run_returns import Hooks, RunReturns
 from fedd.host.run_storage import RunStorage
 from fedd.host.run_surroundings import Surroundings
@@ -52,8 +50,10 @@ from fedd.net.bounds import Bound
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+    from fedd.core.rounds import Payload
     from fedd.core.verdicts import MemberChange
     from fedd.host.run_node import RunNode
+    from fedd.host.run_result import Story
     from fedd.net.connection import Connection
     from fedd.net.events import EventLog
     from fedd.net.presence import Presence
