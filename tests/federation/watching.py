@@ -48,6 +48,14 @@ class Watch:
             assert self._news.wait_for(self._full, within_s), f"not within {within_s} s: {self._missing()}"
         return self._seen[-1].at_s
 
+    def wait_dead(self, member: str, within_s: float) -> None:
+        """Wait until everybody else thinks this member dead."""
+        others = [name for name in self.names if name != member]
+        with self._news:
+            assert self._news.wait_for(
+                lambda: all(self._states.get((other, member)) == "dead" for other in others), within_s
+            ), f"not within {within_s} s: {[self._states.get((other, member)) for other in others]}"
+
     def _full(self) -> bool:
         return not self._missing()
 
