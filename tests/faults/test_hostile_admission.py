@@ -24,8 +24,9 @@ from federation.daemons import GUARD_S, Daemon, Federation, eventually, federati
 from federation.processor import waited_for_processor_s
 from host.worlds import Node as RunNode
 from host.worlds import request, rounds_of, world
-from net.federations import Node, form, full_mesh, nodes, until
+from net.federations import Node, form, full_mesh, nodes
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.core import codec
 from fedd.core.certificates import (
@@ -397,12 +398,6 @@ async def begin(members: list[RunNode], rounds: int, **more: Any) -> str:
     return str((await members[0].runs.start(request(pace_s=0.2, topology="complete", **more)))["run_id"])
 
 
-async def run_until(condition: Any, within_s: float = 30.0) -> None:
-    with trio.fail_after(within_s):
-        while not condition():  # noqa: ASYNC110 - the condition is many nodes' state, which has no one event
-            await trio.sleep(0.05)
-
-
 async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock: MockClock) -> None:
     async with world(3) as members:
         first = await begin(members, 5)
@@ -410,7 +405,7 @@ async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock
         for node in members:
             assert (await node.result(first))["state"] == "finished"
         second = await begin(members, 20)
-        await run_until(lambda: members[0].round_of(second) >= 3)
+        await until(lambda: members[0].round_of(second) >= 3)
         now = members[1].runs.nodes[second].manifest.sealed
         replayed = {
             "another run": encode_preamble(sealed) + encode_round(members[0].round_of(second), "", b"old")[0],
@@ -427,7 +422,7 @@ async def test_row_27_run_messages_of_another_run_round_or_sender(autojump_clock
         assert {tuple(result["value"]) for result in results} == {(2,) * 20}
 
         third = await begin(members, 20)
-        await run_until(lambda: members[0].round_of(third) >= 3)
+        await until(lambda: members[0].round_of(third) >= 3)
         now = members[1].runs.nodes[third].manifest.sealed
         forged = {
             "an end in another's name": (Kind.END, state_end(members[2].key, third, 0, "not mine")),

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from host.command_plugins import Arrival, Hole
 from host.test_commands import Clock, handle, peers
-from host.worlds import until
+from waiting import until
 
 from fedd.api.errors import (
     Denied,

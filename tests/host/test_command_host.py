@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from host.command_plugins import HANGS, TIMES, document_of, host_of, install, running
-from host.worlds import until
+from waiting import until
 from worker import strangers
 
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, TimedOut

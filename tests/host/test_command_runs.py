@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import trio.testing
-from host.worlds import Node, rounds_of, until, world
+from host.worlds import Node, rounds_of, world
+from waiting import until
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotFound, ProtocolError, Refused
 from fedd.host.command_runs import CommandRuns

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 from host.command_plugins import PlayedBroadcast
-from host.worlds import Node, parameter, until, world
+from host.worlds import Node, parameter, world
+from waiting import until
 
 from fedd.api.errors import (
     Conflict,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import trio.testing
-from host.worlds import PlayedWorker, context, request, until, world
+from host.worlds import PlayedWorker, context, request, world
+from waiting import until
 
 from fedd.core.codec import encode
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from host.worlds import Node, PlayedWorker, Script, context, request, rounds_of, until, world
+from host.worlds import Node, PlayedWorker, Script, context, request, rounds_of, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import FeddError
 from fedd.core.identity import PrivateKey

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import trio
 from host.epoch_plays import through_epochs
-from host.worlds import Node, document, request, until, world
+from host.worlds import Node, document, request, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import Conflict, InvalidParameter, Refused
 from fedd.core.epoch_manifest import issue_epoch

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Crash, Node, PlayedWorker, context, document, request, rounds_of, until, world
+from host.worlds import Crash, Node, PlayedWorker, context, document, request, rounds_of, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotFound, PluginFailed, Refused
 from fedd.host.policy import Policy

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Node, request, rounds_of, until, world
+from host.worlds import Node, request, rounds_of, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.core.identity import PrivateKey
 from fedd.core.mail import Item, MailKind, Receipt

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Node, PlayedWorker, Script, play, request, until, world
+from host.worlds import Node, PlayedWorker, Script, play, request, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import NotConnected
 from fedd.core.mail import WINDOW

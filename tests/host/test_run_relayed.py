@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from host.worlds import Node, request, rounds_of, until, world
+from host.worlds import Node, request, rounds_of, world
+from waiting import until
 
 from fedd.host.run_limits import RunLimits
 

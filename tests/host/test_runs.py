@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Node, mean, request, rounds_of, until, world
+from host.worlds import Node, mean, request, rounds_of, world
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import Conflict, FeddError, NotFound
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from waiting import until
 
 from fedd.api.errors import PluginFailed, ProtocolError
 from fedd.core.pipe import Frame
@@ -106,9 +107,7 @@ async def test_cancelling_kills_it_and_its_children(tmp_path: Path) -> None:
             scope.cancel()
 
         await worker.run(take)
-    with trio.fail_after(GUARD_S):
-        while alive(child[0]):  # noqa: ASYNC110 - no event tells of another's child
-            await trio.sleep(0.01)
+    await until(lambda: not alive(child[0]), GUARD_S)
 
 
 async def test_what_it_leaves_behind_ends_with_it(tmp_path: Path) -> None:
@@ -118,8 +117,7 @@ async def test_what_it_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     frames: list[Frame] = []
     with trio.fail_after(GUARD_S):
         assert await worker.run(frames.append) == "ended with status 0"
-        while alive(frames[0].header["child"]):  # noqa: ASYNC110 - no event tells of another's child
-            await trio.sleep(0.01)
+    await until(lambda: not alive(frames[0].header["child"]), GUARD_S)
 
 
 def alive(pid: int) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+from waiting import until
 
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
@@ -399,12 +400,6 @@ class Node:
 async def at_once(write: Callable[[], str]) -> str:
     """Without a thread: virtual time would run on while it works."""
     return write()
-
-
-async def until(condition: Callable[[], Any], within_s: float = 60.0) -> None:
-    with trio.fail_after(within_s):
-        while not condition():  # noqa: ASYNC110 - what is looked at has no event
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from waiting import until
 
 from fedd.core.identity import PrivateKey
 from fedd.core.verdicts import MemberChange
@@ -121,15 +122,6 @@ async def nodes(count: int, *, memory: bool = True, latency_s: float = 0.002) ->
             await node.start(nursery)
         yield made
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool], within_s: float) -> float:
-    """Wait for `condition`, looking every 10 ms of trio's clock; how long it took."""
-    start = trio.current_time()
-    with trio.fail_after(within_s):
-        while not condition():  # noqa: ASYNC110 - the condition is many nodes' state, which has no one event
-            await trio.sleep(0.01)
-    return trio.current_time() - start
 
 
 def all_alive(members: list[Node]) -> bool:

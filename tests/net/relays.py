@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from waiting import until
 
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
 from fedd.core.identity import PrivateKey
@@ -131,12 +132,6 @@ class Device:
 
     def relayed(self) -> list[Connection]:
         return [link for link in self.swarm.all_connections if link.relayed_by is not None]
-
-
-async def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
-    with trio.fail_after(within_s):
-        while not condition():  # noqa: ASYNC110 - what is looked at has no event
-            await trio.sleep(0.01)
 
 
 def know_each_other(devices: list[Device]) -> bool:

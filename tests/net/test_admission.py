@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import trio
 from federation.daemons import GUARD_S
-from net.federations import all_alive, form, nodes, said, until
+from net.federations import all_alive, form, nodes, said
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import (
     Conflict,

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from net.federations import Node, all_alive, form, full_mesh, nodes, said, until
+from net.federations import Node, all_alive, form, full_mesh, nodes, said
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import (
     Conflict,

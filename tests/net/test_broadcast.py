@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import trio
-from net.federations import Node, all_alive, form, full_mesh, nodes, until
+from net.federations import Node, all_alive, form, full_mesh, nodes
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import Conflict, InvalidParameter, Unhealthy
 from fedd.core.broadcast_intake import MAX_BAD

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import trio
-from net.federations import all_alive, nodes, until
+from net.federations import all_alive, nodes
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.core.overlay import CAP_DIALABLE
 

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 import trio
-from net.federations import Node, all_alive, form, full_mesh, nodes, said, until
+from net.federations import Node, all_alive, form, full_mesh, nodes, said
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import (
     Conflict,

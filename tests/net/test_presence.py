@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import trio
-from net.federations import Node, all_alive, form, full_mesh, nodes, until
+from net.federations import Node, all_alive, form, full_mesh, nodes
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.core.presence_messages import Message, Ping, encode_message
 from fedd.net import link_table

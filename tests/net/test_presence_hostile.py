@@ -6,9 +6,10 @@ from contextlib import suppress
 
 import pytest
 import trio
-from net.federations import all_alive, form, full_mesh, nodes, until
+from net.federations import all_alive, form, full_mesh, nodes
 from net.test_presence import accused, others_say
 from trio.testing import MockClock
+from waiting import until
 
 from fedd.api.errors import FeddError
 from fedd.core.identity import PrivateKey

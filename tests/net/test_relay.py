@@ -7,7 +7,8 @@ import contextlib
 import pytest
 import trio
 import trio.testing
-from net.relays import ECHO, Device, devices, echoes, until
+from net.relays import ECHO, Device, devices, echoes
+from waiting import until
 
 from fedd.api.errors import Conflict, NotConnected
 from fedd.core.identity import PrivateKey

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
-from net.relays import ECHO, Device, devices, echoes, until
+from net.relays import ECHO, Device, devices, echoes
+from waiting import until
 
 from fedd.api.errors import FeddError, NotConnected, Refused
 from fedd.api.types import PeerId

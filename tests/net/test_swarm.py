@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 from net.links import KEYS, connected, running, stream_pair
+from waiting import until
 
 from fedd.api.errors import (
     Conflict,
@@ -234,8 +235,7 @@ async def test_a_peer_that_comes_back_at_once_is_not_refused(autojump_clock: Clo
         if dead != "silent":
             wire.cut()
         start = trio.current_time()
-        while a.connections[b.peer_id] is old:  # noqa: ASYNC110 - the table has no event
-            await trio.sleep(0.01)
+        await until(lambda: a.connections[b.peer_id] is not old)
         assert trio.current_time() - start <= (3.1 if dead == "silent" else 0.1)
         assert old.closed
         assert b.connections[a.peer_id] is new
