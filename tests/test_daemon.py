@@ -289,17 +289,17 @@ class FakeSwarm:
 async def test_a_free_port_is_taken_again_at_the_next_start(tmp_path: Path) -> None:
     state = StateDirectory(str(tmp_path))
     addresses = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/7"]
-    await listen(FakeSwarm(set()), addresses, state)  # type: ignore[arg-type]
+    await listen(FakeSwarm(set()), addresses, state)
     again = FakeSwarm(set())
-    await listen(again, addresses, state)  # type: ignore[arg-type]
+    await listen(again, addresses, state)
     assert again.asked == ["/ip4/127.0.0.1/tcp/40001", "/ip4/127.0.0.1/tcp/7"]
     taken = FakeSwarm({40_001})
-    await listen(taken, addresses, state)  # type: ignore[arg-type]
+    await listen(taken, addresses, state)
     assert taken.asked[:2] == ["/ip4/127.0.0.1/tcp/40001", "/ip4/127.0.0.1/tcp/0"]
     assert json.loads(state.read("ports.json") or b"") == {"/ip4/127.0.0.1/tcp/0": 40_002}
     state.write("ports.json", b"[]")
     fresh = FakeSwarm(set())
-    await listen(fresh, addresses[:1], state)  # type: ignore[arg-type]
+    await listen(fresh, addresses[:1], state)
     assert fresh.asked == ["/ip4/127.0.0.1/tcp/0"]
     with pytest.raises(FeddError, match="in use"):
-        await listen(FakeSwarm({7}), addresses[1:], state)  # type: ignore[arg-type]
+        await listen(FakeSwarm({7}), addresses[1:], state)

@@ -7,7 +7,7 @@ import pytest
 from fedd.logs import MAX_LINE_CHARS, JournalFormatter, JsonFormatter, TextFormatter, plain, set_up
 
 
-def record(level: int = logging.WARNING, message: str = "%s left", *arguments: object, error: bool = False):  # type: ignore[no-untyped-def]
+def record(level: int = logging.WARNING, message: str = "%s left", *arguments: object, error: bool = False):
     exc_info = None
     if error:
         try:

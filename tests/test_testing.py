@@ -53,7 +53,7 @@ class Returns:
     bad: bool = False
 
     async def run(self, ctx: RunContext) -> Message:
-        return object() if self.bad else ctx.input  # type: ignore[return-value]
+        return object() if self.bad else ctx.input
 
 
 @pytest.mark.parametrize("topology", ["complete", "ring"])
@@ -108,7 +108,7 @@ def test_one_seed_gives_the_same_to_the_last_bit_and_another_does_not() -> None:
 def test_a_dying_nodes_last_message_reaches_whom_the_test_says(
     reaches: str | tuple[int, ...], heard_by: tuple[int, ...]
 ) -> None:
-    kill = Kill(0, 1, reaches)  # type: ignore[arg-type]
+    kill = Kill(0, 1, reaches)
     results = Federation(4, topology="complete", kills=[kill]).run(Gossip(rounds=4), [None] * 4)
     assert results[0].killed
     assert "killed in exchange 1" in str(results[0].error)
@@ -213,7 +213,7 @@ def test_graphs_can_be_given_in_every_form() -> None:
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidParameter):
-        Federation(3, **arguments)  # type: ignore[arg-type]
+        Federation(3, **arguments)
 
 
 def test_one_input_a_node() -> None:
@@ -229,13 +229,13 @@ def test_consensus_survives_a_death_in_every_round(topology: str, node: int, eve
     undisturbed = Federation(5, topology=topology).run(algorithm, inputs)[0].rounds
     words = itertools.cycle(["none", "one", "some", "all"])
     for round, reaches in zip(range(0, undisturbed, every), words):  # noqa: B905 - the words repeat
-        kill = Kill(node, round, reaches)  # type: ignore[arg-type]
+        kill = Kill(node, round, reaches)
         federation = Federation(5, topology=topology, seed=round, kills=[kill])
         survivors = [result for result in federation.run(algorithm, inputs) if not result.killed]
         assert all(result.error is None for result in survivors)
-        assert len({np.float64(result.value).tobytes() for result in survivors}) == 1  # type: ignore[arg-type]
+        assert len({np.float64(result.value).tobytes() for result in survivors}) == 1
         assert len({result.contributors for result in survivors}) == 1
         named = survivors[0].contributors
         assert {result.peer_id for result in survivors} <= set(named)
-        mean = np.mean([inputs[federation.peer_ids.index(peer)] for peer in named])  # type: ignore[arg-type]
+        mean = np.mean([inputs[federation.peer_ids.index(peer)] for peer in named])
         assert survivors[0].value == pytest.approx(mean, abs=1e-9)

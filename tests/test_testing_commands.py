@@ -31,7 +31,7 @@ class Scale:
 
     name: ClassVar[str] = "scale"
     max_payload_bytes: ClassVar[int] = 1000
-    values: np.ndarray  # type: ignore[type-arg]
+    values: np.ndarray
     factor: float = 2.0
 
     async def handle(self, ctx: CommandContext) -> Message:
@@ -182,6 +182,6 @@ def test_a_broadcast_that_fails_on_a_node_is_in_its_log() -> None:
 
 def test_classes_that_are_no_commands() -> None:
     with pytest.raises(InvalidParameter, match="no dataclass"):
-        Commands([int])  # type: ignore[list-item]
+        Commands([int])
     with pytest.raises(InvalidParameter, match="two commands are called own"):
         Commands([Own, Own])

@@ -35,9 +35,9 @@ class Total:
         known = {ctx.me: ctx.input}
         for _ in range(self.rounds):
             for heard in (await ctx.exchange(known)).values():
-                known |= heard  # type: ignore[operator, arg-type]
+                known |= heard
         assert sorted(known) == list(ctx.members)
-        return {"members": list(ctx.members), "sum": sum(known.values())}  # type: ignore[arg-type]
+        return {"members": list(ctx.members), "sum": sum(known.values())}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Counter:
         came: list[Message] = []
         ctx.on_join(lambda peers: came.extend(peers))
         mine = ctx.restored if isinstance(ctx.restored, int) else 0
-        count = max([mine, *(await ctx.flood(mine)).values()])  # type: ignore[type-var, list-item]
+        count = max([mine, *(await ctx.flood(mine)).values()])
         assert isinstance(count, int)
         while count < self.rounds:
             await ctx.exchange(count)
@@ -118,7 +118,7 @@ def test_several_deaths_leave_one_answer(
     seed: int, topology: str | None, deaths: list[tuple[int, int, str]]
 ) -> None:
     inputs = [1 << index for index in range(7)]
-    kills = [Kill(node, round, reaches) for node, round, reaches in deaths]  # type: ignore[arg-type]
+    kills = [Kill(node, round, reaches) for node, round, reaches in deaths]
     federation = Federation(
         7, topology=topology, kills=kills, seed=seed, latency_s=(0.001, 0.4), detection_s=2.0, deadline_s=500
     )
@@ -149,7 +149,7 @@ def test_a_late_member_is_let_in_and_told_to_the_others() -> None:
         assert [(came.peer_id, came.epoch) for came in result.joined] == [("node-01", 2)]
     started = [result.value["from"] for result in results if isinstance(result.value, dict)]
     assert started[1] == 0
-    assert min(started[0], *started[2:]) >= 1  # type: ignore[type-var]
+    assert min(started[0], *started[2:]) >= 1
 
 
 def test_who_is_never_asked_learns_that_the_run_has_ended() -> None:
@@ -259,7 +259,7 @@ def test_the_same_seed_gives_the_same_story_through_epochs() -> None:
 )
 def test_impossible_comings_are_refused(more: dict[str, object]) -> None:
     with pytest.raises(InvalidParameter):
-        Federation(3, **more)  # type: ignore[arg-type]
+        Federation(3, **more)
 
 
 @settings(max_examples=25, deadline=None)
@@ -281,7 +281,7 @@ def test_however_joins_deaths_and_returns_meet_nobody_waits_for_ever(
         seed=seed,
         quorum=2,
         joins=[Join(4, joins_at)],
-        kills=[Kill(3, dies_at, reaches), *([Kill(0, joins_at + 1)] if another else [])],  # type: ignore[arg-type]
+        kills=[Kill(3, dies_at, reaches), *([Kill(0, joins_at + 1)] if another else [])],
         restarts=[Restart(3, away_s)],
         deadline_s=500,
     )

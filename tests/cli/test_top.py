@@ -161,7 +161,7 @@ def test_a_picture_is_cut_to_the_terminal_and_says_so() -> None:
     picture = {"status": STATUS, "cpu_percent": 1.0, "members": members, "runs": []}
     console = Console(file=io.StringIO(), width=60, height=10, force_terminal=True)
     console.print(Group(top._drawn(picture, 10)))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = console.file.getvalue().splitlines()
     assert len(lines) == 10
     assert "q quits   25 more lines do not fit" in lines[-1]
     assert "m4" in lines[-2]
@@ -171,7 +171,7 @@ def test_the_dead_are_red() -> None:
     client: Any = type("Client", (), {"request": lambda self, method, path: ANSWERS[path]})()
     console = Console(file=io.StringIO(), width=150, height=20, force_terminal=True, color_system="standard")
     console.print(top._drawn(top.look(client), 20))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()
     assert f"\x1b[31mc     {C[:16]}  dead" in text
 
 

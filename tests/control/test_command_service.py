@@ -22,7 +22,7 @@ class House:
             ready=self.ready, commands=lambda: [command], command=lambda name: command
         )
         self.commands = SimpleNamespace(send=self.send, broadcast=self.broadcast)
-        self.service = CommandService(self.commands, self.registry, lambda text: f"12D3{text}")  # type: ignore[arg-type]
+        self.service = CommandService(self.commands, self.registry, lambda text: f"12D3{text}")
 
     async def ready(self) -> None:
         self.calls.append("ready")

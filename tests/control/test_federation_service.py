@@ -78,10 +78,10 @@ def rooms() -> Rooms:
 @pytest.fixture
 async def ask(rooms: Rooms) -> Any:
     service = FederationService(
-        swarm=SimpleNamespace(peer_id=ME),  # type: ignore[arg-type]
-        presence=rooms.presence,  # type: ignore[arg-type]
-        admission=rooms.admission,  # type: ignore[arg-type]
-        runs=rooms.runs,  # type: ignore[arg-type]
+        swarm=SimpleNamespace(peer_id=ME),
+        presence=rooms.presence,
+        admission=rooms.admission,
+        runs=rooms.runs,
         events=rooms.events,
         find_peer=rooms.find,
     )
@@ -91,7 +91,7 @@ async def ask(rooms: Rooms) -> Any:
         request = Request(route, {"peer": peer}, body, {}, 0, "r1")
         return await service.operations()[operation](request)
 
-    call.service = service  # type: ignore[attr-defined]
+    call.service = service
     return call
 
 

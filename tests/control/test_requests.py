@@ -14,7 +14,7 @@ from fedd.control.requests import (
 from fedd.control.schema import ERRORS, ROUTES, error_document, error_kind
 
 
-def route(operation: str):  # type: ignore[no-untyped-def]
+def route(operation: str):
     return next(route for route in ROUTES if route.operation == operation)
 
 
@@ -54,7 +54,7 @@ def test_an_error_document_names_everything() -> None:
 
 
 @pytest.mark.parametrize("wanted", ROUTES, ids=lambda r: r.operation)
-def test_each_route_is_found_by_its_path(wanted) -> None:  # type: ignore[no-untyped-def]
+def test_each_route_is_found_by_its_path(wanted) -> None:
     path = wanted.path.format(peer="b", name="temp", run="3f%2F9a")
     found, variables = match(wanted.method, path)
     assert found is wanted

@@ -24,7 +24,7 @@ B, C, D = "12D3KooWB222", "12D3KooWC333", "12D3KooWC444"
 def view(peer: str, name: str, state: str = "alive", link: str = "direct") -> MemberView:
     return MemberView(
         peer, name, state, (f"/ip4/1.2.3.4/tcp/1/p2p/{peer}",), 0.0012345, 0.5, link, "0.1.0", 9.0, ""
-    )  # type: ignore[arg-type]
+    )
 
 
 TOKEN = {"token": "t", "deadline_s": 20.0}
@@ -155,7 +155,7 @@ async def ask(house: House) -> Any:
         request = Request(route, path or {}, body, query or {}, 0, "r1")
         return await service.operations()[operation](request)
 
-    call.service = service  # type: ignore[attr-defined]
+    call.service = service
     return call
 
 

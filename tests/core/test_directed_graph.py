@@ -119,7 +119,7 @@ def test_weights_travel_too() -> None:
 )
 def test_a_graph_that_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidParameter, match=said):
-        Graph(("a", "b", "c"), frozenset({("a", "b"), ("b", "c")}), **fields)  # type: ignore[arg-type]
+        Graph(("a", "b", "c"), frozenset({("a", "b"), ("b", "c")}), **fields)
 
 
 def test_strongly_connected_needs_a_way_back() -> None:

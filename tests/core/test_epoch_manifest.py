@@ -126,4 +126,4 @@ def test_what_was_changed_after_it_was_signed_is_refused() -> None:
     sealed[-1] ^= 1
     for read in (open_any, read_any):
         with pytest.raises(ProtocolError):
-            read(bytes(sealed))  # type: ignore[operator]
+            read(bytes(sealed))

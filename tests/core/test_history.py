@@ -98,7 +98,7 @@ def test_what_is_encoded_comes_back() -> None:
 )
 def test_what_is_no_history_is_refused(content: object) -> None:
     with pytest.raises(InvalidMessage):
-        History.decode(codec.encode(content))  # type: ignore[arg-type]
+        History.decode(codec.encode(content))
 
 
 def test_reports_come_as_rows() -> None:
@@ -108,7 +108,7 @@ def test_reports_come_as_rows() -> None:
 @pytest.mark.parametrize("rows", [1, [1], [[1]], [[-1, {}]], [[True, {}]], [[1, 2]], [[1 << 62, {}]]])
 def test_what_are_no_reports_is_refused(rows: object) -> None:
     with pytest.raises(ProtocolError):
-        read_rows(codec.encode(rows))  # type: ignore[arg-type]
+        read_rows(codec.encode(rows))
 
 
 def test_reports_that_cannot_be_read_are_refused() -> None:

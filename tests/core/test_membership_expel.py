@@ -23,10 +23,10 @@ def refuse(bench: Bench, peer: str) -> None:
             raise Denied("revoked")
         return accept(row)
 
-    bench.open_row = open_row  # type: ignore[method-assign]
+    bench.open_row = open_row
     for node in bench.nodes.values():
         node.core._exchange._open_row = open_row
-    bench.link = lambda a, b: None if peer in (a.peer, b.peer) else link(a, b)  # type: ignore[method-assign]
+    bench.link = lambda a, b: None if peer in (a.peer, b.peer) else link(a, b)
 
 
 def expel(bench: Bench, peer: str, at: str) -> None:

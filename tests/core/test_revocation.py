@@ -209,7 +209,7 @@ GOOD = {
     "chain": b"",
     "revoked": [[peer_id_to_bytes(ONE.peer_id), b""]],
 }
-ENTRY = GOOD["revoked"][0]  # type: ignore[index]
+ENTRY = GOOD["revoked"][0]
 
 
 @pytest.mark.parametrize(

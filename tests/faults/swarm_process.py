@@ -32,7 +32,7 @@ async def _swallow(stream: Stream) -> None:
 
 async def main(options: dict[str, object]) -> None:
     members = bool(options.pop("members", False))
-    swarm = Swarm(PrivateKey.from_seed(os.urandom(32)), SwarmLimits(**options))  # type: ignore[arg-type]
+    swarm = Swarm(PrivateKey.from_seed(os.urandom(32)), SwarmLimits(**options))
     swarm.member_check = lambda peer_id: members
     counts = {"up": 0, "errors": 0}
 

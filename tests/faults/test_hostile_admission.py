@@ -255,13 +255,13 @@ async def test_row_24_certificates_that_do_not_hold(autojump_clock: MockClock) -
             assert b"hello" not in said, kind
             denied["greeting"].append(kind)
             # and the record that carries it, from a member in good standing
-            refused = b.presence._core.rows_refused  # type: ignore[union-attr]
+            refused = b.presence._core.rows_refused
             record = sign_record(stranger.key, Record(stranger.id, 1, len(denied["record"]), chain=chain))
             a.presence._table.send(b.id, Rows((record.row,)))
-            await until(lambda n=refused: b.presence._core.rows_refused > n, 2.0)  # type: ignore[misc]
+            await until(lambda n=refused: b.presence._core.rows_refused > n, 2.0)
             denied["record"].append(kind)
         assert all(not node.presence.is_member(stranger.id) for node in (a, b, member))
-        assert all(stranger.id not in node.presence._core.records for node in (a, b, member))  # type: ignore[union-attr]
+        assert all(stranger.id not in node.presence._core.records for node in (a, b, member))
         say(
             24,
             f"{len(chains)} certificates that do not hold: {len(denied['greeting'])} refused in greetings, "

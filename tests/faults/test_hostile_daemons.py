@@ -49,7 +49,7 @@ def fed() -> Iterator[Federation]:
     """Two members; a third daemon, named late, has not joined yet."""
     with federation(2) as fed:
         late = Daemon(fed.root, "late").start().wait_ready()
-        fed.late = late  # type: ignore[attr-defined]
+        fed.late = late
         try:
             yield fed
         finally:
@@ -140,7 +140,7 @@ class Flood:
 
 
 def test_row_1_ten_thousand_half_open_connections_from_one_address(fed: Federation) -> None:
-    victim, late = fed[0], fed.late  # type: ignore[attr-defined]
+    victim, late = fed[0], fed.late
     token = victim.ctl("invite").ok()["token"]
     before, held_before = rss_kib(victim.pid), sockets(victim.pid)
     with (

@@ -90,7 +90,7 @@ def test_row_16_tags() -> None:
 
 def test_row_17_mutated_messages() -> None:
     numbers = [run.fuzz(name, count=500, seconds=None) for name in TARGETS]
-    inputs_, accepted = (sum(int(each[key]) for each in numbers) for key in ("inputs", "accepted"))  # type: ignore[call-overload]
+    inputs_, accepted = (sum(int(each[key]) for each in numbers) for key in ("inputs", "accepted"))
     say(17, f"{inputs_} mutated inputs to {len(TARGETS)} decoders: {accepted} accepted, no other exception")
     assert inputs_ == 500 * len(TARGETS)
 

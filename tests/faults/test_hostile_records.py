@@ -24,7 +24,7 @@ async def test_records_that_are_forged_replayed_uncertified_or_revoked_harm_nobo
         chain = held[c.id].chain
         a.admission.authority.revoke(gone.id)
         await trio.sleep(1)
-        last = b.presence._core.record_of(gone.id)  # type: ignore[union-attr]
+        last = b.presence._core.record_of(gone.id)
         assert last is not None
         old = held[c.id].row
         await trio.sleep(30)
@@ -47,7 +47,7 @@ async def test_records_that_are_forged_replayed_uncertified_or_revoked_harm_nobo
         await trio.sleep(10)
         assert all_but(gone, (a, b, c, d))
         for node in (a, b, c):
-            records = node.presence._core.records  # type: ignore[union-attr]
+            records = node.presence._core.records
             assert strangers.peer_id not in records
             assert gone.id not in records
             assert not records[c.id].left
@@ -67,7 +67,7 @@ async def test_a_flood_of_versions_slows_its_owner_only(autojump_clock: MockCloc
         await form([a, b, c, d])
         await full_mesh([a, b, c, d])
         await trio.sleep(5)
-        mine = d.presence._core.records[d.id]  # type: ignore[union-attr]
+        mine = d.presence._core.records[d.id]
         taken: list[int] = []
         core = b.presence._core
         assert core is not None

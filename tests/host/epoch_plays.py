@@ -39,8 +39,8 @@ def through_epochs(algorithm: Any) -> Script:
             worker.state = bytes(state)
             worker.emit({"kind": "checkpoint"}, [bytes(state)])
 
-        worker.hear = hear  # type: ignore[method-assign]
-        worker.checkpoint = checkpoint  # type: ignore[method-assign]
+        worker.hear = hear
+        worker.checkpoint = checkpoint
         header = start
         while True:
             try:

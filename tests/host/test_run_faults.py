@@ -313,7 +313,7 @@ async def test_a_member_that_never_answers_declines_after_its_time(autojump_cloc
         async def silent(*_: Any) -> Any:
             await trio.sleep_forever()
 
-        nodes[2].runs._desk.answer = silent  # type: ignore[method-assign]
+        nodes[2].runs._desk.answer = silent
         began = trio.current_time()
         started = await nodes[0].runs.start(request())
         assert trio.current_time() - began <= 7.0
@@ -358,7 +358,7 @@ async def test_a_manifest_that_comes_too_late_drops_its_member_with_the_reason(
     async with world(3) as nodes:
         for node in nodes:
             node.workers.script = rounds_of(4)
-        nodes[2].runs._gate.admit = refuse_admission  # type: ignore[method-assign]
+        nodes[2].runs._gate.admit = refuse_admission
         started = await nodes[0].runs.start(request(topology="complete"))
         for node in nodes[:2]:
             result = await node.result(started["run_id"])
@@ -379,7 +379,7 @@ async def test_a_worker_that_cannot_start_makes_its_node_leave(autojump_clock: M
     async with world(3) as nodes:
         for node in nodes:
             node.workers.script = rounds_of(4)
-        nodes[1].workers.prepare = fail  # type: ignore[method-assign]
+        nodes[1].workers.prepare = fail
         own, reason = await outcome(nodes, nodes[1])
         assert reason == "left: no memory left"
         assert own["error"] == "no memory left"
@@ -406,8 +406,8 @@ async def test_an_initiators_slow_input_does_not_cost_it_its_own_word(autojump_c
             return await consider(proposal, *args)
 
         consider = nodes[1].runs._gate.consider
-        nodes[0].workers.prepare = slow  # type: ignore[method-assign]
-        nodes[1].runs._gate.consider = late  # type: ignore[method-assign]
+        nodes[0].workers.prepare = slow
+        nodes[1].runs._gate.consider = late
         started = await nodes[0].runs.start(request())
         assert len(started["members"]) == 2
         assert (await nodes[0].result(started["run_id"]))["state"] == "finished"

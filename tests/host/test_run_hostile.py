@@ -207,8 +207,8 @@ async def test_an_answer_that_is_none(autojump_clock: MockClock) -> None:
         async def worse(peer: str, message: Any) -> dict[str, Any]:
             return {"kind": "accepted"}
 
-        nodes[1].runs._desk.answer = nonsense  # type: ignore[method-assign]
-        nodes[2].runs._desk.answer = worse  # type: ignore[method-assign]
+        nodes[1].runs._desk.answer = nonsense
+        nodes[2].runs._desk.answer = worse
         started = await nodes[0].runs.start(request(quorum=1))
         reasons = {entry["peer_id"]: entry["reason"] for entry in started["declined"]}
         assert reasons[nodes[2].id] == "its answer is malformed"

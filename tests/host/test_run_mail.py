@@ -53,7 +53,7 @@ async def test_letters_and_answers_survive_broken_links(autojump_clock: MockCloc
     count = 60
 
     async def work(ctx: Context) -> Any:
-        ctx.on_ask("square", lambda peer, message: message * message)  # type: ignore[operator]
+        ctx.on_ask("square", lambda peer, message: message * message)
         peers = list(ctx.neighbors)
         answers = []
         for number in range(count):

@@ -173,7 +173,7 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
                     await deaf()
                 return await original(peer, message)
 
-            node.runs._desk.answer = answer  # type: ignore[method-assign]
+            node.runs._desk.answer = answer
         for node in nodes:
             node.workers.script = rounds_of(8)
         async with trio.open_nursery() as nursery:
@@ -185,7 +185,7 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
                 return original_adopt(manifest, seat)
 
             adopted: list[str] = []
-            lucky.runs._desk._adopt = adopt  # type: ignore[method-assign]
+            lucky.runs._desk._adopt = adopt
 
             nursery.start_soon(initiator.runs.start, request(topology="ring"))
             await until(lambda: adopted)

@@ -124,8 +124,8 @@ class World:
         self.presence = FakePresence(federation)
         self.lan = FakeLan()
         self.discovery = Discovery(
-            self.swarm,  # type: ignore[arg-type]
-            self.presence,  # type: ignore[arg-type]
+            self.swarm,
+            self.presence,
             lan=self.lan,
             rng=random.Random(1),
         )

@@ -68,7 +68,7 @@ class Node:
         await nursery.start(self._run)
         return self
 
-    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # type: ignore
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.CancelScope() as self.scope:
             async with trio.open_nursery() as nursery:
                 self.swarm = Swarm(self.key, network=self.network)

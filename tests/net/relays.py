@@ -82,7 +82,7 @@ class Device:
     def id(self) -> str:
         return self.key.peer_id
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # type: ignore
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.CancelScope() as self.scope:
             async with trio.open_nursery() as nursery:
                 self.swarm = Swarm(self.key, network=self.network)

@@ -113,7 +113,7 @@ async def test_who_cannot_be_reached_is_not_made_an_admin(
     async with nodes(2) as (a, b):
         await form([a, b])
         for wire in b.wires():
-            wire.hold()  # type: ignore[attr-defined]
+            wire.hold()
         with pytest.raises(TimedOut, match="did not take its certificate"):
             await a.admission.authority.grant(b.id, deadline_s=2.0)
         b.kill()
@@ -163,6 +163,6 @@ async def test_certificates_that_members_bring_are_looked_at(
         monkeypatch.setattr(b.admission.authority, "_take", broken)
         with pytest.raises(NotConnected, match="broke before it took"):
             await a.admission.authority.grant(b.id)
-        b.admission.authority._take = lambda chain, source: (_ for _ in ()).throw(FeddError("no"))  # type: ignore
+        b.admission.authority._take = lambda chain, source: (_ for _ in ()).throw(FeddError("no"))
         with pytest.raises(Refused, match="does not take the certificate: no"):
             await a.admission.authority.grant(b.id)

@@ -110,7 +110,7 @@ async def test_the_spend_is_stored_before_the_answer(autojump_clock: MockClock) 
         _, entry = codec.decode(a.store.files["admitted"])
         assert a.presence.federation is not None
         assert entry[1] == verify_chain(chain, a.presence.federation.id, b.id).serial
-        a.store.write = broken_store  # type: ignore[method-assign]
+        a.store.write = broken_store
         with pytest.raises(NotConnected):
             await ask(b.swarm, parse_token(a.admission.invite().token), a.id, "b", 5.0)
 
@@ -122,7 +122,7 @@ async def test_those_who_ask_at_the_same_moment_are_stored_by_one_write(autojump
         token = parse_token(a.admission.invite(uses=3).token)
         request = {"federation": token.federation, "secret": token.secret, "name": ""}
         notes = said(a)
-        write, a.store.write = a.store.write, broken_store  # type: ignore[method-assign]
+        write, a.store.write = a.store.write, broken_store
         failed = 0
 
         async def ask_and_spend(peer: str) -> None:
@@ -142,7 +142,7 @@ async def test_those_who_ask_at_the_same_moment_are_stored_by_one_write(autojump
 
         await ask_all()
         assert (failed, notes) == (3, [])
-        a.store.write = write  # type: ignore[method-assign]
+        a.store.write = write
         a.store.writes.clear()
         await ask_all()  # nobody has used the token up
         assert failed == 3
@@ -283,7 +283,7 @@ async def test_a_slow_or_rude_stranger_costs_a_seat_for_five_seconds(autojump_cl
 async def test_a_certificate_that_does_not_hold_is_not_entered(autojump_clock: MockClock) -> None:
     async with nodes(2) as (a, b):
         identity = a.admission.init("plant7")
-        a.admission.invitations.answer = lambda *_: {"chain": identity.chain}  # type: ignore[method-assign]
+        a.admission.invitations.answer = lambda *_: {"chain": identity.chain}
         with pytest.raises(ProtocolError, match="does not hold"):
             await b.admission.join(a.admission.invite().token)
         assert b.presence.federation is None
@@ -297,7 +297,7 @@ async def test_the_others_hear_of_a_leave_though_the_disk_fails_in_the_end(autoj
             assert (name, b.store.files[name]) == ("federation", b"left\n")
             raise FeddError("disk gone")
 
-        b.store.flush = broken  # type: ignore[method-assign]
+        b.store.flush = broken
         with pytest.raises(FeddError, match="disk gone"):
             await b.admission.leave()
         await until(lambda: a.presence.state_of(b.id) == "left", 0.1)

@@ -44,7 +44,7 @@ async def two_admins(count: int) -> AsyncIterator[list[Node]]:
         token = a.admission.invite(uses=2, approve=True).token
         for newcomer in made[3:]:
             nursery.start_soon(newcomer.admission.join, token, 300.0)
-            await until(lambda n=newcomer: n.admission.waits_for == a.id, 5.0)  # type: ignore[misc]
+            await until(lambda n=newcomer: n.admission.waits_for == a.id, 5.0)
             await trio.sleep(1)
         yield made
         nursery.cancel_scope.cancel()

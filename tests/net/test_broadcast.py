@@ -104,7 +104,7 @@ async def test_who_did_not_answer_is_asked_again(autojump_clock: MockClock) -> N
                 return True
             return members[2].presence._table.send_bulk(peer, message)
 
-        members[2].presence.send_bulk = lose  # type: ignore[method-assign]
+        members[2].presence.send_bulk = lose
         start = trio.current_time()
         reached = await members[0].broadcaster.publish_and_wait("note", b"x", 5.0)
         assert len(lost) == 1
@@ -122,7 +122,7 @@ async def test_a_storm_costs_others_nothing_beyond_its_allowance(autojump_clock:
         core = storm._core
         assert core is not None
         own = core._table.own
-        own.allowance.wait_s = lambda size, now: 0.0  # type: ignore[method-assign]
+        own.allowance.wait_s = lambda size, now: 0.0
         before = trio.current_time()
         for _ in range(30):
             for _ in range(100):
@@ -305,7 +305,7 @@ class Pipe:
 
 async def test_a_heartbeat_overtakes_broadcasts_that_wait(autojump_clock: MockClock) -> None:
     pipe = Pipe()
-    link = PresenceLink(pipe, opened_here=True)  # type: ignore[arg-type]
+    link = PresenceLink(pipe, opened_here=True)
     piece = Chunk(PEER, 1, 1, 0, bytes(8000))
     taken = 0
     while link.send_bulk(piece):

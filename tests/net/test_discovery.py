@@ -203,7 +203,7 @@ async def test_it_answers_for_its_own_records_and_its_service(
         nursery.start_soon(world.discovery.run)
         await trio.sleep(5)
         (answer,) = decode_message(world.lan.last_answer(2)).answers
-        instance = answer.data.target  # type: ignore[union-attr]
+        instance = answer.data.target
         assert len(instance[0]) >= 32
         count = len(world.lan.answers())
         world.lan.heard(2, encode_message(DnsMessage(questions=(Question(instance, ANY),))))

@@ -261,10 +261,10 @@ async def test_what_cannot_be_sent_is_an_error_and_a_full_buffer_is_none(
     lan._interfaces = {lo.index: lo}
     lan._joined = {socket.AF_INET: {lo.index}, socket.AF_INET6: {lo.index}}
     unreachable, full = Failing(OSError(101, "Network is unreachable")), Failing(BlockingIOError())
-    lan._sockets = {socket.AF_INET: unreachable, socket.AF_INET6: unreachable}  # type: ignore[dict-item]
+    lan._sockets = {socket.AF_INET: unreachable, socket.AF_INET6: unreachable}
     with pytest.raises(OSError, match="unreachable"):
         lan.send(lo.index, b"hello")
-    lan._sockets[socket.AF_INET6] = full  # type: ignore[assignment]
+    lan._sockets[socket.AF_INET6] = full
     lan.send(lo.index, b"hello")  # over IPv6 alone, as far as anybody knows
 
 

@@ -209,7 +209,7 @@ async def test_comparing_lists_too_often_is_not_answered(autojump_clock: MockClo
         await trio.sleep(1)
         sent: list[object] = []
         queue = a.presence._table.send
-        a.presence._table.send = lambda peer, message: (sent.append(message), queue(peer, message))[1]  # type: ignore
+        a.presence._table.send = lambda peer, message: (sent.append(message), queue(peer, message))[1]
         for _ in range(200):
             a.presence.revoking.receive(b.id, RevocationMarks(()))
         assert len(sent) <= 9
@@ -262,7 +262,7 @@ async def test_whoever_is_taken_off_the_allow_list_is_cut_off(autojump_clock: Mo
         await trio.sleep(10)
         for node in members[:2]:
             assert node.presence.state_of(members[2].id) == "left"
-            assert members[2].id not in node.presence._core.records  # type: ignore[union-attr]
+            assert members[2].id not in node.presence._core.records
         assert members[0].presence.state_of(members[1].id) == "alive"
         other_name = FederationIdentity.from_allow_list("other", [])
         members[0].admission.set_allow_list(other_name)  # takes a restart
@@ -291,7 +291,7 @@ async def test_a_full_disk_lets_nobody_in_and_ends_nothing(autojump_clock: MockC
             raise FeddError("disk full")
 
         for node in (a, b, c):
-            node.store.write = full  # type: ignore[method-assign]
+            node.store.write = full
         a.admission.authority.revoke(c.id)
         await until(lambda: b.presence.state_of(c.id) == "left", 2.0)
         await until(lambda: c.admission.federation is None, 5.0)

@@ -45,7 +45,7 @@ async def test_interfaces_are_looked_at_again_and_again(
     world: World, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine = Machine()
-    own = OwnAddresses(world.swarm, world.presence, look=machine.look)  # type: ignore[arg-type]
+    own = OwnAddresses(world.swarm, world.presence, look=machine.look)
     seen: list[list[Interface]] = []
     own.subscribe(seen.append)
     async with trio.open_nursery() as nursery:
@@ -72,7 +72,7 @@ async def test_interfaces_are_looked_at_again_and_again(
 def test_connections_from_an_address_that_is_gone_are_ended(world: World) -> None:
     machine = Machine()
     machine.interfaces = [ETH, LO]
-    own = OwnAddresses(world.swarm, world.presence, look=lambda: machine.interfaces)  # type: ignore[arg-type]
+    own = OwnAddresses(world.swarm, world.presence, look=lambda: machine.interfaces)
     there, elsewhere = FakeConnection("192.0.2.1"), FakeConnection("203.0.113.9")
     world.swarm.all_connections = frozenset({there, elsewhere})
     own.look()

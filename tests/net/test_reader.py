@@ -190,7 +190,7 @@ async def test_after_much_was_read_the_next_read_is_tried_at_once() -> None:
     source = Source([*portions, frames(*full), None, frames(100)])
     kinds: list[EventKind] = []
     reader = Reader(
-        source,  # type: ignore[arg-type]
+        source,
         far,
         session,
         BufferPool(),

@@ -124,7 +124,7 @@ async def test_a_relay_that_falls_silent_is_dropped_with_its_verdict(autojump_cl
         connection = await a.relay.reach(b.id)
         relay, spare = (one, other) if connection.relayed_by == one.id else (other, one)
         for link in relay.swarm.all_connections:
-            link.wire.hold()  # type: ignore[attr-defined] - a MemoryWire
+            link.wire.hold()  # a MemoryWire
         await until(lambda: a.states()[relay.name] == "dead", 15.0)
         assert connection.closed
         assert relay.name in (connection.close_reason or "")
@@ -152,7 +152,7 @@ async def test_pairs_spread_over_the_relays_there_are(autojump_clock: Clock) -> 
 
 async def test_near_relays_are_asked_first(autojump_clock: Clock) -> None:
     async with devices(3, 2) as (near, far, also_far, a, b):
-        links = a.presence._core._links  # type: ignore[union-attr]
+        links = a.presence._core._links
         for device, rtt_s in ((near, 0.001), (far, 0.2), (also_far, 0.09)):
             links.get(device.id).rtt_s = rtt_s
         assert a.presence.ways_to(b.id) == [near.id, also_far.id, far.id]
@@ -169,7 +169,7 @@ async def test_addresses_that_do_not_answer_cost_a_moment_once(autojump_clock: C
                 await trio.sleep_forever()
             return await dial(addresses, peer_id)
 
-        a.swarm.dial = hang  # type: ignore[assignment,method-assign]
+        a.swarm.dial = hang
         started_at = trio.current_time()
         connection = await a.relay.reach(b.id)
         assert DIRECT_S <= trio.current_time() - started_at < DIRECT_S + 1
@@ -217,7 +217,7 @@ async def test_one_that_lost_its_direct_connection_gets_through_before_the_other
 ) -> None:
     async with devices(2, 1) as (gateway, b, a):
         direct = a.swarm.connections[b.id]
-        direct.wire.hold()  # type: ignore[attr-defined] - a MemoryWire: b does not see it close
+        direct.wire.hold()  # a MemoryWire: b does not see it close
         direct.end("local")
         await until(lambda: a.swarm.direct(b.id) is None)
         await a.relay._go_through(gateway.id, b.id)
@@ -311,7 +311,7 @@ async def test_what_cannot_be_reached_says_why(autojump_clock: Clock) -> None:
 async def test_the_deadline_of_reaching_holds(autojump_clock: Clock) -> None:
     async with devices(1, 2) as (_, a, b):
         for link in b.swarm.all_connections:
-            link.wire.hold()  # type: ignore[attr-defined] - a MemoryWire
+            link.wire.hold()  # a MemoryWire
         started_at = trio.current_time()
         with pytest.raises(NotConnected, match=r"within 1\.5 s"):
             await a.relay.reach(b.id, 1.5)

@@ -201,11 +201,11 @@ async def test_who_is_no_member_any_more_when_the_handshake_ends_gets_no_connect
         async def late(*arguments: object, **options: object) -> object:
             nonlocal revoked
             revoked = True  # between the offer and the handshake
-            return await adopt(*arguments, **options)  # type: ignore[arg-type]
+            return await adopt(*arguments, **options)
 
         is_member = b.swarm.member_check
         b.swarm.member_check = lambda peer: is_member(peer) and not (revoked and peer == a.id)
-        b.swarm.adopt = late  # type: ignore[assignment,method-assign]
+        b.swarm.adopt = late
         with pytest.raises((FeddError, trio.BrokenResourceError)):
             await echoes(await a.relay.open_stream(b.id, ECHO, 5.0), b"x")
         assert revoked

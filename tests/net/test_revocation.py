@@ -71,12 +71,12 @@ async def test_one_that_does_not_want_to_go_is_cut_off_all_the_same(
         monkeypatch.setattr(d.presence.revoking, "receive", lambda peer, message: message)
         if deaf:
             for wire in d.wires():
-                wire.hold()  # type: ignore[attr-defined]
+                wire.hold()
         stay[0].admission.authority.revoke(d.id)
         took_s = await until(lambda: not any(d.id in node.swarm.connections for node in stay), 2.0)
         assert took_s <= 0.5
         for wire in d.wires() if deaf else ():
-            wire.release()  # type: ignore[attr-defined]
+            wire.release()
         await trio.sleep(20)  # it comes again and again
         assert d.admission.federation is not None
         assert all(not node.presence.is_member(d.id) for node in stay)
@@ -104,7 +104,7 @@ async def test_revocation_survives_a_restart_of_everybody(autojump_clock: MockCl
         await until(lambda: d.admission.expulsion is not None, 15.0)  # told instead of a hello
         await trio.sleep(20)
         assert all(not node.saw(d, "alive", "suspect") for node in stay)
-        assert all(d.id not in node.presence._core.records for node in stay)  # type: ignore[union-attr]
+        assert all(d.id not in node.presence._core.records for node in stay)
         d.kill()
         await trio.sleep(1)
         await d.start(nursery)
@@ -309,7 +309,7 @@ async def test_a_damaged_file_of_revocations_is_said(autojump_clock: MockClock) 
     async with nodes(2) as (a, b), trio.open_nursery():
         await form([a, b])
         a.admission.authority.revoke(b.id)
-        for content in (b"damaged", codec.encode({"federation": a.admission.federation.id, "lists": [b"x"]})):  # type: ignore[union-attr]
+        for content in (b"damaged", codec.encode({"federation": a.admission.federation.id, "lists": [b"x"]})):
             a.store.files["revocations"] = content
             a.presence.credentials.leave()
             with pytest.raises(FeddError, match="'revocations' in the state directory is damaged"):

@@ -125,7 +125,7 @@ async def test_nobody_there(autojump_clock: Clock) -> None:
 
 async def test_a_dial_has_a_deadline(autojump_clock: Clock) -> None:
     class Nowhere(MemoryNetwork):
-        async def connect(self, address: Address) -> None:  # type: ignore[override]
+        async def connect(self, address: Address) -> None:
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:

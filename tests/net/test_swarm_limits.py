@@ -119,7 +119,7 @@ async def test_a_listener_without_descriptors_rests_and_goes_on(
             return await real()
 
         await b.dial(a.addresses)
-        listener.accept = accept  # type: ignore[method-assign]
+        listener.accept = accept
         await silent_wires(links, 1)
         await settle()
         await silent_wires(links, 1)

@@ -48,7 +48,7 @@ async def test_both_ends_learn_who_the_other_is() -> None:
 async def test_a_peer_without_early_muxers_negotiates_the_muxer(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plain(noise_handshake.NoiseHandshake):
         def __init__(self, *args: object, **more: object) -> None:
-            super().__init__(*args, **{**more, "muxers": ()})  # type: ignore[arg-type]
+            super().__init__(*args, **{**more, "muxers": ()})
 
     monkeypatch.setattr(upgrade_module.noise_handshake, "NoiseHandshake", Plain)
     a, b = await both(*await wires())
@@ -165,7 +165,7 @@ async def test_peers_that_go_away() -> None:
 
 async def test_a_link_that_breaks() -> None:
     a, b = await wires()
-    b.cut()  # type: ignore[attr-defined]
+    b.cut()
     with pytest.raises(DoorClosed, match="at once"):  # a reset, because it has not read our words
         await upgrade(a, KEYS[0], initiator=True)
     a, b = await wires()
@@ -179,7 +179,7 @@ async def test_a_link_that_breaks() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(go)
         await trio.testing.wait_all_tasks_blocked()
-        b.cut()  # type: ignore[attr-defined]
+        b.cut()
 
 
 async def test_plaintext_is_refused_once_the_keys_are_agreed() -> None:

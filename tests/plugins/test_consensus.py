@@ -38,7 +38,7 @@ def test_arrays_of_any_shape_are_averaged_element_by_element() -> None:
     inputs: list[Message] = [rng.normal(size=(2, 3, 4)) for _ in range(4)]
     result = agreed(Federation(4).run(AverageConsensus(), inputs))
     assert isinstance(result.value, np.ndarray)
-    np.testing.assert_allclose(result.value, np.mean(inputs, axis=0), rtol=0, atol=1e-12)  # type: ignore[arg-type]
+    np.testing.assert_allclose(result.value, np.mean(inputs, axis=0), rtol=0, atol=1e-12)
 
 
 def test_integers_bools_and_nested_lists_are_numbers() -> None:
@@ -77,12 +77,12 @@ def test_the_extremes_whoever_dies(algorithm: Maximum | Minimum, extreme: np.ufu
     for node in (0, 4):
         for round in range(5):
             for reaches in ("none", "one", "some", "all"):
-                kill = Kill(node, round, reaches)  # type: ignore[arg-type]
+                kill = Kill(node, round, reaches)
                 federation = Federation(5, topology=topology, kills=[kill], seed=round)
                 result = agreed(federation.run(algorithm, inputs))
                 named = [inputs[federation.peer_ids.index(peer)] for peer in result.contributors]
                 assert len(named) >= 4
-                assert np.asarray(result.value).tolist() == extreme.reduce(named).tolist()  # type: ignore[arg-type]
+                assert np.asarray(result.value).tolist() == extreme.reduce(named).tolist()
 
 
 def test_a_dead_maximum_counts_only_if_it_is_named() -> None:
@@ -140,7 +140,7 @@ def test_who_has_another_shape_is_out_and_told_with_both_shapes(
 )
 def test_parameters_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        AverageConsensus(**bad)  # type: ignore[arg-type]
+        AverageConsensus(**bad)
 
 
 def test_what_is_registered() -> None:

@@ -55,7 +55,7 @@ def test_blocks_have_scales_of_their_own(name: str, most: int) -> None:
 def test_sizes_on_the_wire(name: str, bytes_each: int) -> None:
     message = find_codec(name).encode(np.linspace(-1, 1, 4096))
     parts = message if isinstance(message, list) else [message]
-    assert 4096 * bytes_each <= sum(part.nbytes for part in parts) <= 4096 * bytes_each + 16  # type: ignore[union-attr]
+    assert 4096 * bytes_each <= sum(part.nbytes for part in parts) <= 4096 * bytes_each + 16
 
 
 def test_bfloat16_rounds_to_even() -> None:

@@ -24,7 +24,7 @@ METHODS = ["lazy", "chebyshev", "push-sum", "choco", "pairwise"]
 
 
 def consensus(method: str, **parameters: Any) -> AverageConsensus:
-    return AverageConsensus(method=method, **parameters)  # type: ignore[arg-type]
+    return AverageConsensus(method=method, **parameters)
 
 
 def values_of(nodes: int, size: int = 3, seed: int = 0) -> list[np.ndarray]:
@@ -49,7 +49,7 @@ def test_everybody_ends_at_the_mean(method: str, topology: str) -> None:
     values = values_of(6)
     results = Federation(6, topology=topology).run(consensus(method, tolerance=1e-9), values)
     assert error_of(results, values) <= 2e-9
-    assert all(result.metrics["rounds_predicted"] >= 1 for result in results)  # type: ignore[operator]
+    assert all(result.metrics["rounds_predicted"] >= 1 for result in results)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,7 +114,7 @@ def test_a_death_ends_at_the_mean_of_the_survivors(
     """Within 1e-9 whenever it is not in the last rounds; push-sum along arcs."""
     topology = "directed-exponential" if method == "push-sum" else "exponential"
     values = values_of(6)
-    kill = Kill(3, round if method != "chebyshev" else round // 4, reaches)  # type: ignore[arg-type]
+    kill = Kill(3, round if method != "chebyshev" else round // 4, reaches)
     federation = Federation(6, topology=topology, kills=[kill])
     results = federation.run(consensus(method, tolerance=1e-10, **more), values)
     assert error_of(results, values) <= 1e-9
@@ -301,7 +301,7 @@ class Leaves:
 
     async def run(self, ctx: RunContext) -> Message:
         if ctx.me == "node-03":
-            ctx = _Failing(ctx, self.after)  # type: ignore[assignment]
+            ctx = _Failing(ctx, self.after)
         return await consensus("pairwise", tolerance=1e-9).run(ctx)
 
 

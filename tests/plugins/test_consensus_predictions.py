@@ -52,7 +52,7 @@ def test_the_ledgers_rounds_are_foreseen_to_two_windows(topology: str) -> None:
 
 def test_a_fixed_number_and_a_bound_are_foreseen_as_they_are() -> None:
     for method in ("metropolis", "lazy", "chebyshev", "push-sum", "choco", "pairwise"):
-        exactly = AverageConsensus(method=method, tolerance=0, iterations=17)  # type: ignore[arg-type]
+        exactly = AverageConsensus(method=method, tolerance=0, iterations=17)
         assert foreseen(exactly, "ring") == {"rounds_predicted": 17}
     assert foreseen(AverageConsensus(iterations=3), "ring") == {"rounds_predicted": 3}
     questions = foreseen(AverageConsensus(method="pairwise", tolerance=1e-6), "complete")
@@ -62,7 +62,7 @@ def test_a_fixed_number_and_a_bound_are_foreseen_as_they_are() -> None:
 def test_what_does_not_fit_is_refused_and_other_weights_are_not_foreseen() -> None:
     for method in ("metropolis", "lazy", "chebyshev", "choco", "pairwise"):
         with pytest.raises(InvalidParameter, match="both ways"):
-            foreseen(AverageConsensus(method=method), "directed-ring")  # type: ignore[arg-type]
+            foreseen(AverageConsensus(method=method), "directed-ring")
     assert foreseen(AverageConsensus(), "ring@lazy") == {}
     turns = AverageConsensus(method="choco", codec="none", gamma=1.0)
     with pytest.raises(InvalidParameter, match="never converges"):

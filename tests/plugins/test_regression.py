@@ -78,7 +78,7 @@ def test_a_death_in_every_round_of_every_stage() -> None:
     seen = set()
     for round in range(undisturbed):
         for node, reaches in ((4, "one"), (0, "all"), (3, "none")):
-            kill = Kill(node, round, reaches)  # type: ignore[arg-type]
+            kill = Kill(node, round, reaches)
             federation = Federation(5, topology="complete", kills=[kill], seed=round)
             seen.add(len(check(federation.run(Regression(), list(parts)), parts, federation)))
     assert seen == {4, 5}
@@ -104,7 +104,7 @@ def test_named_columns_in_any_order_and_a_chosen_target() -> None:
     assert isinstance(value, dict)
     assert (value["names"], value["target"]) == (["age", "mass", "progress"], "sugar")
     coefficients, _, _ = pooled([part[:, [0, 2, 10, 9]] for part in parts])
-    np.testing.assert_allclose(value["coefficients"], coefficients, rtol=1e-9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(value["coefficients"], coefficients, rtol=1e-9)
 
 
 def noise(rows: int, columns: int = 4, seed: int = 0) -> np.ndarray:
@@ -233,7 +233,7 @@ def test_no_message_holds_more_than_the_moments() -> None:
 @pytest.mark.parametrize("bad", [{"tolerance": 0.0}, {"tolerance": 1.0}, {"iterations": 0}])
 def test_parameters_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        Regression(**bad)  # type: ignore[arg-type]
+        Regression(**bad)
 
 
 def test_what_is_registered() -> None:

@@ -129,7 +129,7 @@ def test_what_a_reader_refuses_is_no_answer(topology: str) -> None:
 
 def test_whatever_a_reader_raises_is_the_senders_fault() -> None:
     async def work(ctx: RunContext) -> Message:
-        heard = [await ctx.exchange({"x": 1}, read=lambda peer, message: message["x"] + 1) for _ in range(3)]  # type: ignore[index, call-overload, operator]
+        heard = [await ctx.exchange({"x": 1}, read=lambda peer, message: message["x"] + 1) for _ in range(3)]
         return [sorted(each.values()) for each in heard]
 
     async def instead(ctx: RunContext) -> Message:
@@ -232,7 +232,7 @@ def test_a_merge_is_that_of_the_others(topology: str, bad: Any) -> None:
 
 def test_a_function_that_combines_nothing_is_the_plugins_own_fault() -> None:
     async def work(ctx: RunContext) -> Message:
-        return (await ctx.merge(1, lambda one, other: one["x"])).value  # type: ignore[index]
+        return (await ctx.merge(1, lambda one, other: one["x"])).value
 
     for result in play(work, work):
         assert "TypeError" in str(result.error)
@@ -243,7 +243,7 @@ def test_a_reduction_is_that_of_the_others(payload: bytes) -> None:
     async def work(ctx: RunContext) -> Message:
         found: list[Message] = []
         for _ in range(2):
-            merged = await ctx.reduce(1 << NAMES.index(ctx.me), lambda one, other: one + other)  # type: ignore[operator]
+            merged = await ctx.reduce(1 << NAMES.index(ctx.me), lambda one, other: one + other)
             found.append([merged.value, list(merged.contributors)])
         return found
 
@@ -310,7 +310,7 @@ def test_a_letter_that_cannot_be_read_is_none() -> None:
 def test_a_reader_of_letters_passes_over_what_it_refuses() -> None:
     async def work(ctx: RunContext) -> Message:
         await ctx.broadcast(1)
-        return [(await ctx.receive(read=lambda peer, message: message + 1)).message for _ in range(4)]  # type: ignore[operator]
+        return [(await ctx.receive(read=lambda peer, message: message + 1)).message for _ in range(4)]
 
     async def instead(ctx: RunContext) -> Message:
         for _ in range(3):
@@ -329,7 +329,7 @@ def test_an_answer_that_cannot_be_used_ends_the_question(how: str) -> None:
         answers: list[Message] = []
         for peer in sorted(ctx.neighbors):
             try:
-                answers.append(await ctx.ask(peer, 1, read=lambda peer, message: message + 1))  # type: ignore[operator]
+                answers.append(await ctx.ask(peer, 1, read=lambda peer, message: message + 1))
             except NotConnected:
                 answers.append(None)
         for _ in range(3):

@@ -152,7 +152,7 @@ async def test_what_cannot_be_sent_or_read_is_said() -> None:
     with pytest.raises(InvalidMessage, match="more than this run's 1000"):
         await ctx.exchange(bytes(2000))
     with pytest.raises(InvalidMessage, match="set"):
-        await ctx.exchange({1, 2})  # type: ignore[arg-type]
+        await ctx.exchange({1, 2})
     assert script.sent == []
 
 
@@ -166,7 +166,7 @@ async def test_reports() -> None:
     assert script.reported[1] == {"loss": 0.25, "n": 3, "ok": True}
     for wrong in ({"a": [1]}, {"a": None}, {"a": "x" * 300}, {"a" * 300: 1}):
         with pytest.raises(InvalidParameter):
-            ctx.report(**wrong)  # type: ignore[arg-type]
+            ctx.report(**wrong)
     with pytest.raises(InvalidParameter, match="up to 64"):
         ctx.report(**{f"m{index}": index for index in range(70)})
 
@@ -207,7 +207,7 @@ def test_all_survivors_of_a_flood_hold_the_same_whoever_dies(topology: str) -> N
         for round in range(5):
             for reaches in ("none", "one", "some", "all"):
                 # a chain: whoever got the first one's last message is next
-                kills = [Kill(0, round, reaches), Kill(1, round + 1, "one")]  # type: ignore[arg-type]
+                kills = [Kill(0, round, reaches), Kill(1, round + 1, "one")]
                 federation = Federation(6, topology=topology, kills=kills, seed=round, quorum=1)
                 results = everywhere(federation, primitive)
                 values = good(results)
@@ -331,7 +331,7 @@ def test_who_leaves_is_told_between_two_exchanges() -> None:
     federation = Federation(5, topology="complete", kills=[Kill(1, 2, "all")])
     for peer, value in zip(federation.peer_ids, everywhere(federation, work), strict=True):
         if peer != "node-01":
-            ((gone, reason, round, still),) = value.value  # type: ignore[union-attr, misc]
+            ((gone, reason, round, still),) = value.value
             assert (gone, reason, still) == ("node-01", "dead", False)
             assert round in (3, 4)
 

@@ -132,7 +132,7 @@ class OddLiteral(Runs):
 
 @dataclass(frozen=True)
 class WrongDefault(Runs):
-    n: int = "three"  # type: ignore[assignment]
+    n: int = "three"
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def test_a_command_of_values() -> None:
 def test_annotations_that_are_no_texts() -> None:
     """Without `from __future__ import annotations` they are types already."""
     made = make_dataclass("Made", [("value", Message), ("size", int, 1)], bases=(Handles,), frozen=True)
-    made.name = "made"  # type: ignore[attr-defined]
+    made.name = "made"
     assert [parameter.type for parameter in command_schema(made)] == ["message", "int"]
 
 

@@ -110,7 +110,7 @@ async def test_a_letter_that_is_waited_for() -> None:
 async def test_questions_are_answered_whatever_the_algorithm_does() -> None:
     """In an exchange at once; between two, when the socket is looked at."""
     async with pair() as (daemon, pipe, ctx, nursery):
-        ctx.on_ask("add", lambda peer, message: [peer, message + 1])  # type: ignore[operator]
+        ctx.on_ask("add", lambda peer, message: [peer, message + 1])
         await daemon.mail(MailKind.QUESTION, 1, ref=5, tag="add")
         reply = await daemon.next("mail")
         assert (reply.header["what"], reply.header["ref"], reply.header["to"]) == (MailKind.ANSWER, 5, "p1")
@@ -251,7 +251,7 @@ async def test_questions_are_answered_at_once_while_a_learner_is_at_work(
     pipe.at_work = lambda: True
     graph = build("complete", ["p0", "p1"], 0)
     ctx = Context(RunStart("run", "p0", graph, 1, 7, 1, 1000), pipe, None)
-    ctx.on_ask("add", lambda peer, message: message + 1)  # type: ignore[operator]
+    ctx.on_ask("add", lambda peer, message: message + 1)
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.watch, trio.CancelScope())
@@ -269,7 +269,7 @@ async def test_a_learner_at_work_gives_signs_of_life(autojump_clock: MockClock) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.watch, trio.CancelScope())
             for at_work, signs in ((False, 0), (True, 13), (False, 0)):
-                pipe.at_work = lambda at_work=at_work: at_work  # type: ignore[misc]
+                pipe.at_work = lambda at_work=at_work: at_work
                 await trio.sleep(61)
                 ours.setblocking(False)
                 try:

@@ -85,7 +85,7 @@ def test_it_is_right_whoever_dies_whenever(
 def test_a_death_in_every_exchange(topology: str, node: int) -> None:
     for round in range(12):
         for reaches in ("none", "one", "some", "all"):
-            federation = Federation(5, topology=topology, kills=[Kill(node, round, reaches)], quorum=1)  # type: ignore[arg-type]
+            federation = Federation(5, topology=topology, kills=[Kill(node, round, reaches)], quorum=1)
             check(federation, everywhere(federation, reduce_often(2)), 2)
 
 
@@ -123,13 +123,13 @@ def test_what_travels_is_little() -> None:
     sent: list[int] = []
 
     async def work(ctx: RunContext) -> Message:
-        swap = ctx.swap  # type: ignore[attr-defined]
+        swap = ctx.swap
 
         async def counted(payloads: Any, tag: str) -> Any:
             sent.extend(map(len, payloads.values()))
             return await swap(payloads, tag)
 
-        ctx.swap = counted  # type: ignore[attr-defined]
+        ctx.swap = counted
         await ctx.reduce(bytes(10_000), lambda one, other: one)
         return None
 

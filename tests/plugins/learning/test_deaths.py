@@ -25,7 +25,7 @@ def values(results: Sequence[NodeResult]) -> list[Mapping[str, Any]]:
     """The answers of those that live, after looking whether all ended well."""
     living = [result for result in results if not result.killed]
     assert all(result.error is None for result in living), [result.error for result in living]
-    return [result.value for result in living]  # type: ignore[misc]
+    return [result.value for result in living]
 
 
 def replay(
@@ -144,7 +144,7 @@ def test_one_train_set_for_everybody(way: str) -> None:
     toys = toys_of(6)
     results = Federation(6, topology="complete", seed=3).run(
         Learning(rounds=8, train_set=2, train_set_by=way),
-        toys,  # type: ignore[arg-type]
+        toys,
     )
     told = check(results, toys, 8)
     assert all(len(names) == 2 for names in told["contributors_by_round"].values())

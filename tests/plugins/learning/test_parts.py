@@ -151,7 +151,7 @@ def test_a_statement_is_a_short_list() -> None:
 
 
 def test_what_travels_in_a_run_cannot_be_sent() -> None:
-    commands = Commands(list(MESSAGES.values()))  # type: ignore[arg-type]
+    commands = Commands(list(MESSAGES.values()))
     for name in MESSAGES:
         with pytest.raises(Denied):
             commands.send(0, 1, name)
@@ -161,7 +161,7 @@ def test_what_travels_in_a_run_cannot_be_sent() -> None:
 
 async def test_the_handler_of_a_message_refuses_whoever_calls_it() -> None:
     with pytest.raises(Denied):
-        await MESSAGES["metrics"](1).handle(None)  # type: ignore[arg-type]
+        await MESSAGES["metrics"](1).handle(None)
 
 
 # ---- agreement ---------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_nonsense_counts_as_silence() -> None:
     agreement = Agreement("b", PEERS, 1, [Metrics(1, {"loss": 1.0})], "sync 1")
     for said in (None, 7, [[5, []]], [[True, []]], [[0]], [[0, "nonsense"]], {"a": 1}):
         good: Any = {"at": "sync 1", "said": [[2, [Metrics(1).to_wire()]]]}
-        agreement.take({"a": {"at": "sync 1", "said": said}, "c": good})  # type: ignore[dict-item]
+        agreement.take({"a": {"at": "sync 1", "said": said}, "c": good})
     agreement.take({"a": {"at": "offer 7", "said": [[0, []]]}})
     assert set(agreement.statements()) == {"b", "c"}
 

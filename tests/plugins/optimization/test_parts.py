@@ -161,11 +161,11 @@ def test_a_model_of_several_arrays_comes_back_as_such() -> None:
     results = run(DGD(iterations=60, step=0.5), learners)
     for result in results:
         assert isinstance(result.value, list)
-        assert [(each.shape, each.dtype) for each in result.value] == [  # type: ignore[union-attr]
+        assert [(each.shape, each.dtype) for each in result.value] == [
             ((2, 2), np.float32),
             ((3,), np.float32),
         ]
-        assert all(np.abs(each - 3).max() < 1e-6 for each in result.value)  # type: ignore[operator]
+        assert all(np.abs(each - 3).max() < 1e-6 for each in result.value)
 
 
 @pytest.mark.parametrize("start", ["zero", "model", "first"])

@@ -61,7 +61,7 @@ class Member:
         self.near = set(near)
         self.box = BallotBox(QUESTION, members, verify)
         self.exchanges: int | None = None
-        self._flood: Coroutine[Any, Any, int] = flood(self, self.box, self.ballots(index))  # type: ignore[arg-type]
+        self._flood: Coroutine[Any, Any, int] = flood(self, self.box, self.ballots(index))
 
     def ballots(self, index: int) -> list[Message]:
         return [signed_ballot(self.me, "yes" if index % 2 else "no")]

@@ -103,7 +103,7 @@ def test_a_drawn_ballot_has_the_size_and_p2pfls_weights() -> None:
     for seed in range(50):
         ballot = asked.draw(3, np.random.default_rng(seed))
         assert len(ballot) == 3
-        assert asked.read(dict(ballot)) == ballot  # type: ignore[arg-type]
+        assert asked.read(dict(ballot)) == ballot
         assert sorted((weight for _, weight in ballot), reverse=True)[1] <= 1000
     assert len(asked.draw(9, np.random.default_rng(0))) == 5
 

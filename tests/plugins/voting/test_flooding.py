@@ -101,7 +101,7 @@ def test_two_ballots_of_one_voter_void_both_and_nothing_else() -> None:
 class Rude(Member):
     """Number 0 sends no message of a vote at all."""
 
-    def exchange(self, message: Message, tag: str) -> object:  # type: ignore[override]
+    def exchange(self, message: Message, tag: str) -> object:
         return super().exchange([1, 2, 3] if self.me == "n0" else message, tag)
 
 
