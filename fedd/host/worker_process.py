@@ -45,6 +45,11 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # mallopt(3): blocks below 32 MiB, the most that glibc allows, come from the heap, of which up to 64 MiB
+    # are kept when free. Else every array of a model is mapped and unmapped anew, with a page fault for 4 KiB
+    # of it, several times in each round.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
 }
 
 

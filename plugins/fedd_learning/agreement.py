@@ -38,11 +38,21 @@ class Agreement:
         self._news = dict(self._known)
         self.exchanges = crashes + 1
 
-    def message(self) -> Message:
-        """For everybody, in the next exchange."""
-        return {
+    def message(self, beside: Message = None) -> Message:
+        """For everybody, in the next exchange; `beside` may be for one of them alone."""
+        said: dict[str, Message] = {
             "at": self._label,
             "said": [[origin, statement] for origin, statement in sorted(self._news.items())],
+        }
+        return said if beside is None else {**said, "beside": beside}
+
+    def beside(self, answers: Mapping[PeerId, Message]) -> dict[PeerId, Message]:
+        """What went along with the statements of those who answered: None where nothing did."""
+        return {
+            peer: answer.get("beside")
+            if isinstance(answer, dict) and answer.get("at") == self._label
+            else None
+            for peer, answer in answers.items()
         }
 
     def take(self, answers: Mapping[PeerId, Message]) -> None:

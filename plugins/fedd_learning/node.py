@@ -63,6 +63,8 @@ class Node:
         self._own_next: list[Array] = []
         self._trained: list[Array] = []
         self._offer: ModelTrained | None = None
+        self._came_along: dict[PeerId, Message] | None = None
+        """The first exchange of `spread`, if it went along with the offers."""
         self._torn: ModelsAggregated | None = None
         self._loaded = True  # whether the learner has the model, not what it made of it
         self._metrics: dict[str, float] = {}
@@ -123,8 +125,7 @@ class Node:
         flow, target = self.workflow, self.workflow.target
         if target is None:
             raise InvalidMessage("nobody said what its model looks like")
-        limit = MAX_STATE_FACTOR * self._shapes.nbytes + 4096
-        layout = self._shapes.plus(Layout.read(target.state_shapes, limit))
+        layout = self._shapes.plus(Layout.read(target.state_shapes, self._largest_state))
         copy = CopySpread(
             self._ctx.me,
             flow.holders,
@@ -167,8 +168,11 @@ class Node:
         return Event.TRAINED
 
     async def _offer_training(self) -> Event:
-        flow = self.workflow
-        event = flow.conclude_offers(await self._agree([self._offer] if self._offer is not None else []))
+        flow, members = self.workflow, self.workflow.members
+        statement = [] if self._offer is None else [self._offer]
+        event = flow.conclude_offers(await self._agree(statement, self._first_parts()))
+        if flow.members != members:
+            self._came_along = None  # the model is cut into as many parts as there are members
         if event is Event.NOTHING:
             self._hold(self._model, self._state, [], flow.left_out)
         return event
@@ -177,21 +181,17 @@ class Node:
         flow = self.workflow
         flow.begin_spread()
         mine = self._trained if self._ctx.me in flow.weights else None
-        extras = Layout.read(flow.extras, MAX_STATE_FACTOR * self._shapes.nbytes + 4096)
-        layout, chunk = self._shapes.plus(extras), self._algorithm.chunk_bytes
-        me, members, weights, number = self._ctx.me, flow.members, flow.weights, flow.round
-        spread: MeanSpread | WholeSpread
-        if self._aggregator.mean and not goes_whole(layout, len(members), chunk):
-            spread = MeanSpread(me, members, weights, layout, len(self._shapes.specs), mine, number, chunk)
-        else:
-            spread = WholeSpread(me, members, weights, layout, mine, number, chunk)
-        await self._exchange_all(spread)
+        spread = self._new_spread(flow.weights, Layout.read(flow.extras, self._largest_state), mine)
+        first, self._came_along = self._came_along, None
+        if first is not None:
+            spread.take(0, first)
+        await self._exchange_all(spread, 0 if first is None else 1)
         if not spread.complete:
-            self._torn = ModelsAggregated(number, dict(spread.refused))
+            self._torn = ModelsAggregated(flow.round, dict(spread.refused))
             return Event.SPREAD
         found = self._aggregator.aggregate(self._model, self._contributions(spread), self._state)
         left_out = {**flow.left_out, **{peer: why[:MAX_TEXT_CHARS] for peer, why in found.left_out.items()}}
-        contributors = [peer for peer in weights if peer not in found.left_out]
+        contributors = [peer for peer in flow.weights if peer not in found.left_out]
         self._hold(list(found.model), list(found.state), contributors, left_out)
         self._trained = []  # a large model is held no longer than it has to be
         del spread, mine, found
@@ -201,17 +201,52 @@ class Node:
 
     # ---- what they are made of -----------------------------------------------------------------
 
-    async def _agree(self, statement: Sequence[RunMessage]) -> dict[PeerId, tuple[RunMessage, ...]]:
+    @property
+    def _largest_state(self) -> int:
+        """Bytes of what may go with a model: an aggregator's state, or the extras of a training."""
+        return MAX_STATE_FACTOR * self._shapes.nbytes + 4096
+
+    def _new_spread(
+        self, weights: Mapping[PeerId, int], extras: Layout, mine: list[Array] | None
+    ) -> MeanSpread | WholeSpread:
+        flow, arrays, chunk = self.workflow, len(self._shapes.specs), self._algorithm.chunk_bytes
+        layout = self._shapes.plus(extras)
+        me, members, number = self._ctx.me, flow.members, flow.round
+        if self._aggregator.mean and not goes_whole(layout, len(members), chunk):
+            return MeanSpread(me, members, weights, layout, arrays, mine, number, chunk)
+        return WholeSpread(me, members, weights, layout, mine, number, chunk)
+
+    def _first_parts(self) -> Callable[[PeerId], Message]:
+        """What `spread` sends in its first exchange, for the first of `offer`: that is one exchange less.
+
+        Nothing needs to be agreed to send them: a root looks at those whose offers count, once these are
+        known. The sender itself knows everything but the others' weights.
+        """
+        offer = self._offer
+        if offer is None or not self._trained:
+            return lambda peer: None
+        extras = Layout.of(self._trained[len(self._shapes.specs) :])
+        return partial(self._new_spread({self._ctx.me: offer.num_samples}, extras, self._trained).message, 0)
+
+    async def _agree(
+        self, statement: Sequence[RunMessage], parts: Callable[[PeerId], Message] | None = None
+    ) -> dict[PeerId, tuple[RunMessage, ...]]:
+        """What all said. In the first exchange `parts` go along; the others' are `_came_along`."""
         flow = self.workflow
         self._agreements += 1
         label = f"{flow.state} {self._agreements}"
         agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement, label)
-        for _ in range(agreement.exchanges):
-            agreement.take(await self._exchange(agreement.message()))
+        for number in range(agreement.exchanges):
+            if number == 0 and parts is not None:
+                answers = await self._exchange(lambda peer: agreement.message(parts(peer)))
+                self._came_along = agreement.beside(answers)
+            else:
+                answers = await self._exchange(agreement.message())
+            agreement.take(answers)
         return agreement.statements()
 
-    async def _exchange_all(self, spread: Spread) -> None:
-        for number in range(spread.exchanges):
+    async def _exchange_all(self, spread: Spread, first: int = 0) -> None:
+        for number in range(first, spread.exchanges):
             spread.take(number, await self._exchange(partial(spread.message, number)))
 
     async def _exchange(self, message: Message | Callable[[PeerId], Message]) -> dict[PeerId, Message]:

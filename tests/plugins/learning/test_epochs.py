@@ -15,7 +15,11 @@ from fedd.testing import Federation, Join, Kill, NodeResult, Restart
 from fedd_learning import Learning
 
 ROUNDS = 5
-TOO_LATE = ("the others finished without this node", "not let in: the run is about to end")
+TOO_LATE = (
+    "the others finished without this node",
+    "not let in: the run is about to end",
+    "the run has ended",
+)
 
 
 def digest_of(result: NodeResult) -> str:
@@ -28,7 +32,7 @@ def names(result: NodeResult) -> Mapping[str, list[str]]:
     return dict(told["contributors_by_round"])
 
 
-@pytest.mark.parametrize("at", [0, 3, 12, 17, 21, 25])
+@pytest.mark.parametrize("at", [0, 3, 10, 14, 17, 20])
 def test_a_late_member_gets_the_model_and_trains_along(at: int) -> None:
     toys = toys_of(4)
     federation = Federation(4, topology="complete", joins=[Join(3, at)])
@@ -66,7 +70,7 @@ def test_what_was_learned_survives_a_power_cut() -> None:
         3,
         topology="complete",
         latency_s=0.3,
-        kills=[Kill(node, 25, "none") for node in range(3)],
+        kills=[Kill(node, 20, "none") for node in range(3)],
         restarts=[Restart(node, 5.0 + node) for node in range(3)],
     )
     results = federation.run(Learning(rounds=ROUNDS), toys)
@@ -83,7 +87,8 @@ def test_what_was_learned_survives_a_power_cut() -> None:
     victim=st.integers(0, 3),
     back_s=st.none() | st.floats(0.5, 9.0),
 )
-@example(at=31, kill_at=22, victim=3, back_s=3.4416623)
+@example(at=27, kill_at=19, victim=3, back_s=3.4416623)
+@example(at=33, kill_at=0, victim=1, back_s=None)
 @example(at=9, kill_at=2, victim=1, back_s=4.288182)
 def test_joins_deaths_and_returns_at_once(at: int, kill_at: int, victim: int, back_s: float | None) -> None:
     toys = toys_of(5)

@@ -53,14 +53,20 @@ class WithALiar(Learning):
 
 
 def in_spread(change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
-    """Change each message that carries arrays: those of spreading, and of handing a model on."""
+    """Change each message that carries arrays: those of spreading, of which the first go along with the
+    offers, and of handing a model on."""
 
-    def twist(state: str, message: Any) -> Any:
-        if state not in ("spread", "catch up") or message is None:
-            return message
+    def changed(message: Any) -> Any:
+        if message is None:
+            return None
         if isinstance(message, list):
             return [change(dict(each)) for each in message]
         return change(dict(message))
+
+    def twist(state: str, message: Any) -> Any:
+        if state == "offer" and isinstance(message, dict) and "beside" in message:
+            return {**message, "beside": changed(message["beside"])}
+        return changed(message) if state in ("spread", "catch up") else message
 
     return twist
 
