@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from fedd.core import broadcast_messages as broadcasts
@@ -15,9 +16,10 @@ from fedd.core import certificates, codec, mdns, relay_messages
 from fedd.core import presence_messages as presence
 from fedd.core.database import Database
 from fedd.core.dns_messages import Texts, decode_message
+from fedd.core.epochs import FIRST
 from fedd.core.identity import PrivateKey, peer_id_to_bytes, seal
 from fedd.core.mail import Item, MailKind, Receipt
-from fedd.core.manifest import state_end, state_stop
+from fedd.core.manifest import state_cut, state_end, state_stop
 from fedd.core.multistream import Dialer
 from fedd.core.records import Record, sign_record
 from fedd.core.revocation import sign_list, stay_digest
@@ -148,17 +150,21 @@ def graphs() -> list[dict[str, Any]]:
 
 def runs() -> dict[str, Any]:
     run_id = "00112233445566778899aabbccddeeff00112233"
+    run: Any = SimpleNamespace(run_id=run_id, mark=FIRST)  # what a statement takes of a manifest
     question = Item(MailKind.QUESTION, 9, "mean", b"payload")
     return {
         "run_id": run_id,
         "end_statement": state_end(MEMBER_KEY, run_id, 12, "left: its worker died").sealed.hex(),
         "stop_statement": state_stop(MEMBER_KEY, run_id).hex(),
+        "cut_statement": state_cut(
+            MEMBER_KEY, run, ADMIN_KEY.peer_id, 12, "bad message: no number", fault=True
+        ).sealed.hex(),
         "preamble": encode_preamble(b"sealed manifest").hex(),
         "frames": {
             "round": b"".join(encode_round(5, "average", b"payload")).hex(),
             "end": encode_frame(Kind.END, 6).hex(),
             "ack": encode_frame(Kind.ACK).hex(),
-            "cut": encode_frame(Kind.CUT, 0, b"why").hex(),
+            "cut": encode_frame(Kind.CUT, 1, b"why").hex(),
             "mail": b"".join(encode_mail(4, question, Receipt(3, 2, 70))).hex(),
             "confirm": encode_confirm(Receipt(5, 2, 70, waiting=True)).hex(),
         },
