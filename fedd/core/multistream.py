@@ -79,6 +79,10 @@ class _Negotiation(ABC):
         """
         if self._error:
             raise ProtocolError(self._error)
+        if not (self._header_seen or self._received):
+            selected = self._selected_at_once(bytes(data))
+            if selected is not None:
+                return [selected]
         self._received += data
         events: list[Event] = []
         try:
@@ -98,6 +102,15 @@ class _Negotiation(ABC):
         """Tell that the other end sends no more: ProtocolError when nothing was agreed yet."""
         if not self.finished:
             raise ProtocolError("the other end closed the stream before a protocol was agreed on")
+
+    @abstractmethod
+    def _selected_at_once(self, data: bytes) -> Selected | None:
+        """Take all of the first bytes if they decide everything, as they nearly always do; else nothing."""
+
+    def _select(self, protocol: str, rest: bytes) -> Selected:
+        self._header_seen = self.finished = True
+        self._received += rest
+        return Selected(protocol)
 
     @abstractmethod
     def _receive_line(self, line: str) -> list[Event]:
@@ -145,8 +158,13 @@ class Dialer(_Negotiation):
             raise ValueError("a dialer proposes at least one protocol")
         self._protocols = tuple(protocols)
         self._proposed = 0
-        self._send_line(HEADER)
-        self._send_line(self._protocols[0])
+        self._opening = _HEADER_LINE + _line(self._protocols[0].encode())
+        self._outgoing += self._opening
+
+    def _selected_at_once(self, data: bytes) -> Selected | None:
+        if not data.startswith(self._opening):
+            return None
+        return self._select(self._protocols[0], data[len(self._opening) :])
 
     def _receive_line(self, line: str) -> list[Event]:
         proposal = self._protocols[self._proposed]
@@ -178,7 +196,24 @@ class Listener(_Negotiation):
         else:
             self._speaks, self._listed = protocols.__contains__, tuple(protocols)
         self._lines = 0
-        self._send_line(HEADER)
+        self._outgoing += _HEADER_LINE
+
+    def _selected_at_once(self, data: bytes) -> Selected | None:
+        if not data.startswith(_HEADER_LINE):
+            return None
+        start = len(_HEADER_LINE)
+        end = data.find(b"\n", start) + 1
+        # a line whose length takes one byte and is what it says
+        if not end or data[start] >= 0x80 or end != start + 1 + data[start]:
+            return None
+        try:
+            protocol = data[start + 1 : end - 1].decode()
+        except UnicodeDecodeError:
+            return None
+        if protocol == _LIST or not self._speaks(protocol):
+            return None
+        self._outgoing += data[start:end]
+        return self._select(protocol, data[end:])
 
     def _receive_line(self, line: str) -> list[Event]:
         self._lines += 1
@@ -197,3 +232,6 @@ class Listener(_Negotiation):
 
 def _line(text: bytes) -> bytes:
     return encode_uvarint(len(text) + 1) + text + b"\n"
+
+
+_HEADER_LINE = _line(HEADER.encode())

@@ -7,9 +7,8 @@ bytes, big-endian).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
+from hashlib import sha256
 from struct import Struct
 from typing import Any, Final
 
@@ -37,6 +36,8 @@ _PATTERN_XX = (("e",), ("e", "ee", "s", "es"), ("s", "se"))
 _KEY_BYTES = 32
 _LAST_NONCE = (1 << 64) - 1  # reserved by section 5.1, never used to encrypt
 
+_INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
 _pack_nonce = Struct("<4xQ").pack
 _pack_length = Struct(">H").pack
 _pack_length_into = Struct(">H").pack_into
@@ -47,7 +48,7 @@ class SymmetricState:
 
     def __init__(self, protocol_name: bytes = _PROTOCOL_NAME, prologue: bytes = b"") -> None:
         padded = protocol_name.ljust(32, b"\0")
-        self.h = padded if len(padded) == 32 else hashlib.sha256(protocol_name).digest()
+        self.h = padded if len(padded) == 32 else sha256(protocol_name).digest()
         self._ck = self.h
         self._cipher: ChaCha20Poly1305 | None = None
         self._nonce = 0
@@ -55,7 +56,7 @@ class SymmetricState:
 
     def mix_hash(self, data: bytes) -> None:
         """Bind `data` to everything that follows."""
-        self.h = hashlib.sha256(self.h + data).digest()
+        self.h = sha256(self.h + data).digest()
 
     def mix_key(self, secret: bytes) -> None:
         """Derive the next chaining key and cipher key from a Diffie-Hellman result."""
@@ -91,10 +92,20 @@ class SymmetricState:
         return self._derive(b"")
 
     def _derive(self, secret: bytes) -> tuple[bytes, bytes]:
-        """HKDF with two outputs (section 4.3)."""
-        temporary = hmac.digest(self._ck, secret, "sha256")
-        first = hmac.digest(temporary, b"\x01", "sha256")
-        return first, hmac.digest(temporary, first + b"\x02", "sha256")
+        """HKDF with two outputs (section 4.3).
+
+        HMAC (RFC 2104) is written out: the last two share a key, and `hmac.digest` takes half as long again.
+        """
+        inner, outer = _hmac_keys(self._ck)
+        temporary = sha256(outer + sha256(inner + secret).digest()).digest()
+        inner, outer = _hmac_keys(temporary)
+        first = sha256(outer + sha256(inner + b"\x01").digest()).digest()
+        return first, sha256(outer + sha256(inner + first + b"\x02").digest()).digest()
+
+
+def _hmac_keys(key: bytes) -> tuple[bytes, bytes]:
+    """Give what the inner and the outer hash of HMAC-SHA-256 begin with, for a key of 32 bytes."""
+    return key.translate(_INNER_PAD) + b"\x36" * 32, key.translate(_OUTER_PAD) + b"\x5c" * 32
 
 
 class HandshakeXX:

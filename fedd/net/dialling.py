@@ -38,6 +38,8 @@ class _Underway:
         self._seen: set[Address] = set()
         self._working = 0
         self._news = trio.Event()
+        self.start: Callable[[], None] | None = None
+        """Has the rest tried, while whoever does so is busy with an address that was the only one."""
 
     def add(self, addresses: Iterable[Address]) -> None:
         """Try these too, once."""
@@ -45,7 +47,15 @@ class _Underway:
             if address not in self._seen and len(self._seen) < MAX_TRIED:
                 self._seen.add(address)
                 self._left.append(address)
+        if self._left and self.start is not None:
+            self.start()
+            self.start = None
         self._tell()
+
+    @property
+    def is_only_one(self) -> bool:
+        """Whether nothing is known beside the address that `next` gave last."""
+        return self._working == 1 and not self._left
 
     @property
     def has_more(self) -> bool:
@@ -138,15 +148,17 @@ class Dialling:
         won: list[Connection] = []
         one_handshake = trio.Lock()
 
-        async def attempt(address: Address, scope: trio.CancelScope, failed: trio.Event) -> None:
+        async def attempt(address: Address, failed: trio.Event | None = None) -> None:
             try:
                 secured = await self._secure(expected, address, one_handshake)
                 won.append(await self._begin(secured))
-                scope.cancel()
+                if nursery.child_tasks:
+                    nursery.cancel_scope.cancel()
             except FeddError as error:
                 underway.errors.append(error)
             finally:
-                failed.set()
+                if failed is not None:
+                    failed.set()
                 underway.end()
 
         async def resolve(name: Address) -> None:
@@ -157,18 +169,26 @@ class Dialling:
             finally:
                 underway.end()
 
+        async def try_all() -> None:
+            while (address := await underway.next()) is not None:
+                if address.is_name:
+                    nursery.start_soon(resolve, address)
+                    continue
+                if underway.is_only_one:  # as most peers have: it needs no task of its own
+                    underway.start = lambda: nursery.start_soon(try_all)
+                    await attempt(address)
+                    underway.start = None
+                    continue
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                if underway.has_more:
+                    with trio.move_on_after(DIAL_STAGGER_S):
+                        await failed.wait()
+
         try:
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = deadline
-                while (address := await underway.next()) is not None:
-                    if address.is_name:
-                        nursery.start_soon(resolve, address)
-                        continue
-                    failed = trio.Event()
-                    nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
-                    if underway.has_more:
-                        with trio.move_on_after(DIAL_STAGGER_S):
-                            await failed.wait()
+                await try_all()
         finally:
             del self._underway[expected]
             underway.over.set()

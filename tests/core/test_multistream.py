@@ -203,3 +203,44 @@ def test_garbage_raises_nothing_but_protocol_errors(chunks: list[bytes], polite:
 
 def test_the_header_is_the_published_one() -> None:
     assert HEADER == "/multistream/1.0.0"
+
+
+def said_of(machine: Dialer | Listener, pieces: list[bytes]) -> tuple[list[object], bytes, bytes, str]:
+    """What a machine decides about bytes that come in these pieces, what it answers and what is left."""
+    events: list[object] = []
+    error = ""
+    try:
+        for piece in pieces:
+            if machine.finished:
+                break
+            events += machine.receive_data(piece)
+    except ProtocolError as raised:
+        error = raised.detail
+    return events, machine.data_to_send(), machine.trailing, error
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        HEADER_LINE + line("/noise"),
+        HEADER_LINE + line("/other"),
+        HEADER_LINE + NA,
+        HEADER_LINE + line("ls"),
+        HEADER_LINE + line(""),
+        HEADER_LINE + line("/no\nise"),
+        HEADER_LINE + b"\x07/noise",
+        HEADER_LINE + b"\x05\xff\xff\xff\xff\n",
+        HEADER_LINE + b"\x06/noise\n",
+        HEADER_LINE + b"\x80\x01/" + b"n" * 126 + b"\n",
+        HEADER_LINE + b"\x80\x00\n",
+        HEADER_LINE,
+        line("/multistream/2.0.0") + line("/noise"),
+    ],
+)
+@pytest.mark.parametrize("machine", [Dialer, Listener])
+def test_what_comes_at_once_is_decided_as_what_comes_byte_by_byte(
+    machine: type[Dialer] | type[Listener], opening: bytes
+) -> None:
+    at_once = said_of(machine(["/noise"]), [opening])
+    assert at_once == said_of(machine(["/noise"]), [bytes([byte]) for byte in opening])
+    assert at_once == said_of(machine(["/noise"]), [opening[:25], opening[25:]])
