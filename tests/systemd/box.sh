@@ -14,7 +14,7 @@ enter_namespaces() {
   BOX_NAME=fedd-box-$$
   BOX_WORK=$(mktemp -d)
   export BOX_NAME BOX_WORK
-  timeout --kill-after=5 "${BOX_TIMEOUT_S:-120}" \
+  timeout --kill-after=5 "${BOX_TIMEOUT_S:-300}" \
     unshare --mount --pid --fork --kill-child --net --uts --ipc bash "$0" @cgroup "$@" || status=$?
   # PID 1 of the box is gone, and its processes with it; the directories of its cgroups stay behind.
   local tree
