@@ -95,9 +95,9 @@ class Layout:
         return found
 
     def empty(self) -> Rows:
-        """Room for such arrays."""
+        """Room for such arrays, with anything in it."""
         return Rows(
-            self, [np.zeros(size, code) for size, (code, _) in zip(self.sizes, self.specs, strict=True)]
+            self, [np.empty(size, code) for size, (code, _) in zip(self.sizes, self.specs, strict=True)]
         )
 
     def rows(self, arrays: Sequence[Array]) -> Rows:
