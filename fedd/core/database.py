@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fedd.api.types import PeerId
-from fedd.core.deadlines import NEVER
 from fedd.core.presence_messages import HASH_BYTES, Versions
 from fedd.core.reachability import TwoSidedEdges
 from fedd.core.records import Record, Row, Stamp, newer
@@ -22,7 +21,6 @@ EPOCH_VERSIONS = 4
 VERSION_S, EPOCH_S = 1 / OWNER_PER_S, EPOCH_VERSIONS / OWNER_PER_S
 # So far ahead of the time an owner may be: its burst, at its rate.
 BURST_S = (OWNER_BURST - 1) / OWNER_PER_S
-_NONE: frozenset[PeerId] = frozenset()
 
 
 class Database:
@@ -31,15 +29,17 @@ class Database:
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._hash = 0
-        # When each owner's record came (never, once its edges are taken away), and until when it has used up
-        # what it may send: the theoretical arrival time of a token bucket (ITU-T I.371), one number instead
-        # of a level and its time. Both in one place: with a thousand owners every look costs.
-        self._times: dict[PeerId, tuple[float, float]] = {}
+        # Until when each owner has used up what it may send: the theoretical arrival time of a token bucket
+        # (ITU-T I.371), one number instead of a level and its time. It is also, and at most a burst too late,
+        # when its record came: with a thousand owners every look costs.
+        self._used_up: dict[PeerId, float] = {}
+        # What counted at the last `update` of all whose record is another since; None is nothing.
+        self._before: dict[PeerId, Record | None] = {}
         # A time before which no record came that still has its edges.
         self._none_before = float("-inf")
         self._forgotten: dict[PeerId, Stamp] = {}
         self.records: dict[PeerId, Record] = {}
-        self.edges = TwoSidedEdges(me)
+        self.edges = TwoSidedEdges(me, self.records)
         self.refused = 0
         """How many records of new owners found no room."""
 
@@ -53,32 +53,36 @@ class Database:
         return [(peer, record.stamp) for peer, record in self.records.items()]
 
     def is_news(self, row: Row) -> bool:
-        """Whether the row claims to be newer than what is or was held: asked before the signature."""
-        held = self.records.get(row.id)
+        """Whether the row claims to be newer than what is or was held."""
+        return self._is_newer(row, self.records.get(row.id))
+
+    def admits(self, row: Row, held: Record | None, now: float) -> float | None:
+        """Whether the row is worth verifying: until when its owner has used up what it may send, else None.
+
+        None is for what is no news, for an owner who may not send another version now, and for another owner
+        when there is no room. Asked before the signature, so nothing is charged: forged rows must not use up
+        their victim's share.
+        """
+        if not self._is_newer(row, held):
+            return None
+        used_up = self._used_up.get(row.id, now)
+        if used_up - now > BURST_S:
+            return None
+        if held is None and len(self.records) >= MAX_RECORDS:
+            self.refused += 1
+            return None
+        return used_up if used_up > now else now
+
+    def _is_newer(self, row: Row, held: Record | None) -> bool:
         if held is not None:
             return row.stamp > held.stamp or (row.stamp == held.stamp and row.sealed > held.sealed)
         return row.id not in self._forgotten or row.stamp > self._forgotten[row.id]
 
-    def has_room_for(self, peer: PeerId) -> bool:
-        """Whether a record of `peer` can be held: of a new owner only while there is room."""
-        return peer in self.records or len(self.records) < MAX_RECORDS
-
-    def used_up_until(self, peer: PeerId, now: float) -> float | None:
-        """Until when this owner has used up what it may send; None when it may not send another version now.
-
-        Asked before the signature, so nothing is charged: forged rows must not use up their victim's share.
-        """
-        times = self._times.get(peer)
-        if times is None or times[1] <= now:
-            return now
-        return times[1] if times[1] - now <= BURST_S else None
-
     def charge(self, peer: PeerId, used_up: float) -> None:
         """A verified record by this owner came, which has then used up what it may send until that time."""
-        arrived, _ = self._times.get(peer, (NEVER, used_up))
-        self._times[peer] = (arrived, used_up)
+        self._used_up[peer] = used_up
 
-    def take(self, record: Record, held: Record | None, used_up: float, now: float) -> None:
+    def take(self, record: Record, held: Record | None, used_up: float) -> None:
         """Keep a record that is newer than `held`, which is what is held of its owner; charge as `charge`."""
         peer = record.id
         if held is None:
@@ -87,17 +91,27 @@ class Database:
             self._hash ^= record.fingerprint
         else:
             self._hash ^= held.fingerprint ^ record.fingerprint
-        self._times[peer] = (now, used_up)
+        if peer not in self._before:
+            self._before[peer] = held if peer not in self.edges.muted else None
+        self.edges.muted.discard(peer)
+        self._used_up[peer] = used_up
         self.records[peer] = record
-        self.edges.set(peer, _NONE if record.left else record.neighbours)
+
+    def update(self) -> tuple[Mapping[PeerId, Record | None], list[PeerId], list[PeerId]]:
+        """Bring `edges` up to date with the records.
+
+        Whose record is another since the last time, with what counted then; who has come to be reachable, and
+        who is no longer.
+        """
+        before, self._before = self._before, {}
+        return before, *self.edges.update(before)
 
     def merge(self, record: Record, now: float) -> bool:
         """Keep the newer of `record` and what is held, at nobody's charge; True when that is `record`."""
         held = self.records.get(record.id)
         if held is not None and newer(record, held) is held:
             return False
-        times = self._times.get(record.id)
-        self.take(record, held, now if times is None else times[1], now)
+        self.take(record, held, max(now, self._used_up.get(record.id, now)))
         return True
 
     def compare(self, theirs: Versions) -> tuple[list[Row], tuple[PeerId, ...]]:
@@ -117,16 +131,16 @@ class Database:
         """
         if before <= self._none_before:
             return False
-        found = False
-        for peer, used_up in [(peer, used_up) for peer, (at, used_up) in self._times.items() if at < before]:
-            # Once is enough: only a newer version brings the edges back.
-            self._times[peer] = (NEVER, used_up)
-            if peer != self._me:
-                self.edges.set(peer, _NONE)
-                found = True
+        muted = self.edges.muted
+        counting = {p: at for p, at in self._used_up.items() if p not in muted and p != self._me}
+        # Once is enough: only a newer version brings the edges back.
+        expired = [peer for peer, at in counting.items() if at < before]
+        for peer in expired:
+            self._before.setdefault(peer, self.records[peer])
+        muted.update(expired)
         # All are looked at, which need not be soon again.
-        self._none_before = min((at for at, _ in self._times.values() if at != NEVER), default=before)
-        return found
+        self._none_before = min((at for at in counting.values() if at >= before), default=before)
+        return bool(expired)
 
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Drop these records and remember their versions, so that a late copy resurrects nobody."""
@@ -135,14 +149,16 @@ class Database:
             if record is None:
                 continue
             self._hash ^= record.fingerprint
-            self.edges.remove(peer)
-            self._times.pop(peer, None)
+            if peer not in self._before:
+                self._before[peer] = record if peer not in self.edges.muted else None
+            self.edges.muted.discard(peer)
+            self._used_up.pop(peer, None)
             self._forgotten[peer] = record.stamp
         while len(self._forgotten) > MAX_RECORDS:
             del self._forgotten[next(iter(self._forgotten))]
 
     def shift(self, gap_s: float) -> None:
         """This process slept for `gap_s`: no record is older for it."""
-        for peer, (at, used_up) in self._times.items():
-            self._times[peer] = (at + gap_s, used_up)
+        for peer, at in self._used_up.items():
+            self._used_up[peer] = at + gap_s
         self._none_before += gap_s

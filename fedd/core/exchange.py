@@ -122,15 +122,15 @@ class Exchange:
 
     def _pass_on(self, row: Row) -> None:
         """Note that `row` is to go to all linked peers but those that will turn out to have it."""
-        peer = row.id
-        if peer in self._dirty:
+        peer, dirty = row.id, self._dirty
+        if not dirty:
+            self.due = self._flushed_at + self._pause_s
+        elif peer in dirty:
             for known in self._theirs.values():
                 known.discard(peer)
-        self._dirty[peer] = row
+        dirty[peer] = row
         if len(row.sealed) > self._largest_bytes:
             self._largest_bytes = len(row.sealed)
-        if self.due == NEVER:
-            self.due = self._flushed_at + self._pause_s
 
     # -- taking in
 
@@ -157,10 +157,8 @@ class Exchange:
                 continue
             if intake is None:
                 intake = Intake()
-            if not database.is_news(row) or (used_up := database.used_up_until(peer, now)) is None:
-                continue
-            if held is None and not database.has_room_for(peer):
-                database.refused += 1
+            used_up = database.admits(row, held, now)
+            if used_up is None:
                 continue
             try:
                 record = self._open_row(row)
@@ -175,7 +173,7 @@ class Exchange:
                 database.charge(peer, used_up)
                 intake.own.append(record)
                 continue
-            database.take(record, held, used_up, now)
+            database.take(record, held, used_up)
             if held is not None or record.neighbours or record.left:
                 # A newcomer that lists nobody can be reached by nobody: its next version is for all.
                 self._pass_on(row)

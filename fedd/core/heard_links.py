@@ -33,6 +33,9 @@ class HeardLinks:
         self._silent_s = silent_s
         self._close_s = close_s
         self._links: dict[PeerId, HeardLink] = {}
+        # Asked for every message: the dictionary's own method, which is called without a step in between.
+        self.get = self._links.get
+        """The link with a peer, None if there is none."""
         # Not later than when `check` finds something: what is heard moves it, and is not worth counting then.
         self.due = NEVER
         """Before then `check` finds nothing."""
@@ -49,10 +52,6 @@ class HeardLinks:
 
     def __iter__(self) -> Iterator[PeerId]:
         return iter(self._links)
-
-    def get(self, peer: PeerId) -> HeardLink | None:
-        """The link with `peer`, if there is one."""
-        return self._links.get(peer)
 
     def items(self) -> list[tuple[PeerId, HeardLink]]:
         """All of them, as they are now."""

@@ -56,8 +56,8 @@ class MembershipParts(MembershipView):
         # In a pause of this length others may have taken this node for silent.
         self._long_gap_s = timing.link_silent_s - timing.heartbeat_s
         self._settled_at = float("-inf")
-        # Of whom something has changed since verdicts were last given.
-        self._unjudged: dict[PeerId, None] = {}
+        # Whose verdict is to be given again whatever their records say.
+        self._unjudged: set[PeerId] = set()
         # When verdicts are to be given, of what has changed since.
         self._judge_due = NEVER
         self._judge_soon()
@@ -180,7 +180,8 @@ class MembershipParts(MembershipView):
         if intake is None:
             return False
         for record, held in intake.news:
-            self._learn(record, held, now)
+            if held is None or record.epoch != held.epoch or record.addresses != held.addresses:
+                self._learn(record, held, now)
         for record in intake.own:
             self._outbid(record, now)
         if intake.news:
@@ -194,27 +195,18 @@ class MembershipParts(MembershipView):
         return True
 
     def _learn(self, record: Record, held: Record | None, now: float) -> None:
-        """Note whose verdict may depend on what is new in `record`."""
+        """Note that a member is new, or lives anew, or can be dialled elsewhere."""
         peer = record.id
         if held is None:
             self._remembered.pop(peer, None)
             self._expelled.pop(peer, None)
             self._overlay.met(peer, now)
             self._overlay.learn(record)
-        else:
-            if record.epoch > held.epoch:
-                self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
-            if record.addresses != held.addresses:
-                self._overlay.learn(record)
-        before = held.lost if held is not None else _NOBODY
-        after = record.lost
-        if (before or after) and after != before:
-            for lost in {*before, *after}:
-                if before.get(lost) != after.get(lost):
-                    self._unjudged[lost] = None
-        verdict = self._verdicts.verdicts.get(peer)
-        if record.left or verdict is None or verdict.state != "alive":
-            self._unjudged[peer] = None
+            return
+        if record.epoch > held.epoch:
+            self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
+        if record.addresses != held.addresses:
+            self._overlay.learn(record)
 
     def _outbid(self, record: Record, now: float) -> None:
         outcome = self._own.outbid(record, now)
@@ -246,8 +238,7 @@ class MembershipParts(MembershipView):
 
     def _publish(self, now: float) -> None:
         self._links.forget_losses(now - LOSS_TOLD_S)
-        for lost in self._links.lost:
-            self._unjudged[lost] = None
+        self._unjudged.update(self._links.lost)
         record = self._own.publish(self._links.up, self._links.lost, len(self.records), now, left=self._ended)
         self._exchange.publish(record, now)
         self._judge_soon()
@@ -282,15 +273,17 @@ class MembershipParts(MembershipView):
     def _judge_now(self, now: float) -> None:
         self._judge_due = NEVER
         self._judged_at = now
-        gained, lost = self.edges.update()
+        before, gained, lost = self._exchange.database.update()
         self._new = self._new and not gained
-        for peer in (*gained, *lost):
-            self._unjudged[peer] = None
-            record = self.records.get(peer)
-            # It counts as a witness of those it has lost only while it is reachable itself.
-            for other in record.lost if record is not None else ():
-                self._unjudged[other] = None
-        unjudged, self._unjudged = self._unjudged, {}
+        unjudged, self._unjudged = self._unjudged, set()
+        self._note_changed(before, unjudged)
+        for moved in (gained, lost):
+            unjudged.update(moved)
+            for peer in moved:
+                # It counts as a witness of those it has lost only while it is reachable itself.
+                record = self.records.get(peer)
+                if record is not None and record.lost:
+                    unjudged.update(record.lost)
         if self._ended:
             return
         changes = self._verdicts.judge(sorted(unjudged), self.records, self.edges.reachable, now)
@@ -301,6 +294,20 @@ class MembershipParts(MembershipView):
             suspects = {change.peer_id for change in changes if change.new == "suspect"}
             if not suspects.isdisjoint(self._links.up):
                 self._own.hurry(now)
+
+    def _note_changed(self, before: Mapping[PeerId, Record | None], unjudged: set[PeerId]) -> None:
+        """Add those whose verdict may depend on what has come since verdicts were last given."""
+        records, reachable = self.records, self.edges.reachable
+        for peer, held in before.items():
+            record = records.get(peer)
+            if record is None:
+                continue
+            # Who was reachable, still is, and goes on with the same life, is alive as before.
+            if held is None or peer not in reachable or record.left or record.epoch != held.epoch:
+                unjudged.add(peer)
+            lost, loses = held.lost if held is not None else _NOBODY, record.lost
+            if (lost or loses) and loses != lost:
+                unjudged.update(other for other in {*lost, *loses} if lost.get(other) != loses.get(other))
 
     def _keep_house(self, now: float) -> None:
         """Refresh what others would let expire, and let go what is old."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fedd.api.types import PeerId
 from fedd.core.presence_messages import Message
@@ -50,8 +50,7 @@ class PresenceTiming:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Put `message` on the link with `peer`."""
 
     peer: PeerId
@@ -81,8 +80,7 @@ class Persist:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """Tell whoever cares about members."""
 
     change: MemberChange

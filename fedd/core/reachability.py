@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import KeysView
+from collections.abc import KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
 from fedd.api.types import PeerId
+from fedd.core.records import Record
 
 _Peers: TypeAlias = set[PeerId]
 _NONE: frozenset[PeerId] = frozenset()
@@ -26,45 +27,16 @@ class TwoSidedEdges:
     incremental shortest path first, McQuillan, Richer and Rosen 1980, without distances).
     """
 
-    def __init__(self, root: PeerId) -> None:
-        self._listed: dict[PeerId, frozenset[PeerId]] = {}
+    def __init__(self, root: PeerId, records: Mapping[PeerId, Record]) -> None:
+        self._records = records
         self._parent: dict[PeerId, PeerId | None] = {root: None}
-        # Since the last update: whose tree edge has gone, and which edges have come.
-        self._cut: dict[PeerId, None] = {}
-        self._added: list[tuple[PeerId, PeerId]] = []
+        self.muted: set[PeerId] = set()
+        """Whose record is there and counts for nothing."""
 
     @property
     def reachable(self) -> KeysView[PeerId]:
         """Everybody connected with the root, itself included, at the last `update`."""
         return self._parent.keys()
-
-    def set(self, peer: PeerId, neighbours: frozenset[PeerId]) -> None:
-        """Replace what `peer` lists; unknown peers may be listed and count once they list back."""
-        listed = self._listed
-        before = listed.get(peer)
-        listed[peer] = neighbours
-        if not before:
-            new: AbstractSet[PeerId] = neighbours
-        else:
-            new = neighbours - before
-            # Nothing has gone if as many are new as there are more.
-            if len(neighbours) - len(before) != len(new):
-                parent = self._parent
-                above = parent.get(peer)
-                for other in before - neighbours:
-                    if parent.get(other) == peer:
-                        self._cut[other] = None
-                    elif above == other:
-                        self._cut[peer] = None
-        for other in new:
-            theirs = listed.get(other)
-            if theirs is not None and peer in theirs:
-                self._added.append((peer, other))
-
-    def remove(self, peer: PeerId) -> None:
-        """Forget `peer` and its edges."""
-        self.set(peer, _NONE)
-        del self._listed[peer]
 
     def adjacent(self, peer: PeerId) -> AbstractSet[PeerId]:
         """Those that list `peer` and are listed by it."""
@@ -74,40 +46,75 @@ class TwoSidedEdges:
         """How many edges `peer` has."""
         return len(self._adjacent(peer))
 
-    def update(self) -> tuple[list[PeerId], list[PeerId]]:
-        """Bring `reachable` up to date; who has come to be in it, and who is no longer."""
+    def update(self, before: Mapping[PeerId, Record | None]) -> tuple[list[PeerId], list[PeerId]]:
+        """Bring `reachable` up to date; who has come to be in it, and who is no longer.
+
+        `before` holds what counted at the last update of all whose record has been replaced since, or taken
+        away, or muted; None is nothing.
+        """
+        cut, added = self._changes(before)
         # Whether each of those that changed was reachable before.
         was: dict[PeerId, bool] = {}
-        if self._cut:
-            self._mend(was)
+        if cut:
+            self._mend(cut, was)
         parent = self._parent
-        for one, other in self._added:
-            if one in parent:
-                if other not in parent and self._is_edge(one, other):
-                    self._grow(one, other, was)
-            elif other in parent and self._is_edge(one, other):
-                self._grow(other, one, was)
-        self._added.clear()
+        for one, other in added:
+            if one in parent and other not in parent and self._is_edge(one, other):
+                self._grow(one, other, was)
         gained = [peer for peer, before in was.items() if not before and peer in self._parent]
         lost = [peer for peer, before in was.items() if before and peer not in self._parent]
         return gained, lost
 
+    def _changes(
+        self, replaced: Mapping[PeerId, Record | None]
+    ) -> tuple[list[PeerId], list[tuple[PeerId, PeerId]]]:
+        """Whose tree edge has gone, and what may be edges that lead from the reachable to somebody else.
+
+        An edge that has come between two of the reachable needs no look: should either be cut off, then
+        whoever searches for another way finds it.
+        """
+        parent = self._parent
+        cut: dict[PeerId, None] = {}
+        added = []
+        for peer, held in replaced.items():
+            before = held.edges if held is not None else _NONE
+            now = self._listed(peer)
+            new = now - before if before else now
+            inside = peer in parent
+            # Nothing has gone if as many are new as there are more.
+            if inside and len(now) - len(before) != len(new):
+                above = parent[peer]
+                for other in before - now:
+                    if other == above:
+                        cut[peer] = None
+                    elif parent.get(other) == peer:
+                        cut[other] = None
+            for other in new:
+                if (other in parent) is not inside:
+                    added.append((peer, other) if inside else (other, peer))
+        return list(cut), added
+
+    def _listed(self, peer: PeerId) -> frozenset[PeerId]:
+        record = self._records.get(peer)
+        return record.edges if record is not None and peer not in self.muted else _NONE
+
     def _is_edge(self, one: PeerId, other: PeerId) -> bool:
-        return other in self._listed.get(one, _NONE) and one in self._listed.get(other, _NONE)
+        return other in self._listed(one) and one in self._listed(other)
 
     def _adjacent(self, peer: PeerId) -> list[PeerId]:
-        theirs = self._listed.get
+        theirs, muted = self._records.get, self.muted
         return [
             other
-            for other in theirs(peer, _NONE)
-            if (back := theirs(other)) is not None and peer in back and other != peer
+            for other in self._listed(peer)
+            if (back := theirs(other)) is not None
+            and peer in back.edges
+            and other != peer
+            and other not in muted
         ]
 
-    def _mend(self, was: dict[PeerId, bool]) -> None:
-        """Hang what lost its tree edge from another, or let it go."""
+    def _mend(self, waiting: list[PeerId], was: dict[PeerId, bool]) -> None:
+        """Hang each of those `waiting`, who lost their tree edge, from another, or let it go."""
         parent = self._parent
-        waiting = list(self._cut)
-        self._cut.clear()
         for peer in waiting:
             parent[peer] = _CUT
         # Whoever may be found to hang from the root in the course of this.
@@ -123,15 +130,9 @@ class TwoSidedEdges:
 
     def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
         """Hang `peer` from a neighbour that hangs from the root, if there is one."""
-        listed = self._listed.get
-        for other in listed(peer, _NONE):
+        for other in self._listed(peer):
             # One by one: the first that is looked at often will do.
-            if (
-                (back := listed(other)) is not None
-                and peer in back
-                and other != peer
-                and self._is_rooted(other, rooted)
-            ):
+            if other != peer and peer in self._listed(other) and self._is_rooted(other, rooted):
                 self._parent[peer] = other
                 return True
         return False
@@ -184,8 +185,8 @@ class TwoSidedEdges:
             self._parent[at] = above
             above, at = at, came_from[at]
         for at in new:
-            for other in self._adjacent(at):
-                if other not in self._parent:
+            for other in self._listed(at):
+                if other not in self._parent and at in self._listed(other):
                     self._grow(at, other, was)
 
     def _grow(self, above: PeerId, peer: PeerId, was: dict[PeerId, bool]) -> None:
@@ -195,7 +196,8 @@ class TwoSidedEdges:
         todo = [peer]
         for peer in todo:
             was.setdefault(peer, False)
-            for other in self._adjacent(peer):
-                if other not in parent:
+            for other in self._listed(peer):
+                # Most are in the tree, so this is asked first.
+                if other not in parent and peer in self._listed(other):
                     parent[other] = peer
                     todo.append(other)

@@ -66,10 +66,12 @@ class Record:
     chain: bytes = b""
     sealed: bytes = b""
     # Made once, because they are asked for with every copy that comes: what versions are compared by, the
-    # form in which the record travels, and its share of a database's hash.
+    # form in which the record travels, its share of a database's hash, and its ends of edges: its neighbours,
+    # and nobody once it has left.
     stamp: Stamp = field(init=False, compare=False, repr=False)
     row: Row = field(init=False, compare=False, repr=False)
     fingerprint: int = field(init=False, compare=False, repr=False)
+    edges: frozenset[PeerId] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         stamp = (self.epoch, self.left, self.seq)
@@ -78,6 +80,7 @@ class Record:
         object.__setattr__(self, "stamp", stamp)
         object.__setattr__(self, "row", Row(self.id, stamp, self.sealed))
         object.__setattr__(self, "fingerprint", fingerprint)
+        object.__setattr__(self, "edges", frozenset() if self.left else self.neighbours)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from fedd.api.types import PeerId
 from fedd.core.deadlines import NEVER
@@ -22,8 +22,7 @@ State: TypeAlias = Literal["alive", "suspect", "dead", "left"]
 SETTLE_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class MemberChange:
+class MemberChange(NamedTuple):
     """One member went from `old` (None: unknown) to `new`, and why."""
 
     peer_id: PeerId
@@ -256,12 +255,19 @@ class Verdicts:
         self.due = min(self.due, self._asks_at(suspicion, self.verdicts[record.id]))
 
     def _change(self, peer: PeerId, new: State, reason: str, now: float) -> MemberChange:
-        old = self.verdicts.get(peer)
-        lived = new == "alive" or (old is not None and old.lived)
-        self.verdicts[peer] = Verdict(new, now, reason, lived=lived)
+        verdict = self.verdicts.get(peer)
+        old: State | None = None
+        if verdict is None:
+            self.verdicts[peer] = Verdict(new, now, reason, lived=new == "alive")
+        else:
+            if verdict.announced:
+                old = verdict.state
+            verdict.state, verdict.since, verdict.reason, verdict.announced = new, now, reason, True
+            if new == "alive":
+                verdict.lived = True
+            self.gone.pop(peer, None)
         if new != "suspect":
             self._suspect_no_more(peer)
-        self.gone.pop(peer, None)
-        if new in ("dead", "left"):
+        if new == "dead" or new == "left":
             self.gone[peer] = now
-        return MemberChange(peer, old.state if old is not None and old.announced else None, new, reason)
+        return MemberChange(peer, old, new, reason)

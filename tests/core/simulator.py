@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedd.api.errors import ProtocolError
 from fedd.core.membership import Membership
@@ -44,8 +44,14 @@ CARRIAGE_BYTES = 12 + 18 + 52 + 26
 # A signed record with a name, one address, eight neighbours and a chain of one certificate, in its envelope.
 RECORD_BYTES = 900
 VERSION_BYTES, ID_BYTES = 54, 40
+# Events are put in order a slot of time at once: a heap of all would not fit the cache.
+SLOTS_PER_S = 2000
 DIAL_TIMEOUT_S = 5.0
 HOPS_TO_DIAL = 3
+
+
+# When, in which order among those of one time, what, and with what.
+Event: TypeAlias = tuple[float, int, Callable[..., None], tuple[Any, ...]]
 
 
 class Wire:
@@ -189,7 +195,11 @@ class Simulation:
         self.watched: set[str] = set()
         self.detected: list[float] = []
         self.false_deaths = 0
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        # The events of the present slot, a heap; those of later slots as they come; a heap of these slots.
+        self._present: list[Event] = []
+        self._present_slot = -1
+        self._later: dict[int, list[Event]] = {}
+        self._slots: list[int] = []
         self._order = itertools.count()
         self._records: dict[bytes, Record] = {}
         self._parted = False
@@ -211,20 +221,36 @@ class Simulation:
     # -- time
 
     def schedule(self, when: float, call: Callable[..., None], *args: Any) -> None:
-        heapq.heappush(self._heap, (when if when > self.now else self.now, next(self._order), call, args))
+        self.expect((when if when > self.now else self.now, next(self._order), call, args))
+
+    def expect(self, event: Event) -> None:
+        slot = int(event[0] * SLOTS_PER_S)
+        if slot <= self._present_slot:
+            heapq.heappush(self._present, event)
+        elif (events := self._later.get(slot)) is not None:
+            events.append(event)
+        else:
+            self._later[slot] = [event]
+            heapq.heappush(self._slots, slot)
 
     def at(self, after_s: float, call: Callable[..., None], *args: Any) -> None:
         self.schedule(self.now + after_s, call, *args)
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
-        heap, pop = self._heap, heapq.heappop
-        events = 0
-        while heap and heap[0][0] <= until:
-            self.now, _, call, args = pop(heap)
-            events += 1
-            call(*args)
-        self.events += events
+        pop = heapq.heappop
+        last_slot = int(until * SLOTS_PER_S)
+        while True:
+            present = self._present
+            while present and present[0][0] <= until:
+                self.now, _, call, args = pop(present)
+                self.events += 1
+                call(*args)
+            if present or not self._slots or self._slots[0] > last_slot:
+                break
+            self._present_slot = pop(self._slots)
+            self._present = self._later.pop(self._present_slot)
+            heapq.heapify(self._present)
         self.now = until
 
     def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.1) -> float:
@@ -251,11 +277,9 @@ class Simulation:
             at = wire.free_at[way]
         wire.free_at[way] = at
         if call is Node.take:
-            heapq.heappush(self._heap, (at, next(self._order), call, (receiver, wire, sender, what)))
+            self.expect((at, next(self._order), call, (receiver, wire, sender, what)))
         else:
-            heapq.heappush(
-                self._heap, (at, next(self._order), self.arrive, (receiver, call, wire, sender, what))
-            )
+            self.expect((at, next(self._order), self.arrive, (receiver, call, wire, sender, what)))
 
     def arrive(self, receiver: Node, call: Callable[..., None], *args: Any) -> None:
         if not receiver.alive:

@@ -27,25 +27,29 @@ def test_a_full_database_takes_no_newcomer_and_still_takes_news() -> None:
     full = Database("m")
     for index in range(MAX_RECORDS):
         full.merge(Record(f"p{index}", 1, 1), 0.0)
-    assert not full.has_room_for("newcomer")
-    assert full.has_room_for("p0")
+    newcomer, known = Record("newcomer", 1, 1).row, full.records["p0"]
+    assert full.admits(newcomer, None, 0.0) is None
+    assert full.refused == 1
+    assert full.admits(replace(known, seq=2).row, known, 0.0) == 0.0
     full.forget(["p1"])
-    assert full.has_room_for("newcomer")
+    assert full.admits(newcomer, None, 0.0) == 0.0
+    assert full.refused == 1
 
 
 def test_only_what_was_verified_is_charged_to_its_owner() -> None:
     one = Database("m")
+    row = Record("victim", 1, 1).row
     for index in range(1000):
-        assert one.used_up_until(f"p{index}", 0.0) == 0.0
-        assert one.used_up_until("victim", 0.0) == 0.0
-    assert not one._times
+        assert one.admits(Record(f"p{index}", 1, 1).row, None, 0.0) == 0.0
+        assert one.admits(row, None, 0.0) == 0.0
+    assert not one._used_up
     for _ in range(60):
-        used_up = one.used_up_until("victim", 0.0)
+        used_up = one.admits(row, None, 0.0)
         assert used_up is not None
         one.charge("victim", used_up + VERSION_S)
-    assert one.used_up_until("victim", 0.0) is None
-    assert one.used_up_until("victim", VERSION_S) == 60 * VERSION_S
-    assert one.used_up_until("victim", 100.0) == 100.0
+    assert one.admits(row, None, 0.0) is None
+    assert one.admits(row, None, VERSION_S) == 60 * VERSION_S
+    assert one.admits(row, None, 100.0) == 100.0
 
 
 def test_the_memory_of_the_forgotten_is_bounded() -> None:

@@ -10,7 +10,7 @@ import pytest
 from core.membership_bench import LAN, Bench, federation
 from core.test_membership_core import REGISTRY, core, drive, known
 
-from fedd.core import membership_parts
+from fedd.core import database, membership_parts
 from fedd.core.database import MAX_RECORDS, OWNER_BURST, Database
 from fedd.core.membership_types import Changed, Dial, Notice, PresenceTiming, Send
 from fedd.core.overlay import CALM_DIAL_S, CANDIDATES, HASTY_DEGREE, MIN_DEGREE, Overlay
@@ -131,23 +131,23 @@ def test_tombstones_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_newcomer_without_room_is_counted_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     one = core()
     one.link_up("a", False, 0.0)
-    monkeypatch.setattr(Database, "has_room_for", lambda self, peer: peer in self.records)
+    monkeypatch.setattr(database, "MAX_RECORDS", 1)
     one.receive("a", Rows((known(Record("x", 1, 1)).row,)), 0.1)
     assert "x" not in one.records
     assert one.refused_records == 1
 
 
 def test_records_expire_in_the_order_in_which_they_came_but_never_ones_own() -> None:
-    database = Database("m")
-    assert not database.expire(1.0)
+    held = Database("m")
+    assert not held.expire(1.0)
     for at, peer in enumerate(("m", "x", "y")):
-        database.merge(Record(peer, 1, 1, neighbours=frozenset("mxy") - {peer}), float(at))
-    assert database.edges.adjacent("m") == {"x", "y"}
-    assert not database.expire(0.5)
-    assert database.expire(1.5)
-    assert database.edges.adjacent("m") == {"y"}
-    assert database.expire(2.5)
-    assert not database.expire(9.0)
+        held.merge(Record(peer, 1, 1, neighbours=frozenset("mxy") - {peer}), float(at))
+    assert held.edges.adjacent("m") == {"x", "y"}
+    assert not held.expire(0.5)
+    assert held.expire(1.5)
+    assert held.edges.adjacent("m") == {"y"}
+    assert held.expire(2.5)
+    assert not held.expire(9.0)
     assert MAX_RECORDS == 4096
 
 

@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
 from fedd.core.reachability import TwoSidedEdges
+from fedd.core.records import Record
+
+
+class World:
+    """Records by owner, and what counted at the last update of those that are others since."""
+
+    def __init__(self, root: str) -> None:
+        self.records: dict[str, Record] = {}
+        self.before: dict[str, Record | None] = {}
+        self.edges = TwoSidedEdges(root, self.records)
+
+    def counted(self, peer: str) -> None:
+        self.before.setdefault(peer, None if peer in self.edges.muted else self.records.get(peer))
+
+    def set(self, peer: str, neighbours: Iterable[str]) -> None:
+        self.counted(peer)
+        self.edges.muted.discard(peer)
+        self.records[peer] = Record(peer, 1, 1, neighbours=frozenset(neighbours))
+
+    def remove(self, peer: str, *, mute: bool) -> None:
+        """Take the record away, or let it count for nothing."""
+        self.counted(peer)
+        if mute:
+            self.edges.muted.add(peer)
+        else:
+            self.edges.muted.discard(peer)
+            del self.records[peer]
+
+    def update(self) -> tuple[list[str], list[str]]:
+        before, self.before = self.before, {}
+        return self.edges.update(before)
 
 
 def connected(listed: dict[str, frozenset[str]], root: str) -> set[str]:
@@ -25,7 +57,8 @@ def connected(listed: dict[str, frozenset[str]], root: str) -> set[str]:
 def test_the_reachable_are_those_that_a_search_finds(seed: int) -> None:
     rng = random.Random(seed)
     names = [f"p{index}" for index in range(rng.choice([3, 6, 12, 30]))]
-    edges = TwoSidedEdges(names[0])
+    world = World(names[0])
+    edges = world.edges
     listed: dict[str, frozenset[str]] = {}
     wanted = {frozenset(rng.sample(names, 2)) for _ in range(len(names) * 2)}
     was = set(edges.reachable)
@@ -42,12 +75,12 @@ def test_the_reachable_are_those_that_a_search_finds(seed: int) -> None:
                 wanted.discard(rng.choice(sorted(wanted, key=sorted)))
         for peer in rng.sample(names, rng.randint(1, len(names))):
             if rng.random() < 0.05 and peer in listed and peer != names[0]:
-                edges.remove(peer)
+                world.remove(peer, mute=rng.random() < 0.5)
                 del listed[peer]
             else:
                 listed[peer] = frozenset(next(iter(pair - {peer})) for pair in wanted if peer in pair)
-                edges.set(peer, listed[peer])
-        gained, lost = edges.update()
+                world.set(peer, listed[peer])
+        gained, lost = world.update()
         assert set(edges.reachable) == connected(listed, names[0])
         assert set(gained) == set(edges.reachable) - was
         assert set(lost) == was - set(edges.reachable)
@@ -61,21 +94,21 @@ def test_the_reachable_are_those_that_a_search_finds(seed: int) -> None:
 
 
 def test_a_part_that_hung_by_one_edge_is_hung_from_another() -> None:
-    edges = TwoSidedEdges("r")
+    world = World("r")
     for peer, others in {"r": "a", "a": "rb", "b": "ac", "c": "b"}.items():
-        edges.set(peer, frozenset(others))
-    assert edges.update() == (["a", "b", "c"], [])
+        world.set(peer, others)
+    assert world.update() == (["a", "b", "c"], [])
     # the far end of the part holds on to the root, its middle no longer to its beginning
-    edges.set("c", frozenset("br"))
-    edges.set("r", frozenset("ac"))
-    edges.set("a", frozenset("r"))
-    assert edges.update() == ([], [])
-    assert set(edges.reachable) == set("rabc")
+    world.set("c", "br")
+    world.set("r", "ac")
+    world.set("a", "r")
+    assert world.update() == ([], [])
+    assert set(world.edges.reachable) == set("rabc")
 
 
 def test_nothing_changed_costs_nothing_and_tells_nothing() -> None:
-    edges = TwoSidedEdges("r")
-    assert edges.update() == ([], [])
-    edges.set("a", frozenset("ra"))
-    assert edges.update() == ([], [])
-    assert edges.adjacent("a") == set()
+    world = World("r")
+    assert world.update() == ([], [])
+    world.set("a", "ra")
+    assert world.update() == ([], [])
+    assert world.edges.adjacent("a") == set()
