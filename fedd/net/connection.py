@@ -330,8 +330,9 @@ class Connection:
                     await self.reader.run(plaintext, ciphertext)
                 finally:  # cancelled or not: nobody may start a writer in a nursery that closes
                     self.end("local")
-                # handlers may finish with what has arrived; what waits for the peer is broken anyway
-                nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
+                if nursery.child_tasks:
+                    # handlers may finish with what has arrived; what waits for the peer is broken anyway
+                    nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
         finally:
             self.end("local")
 

@@ -24,8 +24,8 @@ SMALL = bytes(64)
 class ByteStream(Protocol):
     """As much of a trio HalfCloseableStream as the load needs."""
 
-    async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes: ...
+    async def send_all(self, data: bytes | memoryview) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
     async def send_eof(self) -> None: ...
     async def aclose(self) -> None: ...
 
@@ -102,7 +102,7 @@ async def send_bulk(stream: ByteStream, count: int) -> dict[str, float]:
     left = count
     while left:
         size = min(left, BLOCK)
-        await stream.send_all(block[:size])  # type: ignore[arg-type]
+        await stream.send_all(block[:size])
         left -= size
     await receive_exactly(stream, 1)
     seconds = time.perf_counter() - start

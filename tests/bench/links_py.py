@@ -27,7 +27,7 @@ class PyStream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | memoryview) -> None:
         await self._stream.write(bytes(data))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
