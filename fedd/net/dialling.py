@@ -128,10 +128,7 @@ class Dialling:
                 raise _best_of(underway.errors)
             if trio.current_time() >= deadline:
                 raise self._too_slow(expected, parsed)
-        connection = await self._dial_once(expected, parsed, deadline)
-        if connection is None:
-            raise self._too_slow(expected, parsed)
-        return connection
+        return await self._dial_once(expected, parsed, deadline)
 
     def _too_slow(self, expected: PeerId, addresses: list[Address]) -> TimedOut:
         return TimedOut(
@@ -139,10 +136,8 @@ class Dialling:
             hint="check the address, and that nothing between drops the packets",
         )
 
-    async def _dial_once(
-        self, expected: PeerId, addresses: list[Address], deadline: float
-    ) -> Connection | None:
-        """Try the addresses side by side, each a little later than the one before; None: not in time."""
+    async def _dial_once(self, expected: PeerId, addresses: list[Address], deadline: float) -> Connection:
+        """Try the addresses side by side, each a little later than the one before."""
         underway = self._underway[expected] = _Underway()
         underway.add(addresses)
         won: list[Connection] = []
@@ -195,11 +190,20 @@ class Dialling:
         existing = self._direct(expected)
         if existing is not None:
             return existing
+        raise self._failure(expected, addresses, underway, won, late=nursery.cancel_scope.cancelled_caught)
+
+    def _failure(
+        self,
+        expected: PeerId,
+        addresses: list[Address],
+        underway: _Underway,
+        won: list[Connection],
+        *,
+        late: bool,
+    ) -> FeddError:
         if won:  # it has ended again already
-            raise NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
-        if nursery.cancel_scope.cancelled_caught:
-            return None
-        raise _best_of(underway.errors)
+            return NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
+        return self._too_slow(expected, addresses) if late else _best_of(underway.errors)
 
     async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
         pause_s = BUSY_DOOR_RETRY_S
