@@ -147,9 +147,7 @@ def open_row(row: Row, check_chain: Callable[[bytes, PeerId], object]) -> Record
         )
     try:
         signer, data = identity.open_sealed(row.sealed, RECORD_DOMAIN, row.id)
-        record = replace(
-            _record_from_payload(signer, codec.decode(data, canonical=True)), sealed=bytes(row.sealed)
-        )
+        record = _record_from_payload(signer, codec.decode(data, canonical=True), bytes(row.sealed))
     except ProtocolError:
         raise
     except FeddError as error:
@@ -160,7 +158,7 @@ def open_row(row: Row, check_chain: Callable[[bytes, PeerId], object]) -> Record
     return record
 
 
-def _record_from_payload(peer_id: PeerId, payload: object) -> Record:
+def _record_from_payload(peer_id: PeerId, payload: object, sealed: bytes = b"") -> Record:
     if not isinstance(payload, dict) or payload.keys() != _KEYS:
         raise ProtocolError(f"a record of {peer_id} does not have the fields of a record")
     closed, silent = (_peers(payload, key, MAX_LOST) for key in ("closed", "silent"))
@@ -182,6 +180,7 @@ def _record_from_payload(peer_id: PeerId, payload: object) -> Record:
         version=_text(payload["version"], MAX_NAME_CHARS),
         left=left,
         chain=chain,
+        sealed=sealed,
     )
 
 
