@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Store
+from federation.daemons import GUARD_S
+from stores import MemoryStore
 
 from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound, TimedOut
 from fedd.host import input_command
@@ -18,8 +19,8 @@ from fedd.host.inputs import Inputs
 from fedd.host.plugin_schema import LearnerInfo
 
 
-def inputs(store: Store | None = None, **configured: dict[str, Any]) -> Inputs:
-    return Inputs(configured, store or Store())
+def inputs(store: MemoryStore | None = None, **configured: dict[str, Any]) -> Inputs:
+    return Inputs(configured, store or MemoryStore())
 
 
 async def opened(made: Inputs, name: str) -> tuple[dict[str, Any], bytes]:
@@ -30,7 +31,7 @@ async def opened(made: Inputs, name: str) -> tuple[dict[str, Any], bytes]:
 
 
 async def test_a_constant_set_here_wins_and_survives() -> None:
-    store = Store()
+    store = MemoryStore()
     made = inputs(store, temp={"value": 1.0})
     assert await opened(made, "temp") == ({"kind": "value", "name": "temp", "value": 1.0}, b"")
     made.set("temp", [[20.5]])
@@ -70,7 +71,7 @@ def test_constants_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff"])
 def test_damaged_constants_are_set_aside(content: bytes) -> None:
-    store = Store()
+    store = MemoryStore()
     store.files["inputs.json"] = content
     made = inputs(store)
     assert made.list() == []
@@ -156,9 +157,10 @@ async def test_a_command_is_run_to_its_end(program: str, kind: str, content: byt
 async def test_a_command_that_fails(
     monkeypatch: pytest.MonkeyPatch, program: str, error: type[FeddError], said: str
 ) -> None:
-    monkeypatch.setattr(input_command, "COMMAND_TIMEOUT_S", 1.0)
+    if error is TimedOut:  # the others need the time to start
+        monkeypatch.setattr(input_command, "COMMAND_TIMEOUT_S", 1.0)
     made = inputs(probe={"command": (sys.executable, "-c", program)})
-    with trio.fail_after(20), pytest.raises(error, match=said):
+    with trio.fail_after(GUARD_S), pytest.raises(error, match=said):
         await made.open("probe")
 
 
@@ -195,7 +197,7 @@ class Known:
 
 def learning(learners: Any = None, **source: Any) -> Inputs:
     configured = {"digits": {"learner": "net", "options": {"step": 0.5}, **source}}
-    return Inputs(configured, Store(), learners or Known())
+    return Inputs(configured, MemoryStore(), learners or Known())
 
 
 async def test_a_learner_is_opened_with_its_data(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ async def test_a_learner_that_cannot_be_used_says_so_everywhere(tmp_path: Path) 
 
 
 def test_no_constant_takes_the_place_of_a_learner() -> None:
-    store = Store()
+    store = MemoryStore()
     Inputs({}, store).set("digits", 3)
     found = Inputs({"digits": {"learner": "net", "options": {}, "value": [1]}}, store, Known())
     assert found.list()[0]["kind"] == "learner"
@@ -257,6 +259,6 @@ def test_no_constant_takes_the_place_of_a_learner() -> None:
 
 
 def test_without_a_registry_there_are_no_learners() -> None:
-    found = Inputs({"digits": {"learner": "net", "options": {}}}, Store())
+    found = Inputs({"digits": {"learner": "net", "options": {}}}, MemoryStore())
     with pytest.raises(NotFound, match="no learner is known here"):
         found.check("digits")
