@@ -124,9 +124,14 @@ def encode(value: Any, *, canonical: bool = True) -> bytes:
     Not `canonical`: keys in the order of the dict, in half the time, for what nobody signs or compares.
     InvalidMessage when it contains a type, a depth or an integer outside the data model.
     """
+    return _encode_checked(value, _check(value), canonical)
+
+
+def _encode_checked(value: Any, special: bool, canonical: bool) -> bytes:
+    """`encode` for a value that `_check` has seen, which found it `special` or not."""
     omitted: list[bytes | memoryview] = []
     encoders: dict[type, _Encoder] | None = None
-    if _check(value):
+    if special:
         encoders = {ArrayView: partial(_encode_array, omitted), memoryview: _encode_memory}
     try:
         encoded: bytes = cbor2.dumps(value, canonical=canonical, encoders=encoders)
@@ -172,8 +177,8 @@ def decode(
         raise InvalidMessage(f"a message is malformed: {cause}") from None
     if source.tell() != len(document):
         raise InvalidMessage(f"a message is followed by {len(document) - source.tell()} bytes too many")
-    _check(value)
-    if canonical and encode(value) != data:
+    special = _check(value)
+    if canonical and _encode_checked(value, special, True) != data:
         raise InvalidMessage("a message is not in its one canonical form")
     return value
 
