@@ -282,6 +282,8 @@ class RunNode:
     def _leave(self, ending: Ending) -> None:
         if self.story.ending is None:
             detail = ending.detail
+            if ending.code == "quorum_lost":  # who hears this first learns of the cause too
+                detail = f"{detail}; {ending.hint}"
             reason = detail if detail.startswith("stall: ") else f"left: {detail}"
             end = state_end(self.around.key, self.manifest.run_id, self.round, reason)
             self.departures.ends[self.me] = end
