@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from fedd.api.errors import InvalidParameter
+from fedd.cli.parameters import parse_parameters
 from fedd.cli.show import Output, short, value_text
 from fedd.control.client import Client, path_of
 
@@ -80,19 +80,6 @@ def as_question(arguments: Sequence[str]) -> list[str]:
     if place is None or len(words) <= place or not {"--help", "-h"} & set(arguments):
         return list(arguments)
     return [*common, "commands", words[place]]
-
-
-def parse_parameters(words: Sequence[str]) -> dict[str, str]:
-    """`key=value` words as a dictionary. Raises InvalidParameter for others, and for a key given twice."""
-    parameters: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise InvalidParameter(f"{word!r} is no parameter", hint="write key=value", field="parameters")
-        if name in parameters:
-            raise InvalidParameter(f"{name} is given twice", field=name)
-        parameters[name] = value
-    return parameters
 
 
 def show_command(out: Output, command: dict[str, Any]) -> None:

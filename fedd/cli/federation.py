@@ -9,7 +9,7 @@ from argparse import Namespace
 from typing import Any
 
 from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound
-from fedd.cli.show import Output, seconds, short
+from fedd.cli.show import Output, say, seconds, short
 from fedd.control.client import Client, path_of
 
 _PREFIX = "fedd1-"
@@ -75,19 +75,19 @@ def do_leave(client: Client, options: Namespace, out: Output) -> int:
 def do_approve(client: Client, options: Namespace, out: Output) -> int:
     """Let a newcomer in."""
     reply = client.request("POST", path_of("federation", "pending", options.peer), {})
-    return _say(out, reply, "approved {peer_id}; it is in as soon as it asks again, within seconds")
+    return say(out, reply, "approved {peer_id}; it is in as soon as it asks again, within seconds")
 
 
 def do_deny(client: Client, options: Namespace, out: Output) -> int:
     """Turn a newcomer away."""
     reply = client.request("DELETE", path_of("federation", "pending", options.peer))
-    return _say(out, reply, "turned {peer_id} away")
+    return say(out, reply, "turned {peer_id} away")
 
 
 def do_grant(client: Client, options: Namespace, out: Output) -> int:
     """Make a member an admin."""
     reply = client.request("POST", "/v1/federation/grant", {"peer": options.peer, "role": options.role})
-    return _say(out, _called(reply), "{called} is an {role} of {federation} now")
+    return say(out, _called(reply), "{called} is an {role} of {federation} now")
 
 
 def do_revoke(client: Client, options: Namespace, out: Output) -> int:
@@ -95,12 +95,12 @@ def do_revoke(client: Client, options: Namespace, out: Output) -> int:
     path = path_of("federation", "revoked", options.peer)
     if options.undo:
         reply = client.request("DELETE", path)
-        return _say(out, _called(reply), "{called} may join again: `fedctl invite` gives it a token")
+        return say(out, _called(reply), "{called} may join again: `fedctl invite` gives it a token")
     reply = client.request("PUT", path, {})
     text = "{called} is revoked and cut off; it stays out until `fedctl revoke --undo`"
     if reply["stay"] or reply["leave"]:
         text += "; of those it let in, {stay} stay and {leave} have to join anew"
-    return _say(out, _called(reply), text)
+    return say(out, _called(reply), text)
 
 
 def show_pending(client: Client, out: Output) -> int:
@@ -142,7 +142,7 @@ def do_root(client: Client, options: Namespace, out: Output) -> int:
     if options.action == "show":
         reply = client.request("GET", "/v1/federation/root-key")
         here = "is" if reply["here"] else "is not"
-        return _say(out, reply, f"the root key of {{federation}} {here} on this device")
+        return say(out, reply, f"the root key of {{federation}} {here} on this device")
     if options.file is None:
         raise InvalidParameter(
             f"`fedctl root {options.action}` needs a file", hint="or - for standard streams", field="file"
@@ -152,8 +152,8 @@ def do_root(client: Client, options: Namespace, out: Output) -> int:
     pem = read_key(options.file)
     reply = client.request("POST", f"/v1/federation/root-key/{options.action}", {"pem": pem})
     if options.action == "import":
-        return _say(out, reply, "the root key of {federation} is on this device: it can grant now")
-    return _say(out, reply, "the root key of {federation} is removed from this device; take care of the copy")
+        return say(out, reply, "the root key of {federation} is on this device: it can grant now")
+    return say(out, reply, "the root key of {federation} is removed from this device; take care of the copy")
 
 
 def _export_root(client: Client, file: str, out: Output) -> int:
@@ -169,7 +169,7 @@ def _export_root(client: Client, file: str, out: Output) -> int:
         stream.flush()
         os.fsync(stream.fileno())
     told = {"federation": reply["federation"], "file": file}
-    return _say(out, told, "the root key of {federation} is in {file}: keep it where no network reaches")
+    return say(out, told, "the root key of {federation} is in {file}: keep it where no network reaches")
 
 
 def _create(file: str) -> int:
@@ -207,14 +207,6 @@ class _Told(dict[str, Any]):
 
     def __missing__(self, key: str) -> str:
         return self.words[key]
-
-
-def _say(out: Output, reply: dict[str, Any], text: str) -> int:
-    if out.as_json:
-        out.document(reply)
-    else:
-        out.line(text.format_map(reply))
-    return 0
 
 
 def parse_duration(text: str) -> float:

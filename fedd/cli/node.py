@@ -10,7 +10,7 @@ from typing import Any
 
 from fedd.api.errors import InvalidParameter
 from fedd.cli.events import WHY
-from fedd.cli.show import Output, count_bytes, seconds, short, table_lines
+from fedd.cli.show import Output, count_bytes, say, seconds, short, table_lines
 from fedd.control.client import Client, path_of
 
 MEMBER_HEADINGS = ("NAME", "PEER", "STATE", "SINCE", "WHY", "LINK", "RTT", "HEARD", "VERSION", "ADDRESS")
@@ -104,16 +104,23 @@ def _member_tables(client: Client) -> Iterator[list[str]]:
         time.sleep(WATCH_S)
 
 
-def _member_row(member: Mapping[str, Any]) -> tuple[str, ...]:
+def presence_cells(member: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name, peer, state, since when, why, link, round trip and when last heard, as every table has them."""
     return (
-        member["name"],
+        member["name"] or "-",
         short(member["peer_id"]),
         member["state"],
         seconds(member.get("since_s")),
         why(member),
         link_kind(member),
         "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
-        seconds(member["last_heard_s"]),
+        seconds(member.get("last_heard_s")),
+    )
+
+
+def _member_row(member: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        *presence_cells(member),
         member["version"] or "-",
         _bare(member["addresses"]),
     )
@@ -132,14 +139,12 @@ def why(member: Mapping[str, Any]) -> str:
 
 def do_connect(client: Client, options: Namespace, out: Output) -> int:
     """Link to a peer, and keep the link."""
-    return _say(out, client.request("POST", "/v1/links", {"address": options.address}), "linked to {peer_id}")
+    return say(out, client.request("POST", "/v1/links", {"address": options.address}), "linked to {peer_id}")
 
 
 def do_disconnect(client: Client, options: Namespace, out: Output) -> int:
     """Drop a link."""
-    return _say(
-        out, client.request("DELETE", path_of("links", options.peer)), "no longer linked to {peer_id}"
-    )
+    return say(out, client.request("DELETE", path_of("links", options.peer)), "no longer linked to {peer_id}")
 
 
 def do_ping(client: Client, options: Namespace, out: Output) -> int:
@@ -177,14 +182,6 @@ def do_api(client: Client, options: Namespace, out: Output) -> int:
     for item in client.stream(method, options.path, body):
         out.item(item)
     out.item({"kind": "end"})
-    return 0
-
-
-def _say(out: Output, reply: dict[str, Any], text: str) -> int:
-    if out.as_json:
-        out.document(reply)
-    else:
-        out.line(text.format_map(reply))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fedd.api.errors import InvalidParameter
 from fedd.cli import predictions
 from fedd.cli.edges import with_edges
+from fedd.cli.parameters import parse_parameters
 from fedd.cli.show import Output, count_bytes, escape, number, seconds, short, value_text
 from fedd.control.client import Client, path_of
 
@@ -117,14 +118,7 @@ def do_stop(client: Client, options: Namespace, out: Output) -> int:
 
 def run_request(options: Namespace) -> dict[str, Any]:
     """The body of `POST /v1/runs`. Raises InvalidParameter on words without `=` and on empty lists."""
-    parameters: dict[str, str] = {}
-    for word in options.parameters:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise InvalidParameter(f"{word!r} is no parameter", hint="write key=value", field="parameters")
-        if name in parameters:
-            raise InvalidParameter(f"{name} is given twice", field=name)
-        parameters[name] = value
+    parameters = parse_parameters(options.parameters)
     body: dict[str, Any] = {"algorithm": options.algorithm, "parameters": parameters}
     for name, value in (
         ("input", options.input),

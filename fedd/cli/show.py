@@ -86,6 +86,15 @@ def short(peer_id: str) -> str:
     return peer_id[:PEER_ID_CHARS]
 
 
+def say(out: Output, reply: Mapping[str, Any], text: str) -> int:
+    """Print a reply: the document, or for people `text` with the reply's fields in it. The exit code, 0."""
+    if out.as_json:
+        out.document(reply)
+    else:
+        out.line(text.format_map(reply))
+    return 0
+
+
 def seconds(value: float | None) -> str:
     """A duration in seconds, in the unit that people would choose."""
     if value is None:

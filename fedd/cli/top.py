@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fedd.api.errors import InvalidParameter
-from fedd.cli.node import link_kind, why
-from fedd.cli.show import Output, count_bytes, counted, escape, seconds, short, table_lines
+from fedd.cli.node import presence_cells
+from fedd.cli.show import Output, count_bytes, counted, escape, seconds, table_lines
 from fedd.control.client import Client
 
 MEMBER_HEADINGS = (
@@ -178,14 +178,7 @@ def rows(picture: Picture) -> list[str]:
 
 def _member_row(member: Mapping[str, Any]) -> tuple[str, ...]:
     return (
-        member["name"] or "-",
-        short(member["peer_id"]),
-        member["state"],
-        seconds(member.get("since_s")),
-        why(member),
-        link_kind(member),
-        "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.3g} ms",
-        seconds(member.get("last_heard_s")),
+        *presence_cells(member),
         _amount(member["bytes_in"]),
         _amount(member["bytes_in_per_s"]),
         _amount(member["bytes_out"]),

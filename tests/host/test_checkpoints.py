@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from host.worlds import Store
+from stores import MemoryStore
 
 from fedd.api.errors import FeddError
 from fedd.host.checkpoints import Checkpoints
@@ -12,7 +12,7 @@ RUN, OTHER, THIRD = "a" * 40, "b" * 40, "c" * 40
 
 
 def test_the_newest_state_of_a_run_is_kept_and_found_again() -> None:
-    store = Store()
+    store = MemoryStore()
     kept = Checkpoints(store, 2)
     assert kept.keep(RUN, b"manifest", 3, 17.5, b"one") == ""
     assert kept.keep(RUN, b"manifest", 4, 17.5, memoryview(b"two")) == ""
@@ -40,7 +40,7 @@ def test_the_newest_state_of_a_run_is_kept_and_found_again() -> None:
 
 
 def test_there_are_so_many_and_no_more() -> None:
-    kept = Checkpoints(Store(), 2)
+    kept = Checkpoints(MemoryStore(), 2)
     assert kept.keep(RUN, b"", 0, 0.0, b"") == kept.keep(OTHER, b"", 0, 0.0, b"") == ""
     assert "2 runs already" in kept.keep(THIRD, b"", 0, 0.0, b"")
     assert kept.keep(RUN, b"", 1, 0.0, b"new") == ""
@@ -49,7 +49,7 @@ def test_there_are_so_many_and_no_more() -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"\0\0", b"\0\0\0\x01\xff", b"\0\0\0\x01\x01state"])
 def test_a_damaged_file_is_no_checkpoint(damage: bytes) -> None:
-    store = Store()
+    store = MemoryStore()
     store.files[f"checkpoints/{RUN}.state"] = damage
     store.files["checkpoints/notes.txt"] = b"of somebody"
     kept = Checkpoints(store, 2)
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_no_checkpoint(damage: bytes) -> None:
 
 
 def test_a_state_that_was_changed_is_no_checkpoint() -> None:
-    store = Store()
+    store = MemoryStore()
     kept = Checkpoints(store, 2)
     kept.keep(RUN, b"manifest", 3, 17.5, b"state")
     name = f"checkpoints/{RUN}.state"
@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> None:
         raise FeddError("the disk is full")
 
-    store = Store()
+    store = MemoryStore()
     kept = Checkpoints(store, 2)
     kept.keep(RUN, b"manifest", 3, 17.5, b"old")
     monkeypatch.setattr(store, "write", refuse)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from host.worlds import Store
+from stores import MemoryStore
 
 from fedd.api.errors import FeddError
 from fedd.host import keepsakes
@@ -14,7 +14,7 @@ A, B, C = ("a" * 40, "b" * 40, "c" * 40)
 
 def test_the_newest_of_each_kind_survive_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keepsakes, "KEPT", {"history": 2, "value": 1})
-    store = Store()
+    store = MemoryStore()
     store.files["runs/rubbish"] = b""
     kept = Keepsakes(store)
     for number, run_id in enumerate((A, B, C)):
@@ -29,7 +29,7 @@ def test_the_newest_of_each_kind_survive_a_restart(monkeypatch: pytest.MonkeyPat
     assert [again.get("history", run_id) for run_id in (A, B, C)] == [b"h3", None, b"h2"]
 
 
-class Failing(Store):
+class Failing(MemoryStore):
     failing = ""
 
     def write(self, name: str, data: bytes, mode: int = 0o600) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from host.worlds import Store
+from stores import MemoryStore
 
 from fedd.api.errors import FeddError
 from fedd.core.codec import ArrayView
@@ -16,7 +16,7 @@ def result(number: int, **more: Any) -> dict[str, Any]:
 
 
 def test_the_newest_results_survive_a_restart() -> None:
-    store = Store()
+    store = MemoryStore()
     store.files["runs/rubbish"] = b""
     results = Results(store, 3)
     for number in range(5):
@@ -36,7 +36,7 @@ def test_the_newest_results_survive_a_restart() -> None:
 
 
 def test_a_damaged_file_costs_its_result_only() -> None:
-    store = Store()
+    store = MemoryStore()
     results = Results(store, 3)
     results.keep(result(1))
     results.keep(result(2))
@@ -48,7 +48,7 @@ def test_a_damaged_file_costs_its_result_only() -> None:
     assert again.summaries() == []
 
 
-class Full(Store):
+class Full(MemoryStore):
     full = True
 
     def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
@@ -79,7 +79,7 @@ def test_a_full_disk_has_a_bound_too() -> None:
 
 
 def test_an_old_result_that_cannot_be_removed() -> None:
-    class Stubborn(Store):
+    class Stubborn(MemoryStore):
         def remove(self, name: str) -> None:
             raise FeddError("read-only")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 from host.epoch_plays import through_epochs
-from host.worlds import Node, document, request, world
+from host.worlds import Node, document, request, silence_until_dead, world
 from trio.testing import MockClock
 from waiting import until
 
@@ -277,13 +277,7 @@ async def test_who_was_declared_dead_by_mistake_comes_back(autojump_clock: MockC
         started = await nodes[0].runs.start(request(topology="complete", pace_s=2.0, quorum=1))
         run_id = started["run_id"]
         await until(lambda: nodes[1].round_of(run_id) >= 8)
-        others = [nodes[0], nodes[2], nodes[3]]
-        wires = nodes[1].links
-        for wire in wires:
-            wire.hold()
-        await until(lambda: all(node.presence.state_of(nodes[1].id) == "dead" for node in others))
-        for wire in wires:
-            wire.release()
+        await silence_until_dead(nodes, 1)
         await until(lambda: nodes[0].runs.get(run_id)["epoch"] == 2)
         ended = [await node.result(run_id, 600.0) for node in nodes]
         check_counted(ended, 2)

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Crash, Node, PlayedWorker, context, document, request, rounds_of, world
+from host.worlds import (
+    Crash,
+    Node,
+    PlayedWorker,
+    context,
+    document,
+    request,
+    rounds_of,
+    silence_until_dead,
+    world,
+)
 from trio.testing import MockClock
 from waiting import until
 
@@ -199,16 +209,10 @@ async def test_who_was_away_for_too_long_learns_that_it_was_dropped(autojump_clo
             node.workers.script = rounds_of(200)
         started = await nodes[0].runs.start(request(topology="complete", pace_s=0.2))
         await until(lambda: nodes[1].round_of(started["run_id"]) >= 3)
-        others = [nodes[0], nodes[2], nodes[3]]
-        wires = nodes[1].links
-        for wire in wires:
-            wire.hold()
-        await until(lambda: all(node.presence.state_of(nodes[1].id) == "dead" for node in others))
-        for wire in wires:
-            wire.release()
+        await silence_until_dead(nodes, 1)
         own = await nodes[1].result(started["run_id"])
         assert (own["state"], own["error_code"]) in {("failed", "dropped"), ("failed", "quorum_lost")}
-        for node in others:
+        for node in (nodes[0], *nodes[2:]):
             result = await node.result(started["run_id"])
             assert result["state"] == "finished"
             assert [d["peer_id"] for d in result["dropped"]] == [nodes[1].id]

@@ -8,7 +8,8 @@ import pytest
 import trio
 from host.test_run_workers import proposal
 from host.test_runs import everything_is_over, take
-from host.worlds import Store, request, world
+from host.worlds import request, world
+from stores import MemoryStore
 from trio.testing import MockClock
 
 from fedd.api.errors import Denied, InvalidParameter, TimedOut
@@ -92,7 +93,7 @@ async def test_a_warning_is_an_event_once(autojump_clock: MockClock) -> None:
 
 
 async def test_the_real_worker_foresees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = RunWorkers(str(tmp_path), Inputs({"x": {"value": 2.0}}, Store()))
+    workers = RunWorkers(str(tmp_path), Inputs({"x": {"value": 2.0}}, MemoryStore()))
     offer = proposal(input="x", initiator="b")
     seat = await workers.prepare(offer)
     with trio.fail_after(60):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from host.worlds import Store
+from stores import MemoryStore
 
 from fedd.api.errors import FeddError, InvalidParameter, NotFound, PluginFailed, TimedOut
 from fedd.core.manifest import Proposal
@@ -32,14 +32,14 @@ def test_what_a_killed_daemons_workers_left_is_removed(tmp_path: Path) -> None:
     left = tmp_path / "scratch" / "17-1"
     left.mkdir(parents=True)
     (left / "half").write_text("x")
-    RunWorkers(str(tmp_path / "scratch"), Inputs({}, Store()))
+    RunWorkers(str(tmp_path / "scratch"), Inputs({}, MemoryStore()))
     assert not left.exists()
 
 
 async def test_a_run_alone_from_check_to_result(tmp_path: Path) -> None:
     table = tmp_path / "x.csv"
     table.write_text("4\n")
-    workers = RunWorkers(str(tmp_path / "scratch"), Inputs({"x": {"file": str(table)}}, Store()))
+    workers = RunWorkers(str(tmp_path / "scratch"), Inputs({"x": {"file": str(table)}}, MemoryStore()))
     offer = proposal(input="x")
     with trio.fail_after(60):
         seat = await workers.prepare(offer)
@@ -72,7 +72,7 @@ async def test_a_run_alone_from_check_to_result(tmp_path: Path) -> None:
 async def test_what_the_algorithm_refuses(
     tmp_path: Path, more: dict[str, Any], error: type[FeddError], field: str
 ) -> None:
-    workers = RunWorkers(str(tmp_path), Inputs({}, Store()))
+    workers = RunWorkers(str(tmp_path), Inputs({}, MemoryStore()))
     offer = proposal(**more)
     seat = await workers.prepare(offer)
     with trio.fail_after(60), pytest.raises(error) as caught:
@@ -90,7 +90,7 @@ async def test_what_the_learner_refuses_and_what_is_told_of_aggregators(tmp_path
             return dict(given)
 
     configured = {"x": {"learner": "softmax", "options": {"step": -1.0}, "value": [[1, 0]]}}
-    inputs = Inputs(configured, Store(), Known())
+    inputs = Inputs(configured, MemoryStore(), Known())
     workers = RunWorkers(str(tmp_path), inputs, aggregators=lambda: {"fedavg": "aggregators"})
     offer = proposal(input="x")
     seat = await workers.prepare(offer)
@@ -105,7 +105,7 @@ async def test_what_the_learner_refuses_and_what_is_told_of_aggregators(tmp_path
 
 async def test_a_plugin_that_is_never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_workers, "CHECK_TIMEOUT_S", 0.2)
-    workers = RunWorkers(str(tmp_path), Inputs({}, Store()), command=("/bin/sleep",))
+    workers = RunWorkers(str(tmp_path), Inputs({}, MemoryStore()), command=("/bin/sleep",))
     seat = await workers.prepare(proposal())
     with pytest.raises((TimedOut, PluginFailed)):
         await seat.check(proposal())
@@ -113,7 +113,7 @@ async def test_a_plugin_that_is_never_ready(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_a_missing_input_costs_no_process(tmp_path: Path) -> None:
-    workers = RunWorkers(str(tmp_path), Inputs({}, Store()), command=("/no/such",))
+    workers = RunWorkers(str(tmp_path), Inputs({}, MemoryStore()), command=("/no/such",))
     with pytest.raises(NotFound):
         await workers.prepare(proposal(input="x"))
     with pytest.raises(PluginFailed):

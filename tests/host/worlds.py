@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+from stores import MemoryStore
 from waiting import until
 
 from fedd.api.errors import FeddError, InvalidParameter, TimedOut
@@ -48,25 +49,6 @@ def document(*names: str, distribution: str = "fedd", version: str = "0.1.0") ->
     plugin = {"name": "plugin", "value": "x", "distribution": distribution, "version": version, "error": None,
               "algorithms": algorithms}  # fmt: skip
     return json.dumps({"format": 1, "plugins": [plugin]}).encode()
-
-
-class Store:
-    """A state directory in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.get(name)
-
-    def write(self, name: str, data: bytes, mode: int = 0o600) -> None:
-        self.files[name] = data
-
-    def remove(self, name: str) -> None:
-        del self.files[name]
-
-    def names(self, directory: str = "") -> list[str]:
-        return sorted(name for name in self.files if name.startswith(f"{directory}/"))
 
 
 class Crash(Exception):
@@ -311,7 +293,7 @@ class Node:
         self.federation = federation
         self.limits = limits
         self.key = PrivateKey.from_seed(bytes([number + 1]) * 32)
-        self.store = Store()
+        self.store = MemoryStore()
         self.document = document("mean")
         self.script: Script = mean
         self.policy = Policy()
@@ -439,3 +421,14 @@ async def world(
 def request(**more: Any) -> RunRequest:
     fields: dict[str, Any] = {"algorithm": "mean", "parameters": {}, "input": "x"}
     return RunRequest(**{**fields, **more})
+
+
+async def silence_until_dead(nodes: list[Node], index: int) -> None:
+    """Hold back all that one node says and hears until all others call it dead, then let it through."""
+    wires = nodes[index].links
+    for wire in wires:
+        wire.hold()
+    others = [node for node in nodes if node is not nodes[index]]
+    await until(lambda: all(node.presence.state_of(nodes[index].id) == "dead" for node in others))
+    for wire in wires:
+        wire.release()

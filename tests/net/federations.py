@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from stores import MemoryStore
 from waiting import until
 
 from fedd.core.identity import PrivateKey
@@ -17,30 +18,6 @@ from fedd.net.broadcast import Broadcaster
 from fedd.net.memory import MemoryNetwork
 from fedd.net.presence import Presence
 from fedd.net.swarm import Swarm
-
-
-class MemoryStore:
-    """A state directory in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.writes: list[str] = []
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.get(name)
-
-    def write(self, name: str, data: bytes) -> None:
-        self.files[name] = data
-        self.writes.append(name)
-
-    def replace(self, name: str, data: bytes) -> None:
-        self.write(name, data)
-
-    def flush(self, name: str) -> None:
-        assert name in self.files
-
-    def remove(self, name: str) -> None:
-        self.files.pop(name, None)
 
 
 class Node:

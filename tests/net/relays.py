@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from stores import MemoryStore
 from waiting import until
 
 from fedd.core.certificates import ADMIN, MEMBER, federation_id, issue_certificate, make_chain
@@ -25,28 +26,6 @@ from fedd.net.swarm import Swarm
 ROOT = PrivateKey.from_seed(b"R" * 32)
 FEDERATION = federation_id(ROOT.public_key)
 ECHO = "/echo"
-
-
-class Store:
-    """A state directory in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.get(name)
-
-    def write(self, name: str, data: bytes) -> None:
-        self.files[name] = data
-
-    def replace(self, name: str, data: bytes) -> None:
-        self.write(name, data)
-
-    def flush(self, name: str) -> None:
-        assert name in self.files
-
-    def remove(self, name: str) -> None:
-        self.files.pop(name, None)
 
 
 async def echo(stream: Stream) -> None:
@@ -74,7 +53,7 @@ class Device:
         self.announce = announce
         self.limits = limits
         self.key = PrivateKey.from_seed(bytes([number + 1]) * 32)
-        self.store = Store()
+        self.store = MemoryStore()
         self.scope: trio.CancelScope | None = None
         self.changes: list[tuple[float, MemberChange]] = []
 

@@ -9,7 +9,7 @@ import trio
 from federation.daemons import GUARD_S
 from federation.processor import Stopwatch
 from net.discovery_world import KEYS, LO
-from net.federations import MemoryStore
+from stores import MemoryStore
 
 from fedd.core.certificates import federation_id, issue_certificate, make_chain
 from fedd.core.identity import PrivateKey
