@@ -23,8 +23,8 @@ MEMBERS_FILE = "members"
 # Enough to find the federation again, however many of them are gone; 2 KiB each.
 MAX_KEPT = 64
 MAX_FILE_BYTES = MAX_KEPT * (MAX_SEALED_BYTES + 128)
-# The first change is on disk at once: a power cut right after a join must not lose the way back. A burst of
-# them costs one write more, after a crowd has come together: each takes the disk some milliseconds.
+# The first change is on disk at once. A burst of them costs one write more, and a crowd that comes together a
+# single one: each takes the disk some milliseconds, in which this node does nothing else.
 SAVE_EVERY_S = 3.0
 
 
@@ -82,6 +82,14 @@ class KnownMembers:
         if peer not in self._saved:
             return len(self._saved) < MAX_KEPT
         return self._saved[peer][1] != record.addresses
+
+    def entered(self) -> None:
+        """This node has entered a federation: many more may come in the same moment, so nothing is saved yet.
+
+        After a power cut in that time it finds back by its inviter's address, which is kept with its
+        certificate; the inviter is found by those that it let in.
+        """
+        self._saved_at = self._clock()
 
     def changed(self, core: Membership) -> None:
         """Something about members is new: save it now, or soon if the last time is hardly past."""

@@ -178,6 +178,7 @@ class Presence(PresenceView):
             timing=self._timing,
             known=self._known.load(self._open_row),
         )
+        self._known.entered()
         for peer, where in self._pins.items():
             self._perform(self._core.pin(peer, where, now))
         for user in self._users:

@@ -278,6 +278,18 @@ async def test_views_tell_what_is_known(autojump_clock: MockClock) -> None:
         assert members[1].presence.name_of("unknown") == ""
 
 
+async def test_a_crowd_that_comes_together_costs_one_write(autojump_clock: MockClock) -> None:
+    async with nodes(4) as members:
+        await form(members)
+        await full_mesh(members)
+        assert all("members" not in node.store.writes for node in members)
+        await trio.sleep(4.0)
+        for node in members:
+            assert node.store.writes.count("members") == 1
+            known = KnownMembers(node.store, trio.current_time).load(node.presence._open_row)
+            assert {record.id for record in known} == {each.id for each in members} - {node.id}
+
+
 async def test_who_moves_is_remembered_at_its_new_address(autojump_clock: MockClock) -> None:
     async with nodes(3) as members:
         await form(members)
