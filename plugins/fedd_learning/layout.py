@@ -23,6 +23,8 @@ _MAX_ELEMENTS = 1 << 48
 """Product of the dimensions that are not 0. NumPy has no array of nothing either whose other dimensions are
 beyond what a process can address."""
 
+NOT_FINITE = "values that are not finite"
+
 Segment = tuple[int, int, int]
 """(which array, first element, last element + 1) of an array seen as one row."""
 
@@ -126,9 +128,11 @@ class Rows:
         return [row.reshape(shape) for row, (_, shape) in zip(self.rows, self.layout.specs, strict=True)]
 
 
-def checked(layout: Layout, segments: Sequence[Segment], given: Message) -> list[Array]:
+def checked(
+    layout: Layout, segments: Sequence[Segment], given: Message, *, finite: bool = True
+) -> list[Array]:
     """The pieces of a part that somebody sent. Raises InvalidMessage: they are of another shape or type, or
-    hold values that are not finite."""
+    hold values that are not finite, unless `finite` is false and somebody else looks for these."""
     if not isinstance(given, list) or len(given) != len(segments):
         raise InvalidMessage("a part of another shape")
     pieces: list[Array] = []
@@ -137,8 +141,8 @@ def checked(layout: Layout, segments: Sequence[Segment], given: Message) -> list
             raise InvalidMessage("a part of another shape")
         if piece.dtype.str[1:] != layout.specs[index][0]:
             raise InvalidMessage(f"a part of another type: {piece.dtype}")
-        if piece.dtype.kind == "f" and not np.isfinite(piece).all():
-            raise InvalidMessage("values that are not finite")
+        if finite and piece.dtype.kind == "f" and not np.isfinite(piece).all():
+            raise InvalidMessage(NOT_FINITE)
         pieces.append(piece)
     return pieces
 

@@ -19,6 +19,7 @@ from fedd.api import (
     TrainResult,
 )
 from fedd_learning.agreement import Agreement
+from fedd_learning.along import Along, Offers
 from fedd_learning.history import NOT_CHOSEN, History
 from fedd_learning.layout import Layout, digest
 from fedd_learning.messages import (
@@ -63,8 +64,8 @@ class Node:
         self._own_next: list[Array] = []
         self._trained: list[Array] = []
         self._offer: ModelTrained | None = None
-        self._came_along: dict[PeerId, Message] | None = None
-        """The first exchange of `spread`, if it went along with the offers."""
+        self._along: Along | None = None
+        """The first exchanges of `spread`, which went along with the offers."""
         self._torn: ModelsAggregated | None = None
         self._loaded = True  # whether the learner has the model, not what it made of it
         self._metrics: dict[str, float] = {}
@@ -170,9 +171,14 @@ class Node:
     async def _offer_training(self) -> Event:
         flow, members = self.workflow, self.workflow.members
         statement = [] if self._offer is None else [self._offer]
-        event = flow.conclude_offers(await self._agree(statement, self._first_parts()))
-        if flow.members != members:
-            self._came_along = None  # the model is cut into as many parts as there are members
+        offer = self._offer
+        mine = (
+            None if offer is None or not self._trained else ({self._ctx.me: offer.num_samples}, offer.extras)
+        )
+        along = Along(self._new_spread, mine)
+        event = flow.conclude_offers(await self._agree(statement, along))
+        # The model is cut into as many parts as there are members.
+        self._along = along if flow.members == members else None
         if event is Event.NOTHING:
             self._hold(self._model, self._state, [], flow.left_out)
         return event
@@ -180,12 +186,10 @@ class Node:
     async def _spread(self) -> Event:
         flow = self.workflow
         flow.begin_spread()
-        mine = self._trained if self._ctx.me in flow.weights else None
-        spread = self._new_spread(flow.weights, Layout.read(flow.extras, self._largest_state), mine)
-        first, self._came_along = self._came_along, None
-        if first is not None:
-            spread.take(0, first)
-        await self._exchange_all(spread, 0 if first is None else 1)
+        offers: Offers = (flow.weights, flow.extras)
+        along, self._along = self._along, None
+        spread, following = (self._new_spread(offers), 0) if along is None else along.agreed(offers)
+        await self._exchange_all(spread, following)
         if not spread.complete:
             self._torn = ModelsAggregated(flow.round, dict(spread.refused))
             return Event.SPREAD
@@ -194,7 +198,7 @@ class Node:
         contributors = [peer for peer in flow.weights if peer not in found.left_out]
         self._hold(list(found.model), list(found.state), contributors, left_out)
         self._trained = []  # a large model is held no longer than it has to be
-        del spread, mine, found
+        del spread, along, found
         self._loaded = False
         await self._evaluate()
         return Event.SPREAD
@@ -206,43 +210,31 @@ class Node:
         """Bytes of what may go with a model: an aggregator's state, or the extras of a training."""
         return MAX_STATE_FACTOR * self._shapes.nbytes + 4096
 
-    def _new_spread(
-        self, weights: Mapping[PeerId, int], extras: Layout, mine: list[Array] | None
-    ) -> MeanSpread | WholeSpread:
+    def _new_spread(self, offers: Offers) -> MeanSpread | WholeSpread:
+        weights, extras = offers
         flow, arrays, chunk = self.workflow, len(self._shapes.specs), self._algorithm.chunk_bytes
-        layout = self._shapes.plus(extras)
+        layout = self._shapes.plus(Layout.read(extras, self._largest_state))
         me, members, number = self._ctx.me, flow.members, flow.round
+        mine = self._trained if me in weights else None
         if self._aggregator.mean and not goes_whole(layout, len(members), chunk):
             return MeanSpread(me, members, weights, layout, arrays, mine, number, chunk)
         return WholeSpread(me, members, weights, layout, mine, number, chunk)
 
-    def _first_parts(self) -> Callable[[PeerId], Message]:
-        """What `spread` sends in its first exchange, for the first of `offer`: that is one exchange less.
-
-        Nothing needs to be agreed to send them: a root looks at those whose offers count, once these are
-        known. The sender itself knows everything but the others' weights.
-        """
-        offer = self._offer
-        if offer is None or not self._trained:
-            return lambda peer: None
-        extras = Layout.of(self._trained[len(self._shapes.specs) :])
-        return partial(self._new_spread({self._ctx.me: offer.num_samples}, extras, self._trained).message, 0)
-
     async def _agree(
-        self, statement: Sequence[RunMessage], parts: Callable[[PeerId], Message] | None = None
+        self, statement: Sequence[RunMessage], along: Along | None = None
     ) -> dict[PeerId, tuple[RunMessage, ...]]:
-        """What all said. In the first exchange `parts` go along; the others' are `_came_along`."""
+        """What all said, while something else goes along."""
         flow = self.workflow
         self._agreements += 1
         label = f"{flow.state} {self._agreements}"
         agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement, label)
         for number in range(agreement.exchanges):
-            if number == 0 and parts is not None:
-                answers = await self._exchange(lambda peer: agreement.message(parts(peer)))
-                self._came_along = agreement.beside(answers)
+            if along is None:
+                agreement.take(await self._exchange(agreement.message()))
             else:
-                answers = await self._exchange(agreement.message())
-            agreement.take(answers)
+                answers = await self._exchange(partial(_both, agreement, along, number))
+                agreement.take(answers)
+                along.take(agreement.beside(answers), lambda: flow.foreseen(agreement.statements()))
         return agreement.statements()
 
     async def _exchange_all(self, spread: Spread, first: int = 0) -> None:
@@ -407,6 +399,10 @@ class Node:
         return self._claim(
             claim["round"], claim["digest"], claim.get("contributors", []), claim.get("left_out", {})
         )
+
+
+def _both(agreement: Agreement, along: Along, number: int, peer: PeerId) -> Message:
+    return agreement.message(along.message(number, peer))
 
 
 def options_of(text: str) -> dict[str, Message]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fedd.api import InvalidMessage, Message, PeerId
-from fedd_learning.layout import Layout, Rows, checked
+from fedd_learning.layout import NOT_FINITE, Layout, Rows, checked
 from fedd_learning.messages import FullModel, InitModel, PartialModel, RunMessage, read
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class MeanSpread:
         if number == 0 or message.part != part:
             self.refused.setdefault(peer, "it sent a part that is not its own")
             return
+        if message.contributors != list(self._weights):
+            return  # it did not know yet who counts: as if it had sent nothing
         try:
             self._mean.put(self._parts[part], checked(self._layout, self._parts[part], message.arrays))
         except InvalidMessage as error:
@@ -173,7 +175,7 @@ class MeanSpread:
             )
             return
         try:
-            contributed[peer] = checked(self._layout, self._parts[part], message.arrays)
+            contributed[peer] = checked(self._layout, self._parts[part], message.arrays, finite=False)
         except InvalidMessage as error:
             self.refused.setdefault(peer, f"it sent {error.detail}")
 
@@ -184,11 +186,16 @@ class MeanSpread:
             contributed[self._me] = self._own.part(segments)
         if any(peer not in contributed for peer in self._weights):
             return
+        finite = True
         for place, (index, begin, end) in enumerate(segments):
             given = [contributed[peer][place] for peer in self._weights]
             weights = list(self._weights.values()) if index < self._weighted else [1] * len(given)
-            put_mean(given, weights, self._mean.rows[index][begin:end])
-        self._held[part] = True
+            finite = put_mean(given, weights, self._mean.rows[index][begin:end]) and finite
+        # Looked for in the sums, which are at hand: a value that is not finite leaves none behind that is.
+        at_fault = [] if finite else [peer for peer in contributed if not _is_finite(contributed[peer])]
+        for peer in at_fault:
+            self.refused.setdefault(peer, f"it sent {NOT_FINITE}")
+        self._held[part] = not at_fault
 
 
 class WholeSpread:
@@ -343,8 +350,13 @@ def weighted_mean(pieces: Sequence[Array], weights: Sequence[int]) -> Array:
     return found
 
 
-def put_mean(rows: Sequence[Array], weights: Sequence[int], into: Array) -> None:
-    """`weighted_mean` of arrays of one dimension, written into another."""
+def _is_finite(pieces: Sequence[Array]) -> bool:
+    return all(bool(np.isfinite(piece).all()) for piece in pieces)
+
+
+def put_mean(rows: Sequence[Array], weights: Sequence[int], into: Array) -> bool:
+    """`weighted_mean` of arrays of one dimension, written into another; whether all sums are finite."""
+    finite = True
     total = np.empty(min(BLOCK, into.size))
     room = np.empty_like(total)
     divisor = float(sum(weights))
@@ -355,8 +367,10 @@ def put_mean(rows: Sequence[Array], weights: Sequence[int], into: Array) -> None
         for row, weight in zip(rows[1:], weights[1:], strict=True):
             np.multiply(row[begin:end], float(weight), out=product, dtype=np.float64)
             sums += product
+        finite = finite and bool(np.isfinite(sums).all())
         sums /= divisor
         into[begin:end] = sums
+    return finite
 
 
 def mean_of_whole(

@@ -312,30 +312,43 @@ class Workflow:
     def conclude_offers(self, statements: Statements) -> Event:
         """Who contributes, with which weight."""
         self.members = tuple(peer for peer in self.members if peer in statements)
-        offers = {
+        for peer, offer in self._offers(statements).items():
+            if offer.labels:
+                self.labels[peer] = {label: int(n) for label, n in entries(offer.labels)}
+        self.left_out = {
+            peer: "it died in the training" for peer in self.train_set if peer not in self.members
+        }
+        self.weights, self.extras, unfit = self._judged(statements)
+        self.left_out.update(unfit)
+        self.attempt = 0
+        return Event.OFFERED if self.weights else Event.NOTHING
+
+    def foreseen(self, statements: Statements) -> tuple[dict[PeerId, int], str] | None:
+        """Weights and extras, if these are the statements that all agree on; None when some are missing."""
+        if any(peer not in statements for peer in self.members):
+            return None
+        weights, extras, _ = self._judged(statements)
+        return (weights, extras) if weights else None
+
+    def _offers(self, statements: Statements) -> dict[PeerId, ModelTrained]:
+        return {
             peer: offer
             for peer in self.members
             if (offer := find(statements[peer], ModelTrained)) is not None and offer.round == self.round
         }
-        for peer, offer in offers.items():
-            if offer.labels:
-                self.labels[peer] = {label: int(n) for label, n in entries(offer.labels)}
+
+    def _judged(self, statements: Statements) -> tuple[dict[PeerId, int], str, dict[PeerId, str]]:
+        """The weights of those whose offers count, their extras, and why the others' do not."""
+        offers = self._offers(statements)
         wanted = [peer for peer in self.train_set if peer in offers]
-        self.left_out = {
-            peer: "it died in the training" for peer in self.train_set if peer not in self.members
-        }
-        for peer in wanted:
-            if reason := self._unfit(offers[peer]):
-                self.left_out[peer] = reason
-        fit = [peer for peer in wanted if peer not in self.left_out]
+        unfit = {peer: reason for peer in wanted if (reason := self._unfit(offers[peer]))}
+        fit = [peer for peer in wanted if peer not in unfit]
         count = Counter(offers[peer].extras for peer in fit)
-        self.extras = max(count, key=lambda text: count[text]) if count else ""
+        extras = max(count, key=lambda text: count[text]) if count else ""
         for peer in fit:
-            if offers[peer].extras != self.extras:
-                self.left_out[peer] = "its extra arrays have other shapes than the others'"
-        self.weights = {peer: offers[peer].num_samples for peer in fit if peer not in self.left_out}
-        self.attempt = 0
-        return Event.OFFERED if self.weights else Event.NOTHING
+            if offers[peer].extras != extras:
+                unfit[peer] = "its extra arrays have other shapes than the others'"
+        return {peer: offers[peer].num_samples for peer in fit if peer not in unfit}, extras, unfit
 
     def _unfit(self, offer: ModelTrained) -> str:
         if offer.reason:

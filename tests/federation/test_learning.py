@@ -109,8 +109,8 @@ def test_the_exact_mean_twenty_times_of_twenty() -> None:
 
 # Five members, a quorum of three: agreements of three exchanges. The first sync has three, then each round
 # has three of offers (before the first of which the members train, and with which the models go) and three of
-# sync. With small chunks the model goes in parts: three more exchanges of spreading then.
-STAGES = {"train": 15, "spread": 16, "offer": 17, "sync": 19, "parts": 25}
+# sync. With small chunks the model goes in parts: one more exchange of spreading then.
+STAGES = {"train": 15, "spread": 16, "offer": 17, "sync": 19, "parts": 20}
 
 
 @pytest.mark.long

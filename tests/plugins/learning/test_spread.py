@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from plugins.learning.test_parts import LAYOUT, MODEL, PEERS
 
+from fedd_learning.along import Along, Offers
 from fedd_learning.layout import Layout, digest
 from fedd_learning.messages import (
     FullModel,
@@ -92,12 +94,59 @@ def test_a_bad_mean_is_refused_with_its_root() -> None:
 
     def change(sender: str, receiver: str, number: int, message: Any) -> Any:
         if (sender, receiver, number) == ("c", "a", 1):
-            return [FullModel(5, 2, [np.zeros(1)], [], 0).to_wire()]
+            return [FullModel(5, 2, [np.zeros(1)], ["a", "c"], 4).to_wire()]
         return message
 
     play(spreads, change)
     assert "as the root of a part" in spreads["a"].refused["c"]
     assert [spread.complete for spread in spreads.values()] == [False, True, True]
+
+
+def test_a_mean_of_others_is_not_taken_and_nobodys_fault() -> None:
+    spreads = means()
+
+    def change(sender: str, receiver: str, number: int, message: Any) -> Any:
+        if (sender, receiver, number) == ("c", "a", 1):
+            return [{**message[0], "contributors": ["a", "b", "c"]}]
+        return message
+
+    play(spreads, change)
+    assert spreads["a"].refused == {}
+    assert [spread.complete for spread in spreads.values()] == [False, True, True]
+
+
+@pytest.mark.parametrize("size", [3, 300], ids=["whole", "in-parts"])
+@pytest.mark.parametrize("heard", ["all", "too few", "others"])
+def test_what_went_along_with_the_offers_counts_if_they_are_agreed(size: int, heard: str) -> None:
+    """`others`: a root made its mean of other offers than all agreed on in the end."""
+    models = {peer: [np.full(size, number, np.float32)] for number, peer in enumerate(PEERS)}
+    layout, agreed = Layout.of(models["a"]), ({"a": 1, "b": 2, "c": 1}, "")
+
+    def making(me: str) -> Callable[[Offers], MeanSpread | WholeSpread]:
+        def new_spread(offers: Offers) -> MeanSpread | WholeSpread:
+            own = models[me] if me in offers[0] else None
+            if size == 3:
+                return WholeSpread(me, PEERS, offers[0], layout, own, 5, 1024)
+            return MeanSpread(me, PEERS, offers[0], layout, 1, own, 5, 4096)
+
+        return new_spread
+
+    ways = {peer: Along(making(peer), ({peer: agreed[0][peer]}, "")) for peer in PEERS}
+    seen: dict[str, Offers | None] = dict.fromkeys(PEERS, agreed)
+    if heard != "all":
+        seen["b"] = None if heard == "too few" else ({"a": 1, "b": 2}, "")
+    for number in range(2):
+        sent = {p: {q: ways[q].message(number, p) for q in PEERS if q != p} for p in PEERS}
+        for peer in PEERS:
+            ways[peer].take(sent[peer], partial(seen.get, peer))
+    found = {peer: way.agreed(agreed) for peer, way in ways.items()}
+    assert {following for _, following in found.values()} == {1 if size == 3 else 2}
+    complete = {peer: spread.complete for peer, (spread, _) in found.items()}
+    assert all(spread.refused == {} for spread, _ in found.values())
+    if size == 3 or heard == "all":
+        assert all(complete.values())
+    else:  # the others lack what b is the root of, and b itself has all
+        assert complete == {"a": False, "b": True, "c": False}
 
 
 def test_messages_of_another_round_do_not_count() -> None:
