@@ -52,10 +52,6 @@ class Database:
         """The version held of each."""
         return [(peer, record.stamp) for peer, record in self.records.items()]
 
-    def is_news(self, row: Row) -> bool:
-        """Whether the row claims to be newer than what is or was held."""
-        return self._is_newer(row, self.records.get(row.id))
-
     def admits(self, row: Row, held: Record | None, now: float) -> float | None:
         """Whether the row is worth verifying: until when its owner has used up what it may send, else None.
 
@@ -63,7 +59,10 @@ class Database:
         when there is no room. Asked before the signature, so nothing is charged: forged rows must not use up
         their victim's share.
         """
-        if not self._is_newer(row, held):
+        if held is None:
+            if self._knows(row.id, row.stamp):
+                return None
+        elif row.stamp < held.stamp or (row.stamp == held.stamp and row.sealed <= held.sealed):
             return None
         used_up = self._used_up.get(row.id, now)
         if used_up - now > BURST_S:
@@ -72,11 +71,6 @@ class Database:
             self.refused += 1
             return None
         return used_up if used_up > now else now
-
-    def _is_newer(self, row: Row, held: Record | None) -> bool:
-        if held is not None:
-            return row.stamp > held.stamp or (row.stamp == held.stamp and row.sealed > held.sealed)
-        return row.id not in self._forgotten or row.stamp > self._forgotten[row.id]
 
     def charge(self, peer: PeerId, used_up: float) -> None:
         """A verified record by this owner came, which has then used up what it may send until that time."""
@@ -119,10 +113,10 @@ class Database:
         stamps = dict(theirs.stamps)
         missing = [
             record.row
-            for record in self.records.values()
-            if theirs.covers(record.id) and (record.id not in stamps or stamps[record.id] < record.stamp)
+            for peer, record in self.records.items()
+            if ((stamp := stamps.get(peer)) is None or stamp < record.stamp) and theirs.covers(peer)
         ]
-        return missing, tuple(i for i, stamp in theirs.stamps if self.is_news(Row(i, stamp, b"")))
+        return missing, tuple(peer for peer, stamp in theirs.stamps if not self._knows(peer, stamp))
 
     def expire(self, before: float) -> bool:
         """Take away the edges of records that came before that time; True when there were any.
@@ -162,3 +156,9 @@ class Database:
         for peer, at in self._used_up.items():
             self._used_up[peer] = at + gap_s
         self._none_before += gap_s
+
+    def _knows(self, peer: PeerId, stamp: Stamp) -> bool:
+        """Whether this version of `peer`, or a newer one, is or was held."""
+        held = self.records.get(peer)
+        known = held.stamp if held is not None else self._forgotten.get(peer)
+        return known is not None and stamp <= known

@@ -180,6 +180,7 @@ class MembershipParts(MembershipView):
         if intake is None:
             return False
         for record, held in intake.news:
+            # Nearly all news is of the links of somebody who is known.
             if held is None or record.epoch != held.epoch or record.addresses != held.addresses:
                 self._learn(record, held, now)
         for record in intake.own:

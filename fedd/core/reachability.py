@@ -73,12 +73,13 @@ class TwoSidedEdges:
         An edge that has come between two of the reachable needs no look: should either be cut off, then
         whoever searches for another way finds it.
         """
-        parent = self._parent
+        parent, records, muted = self._parent, self._records, self.muted
         cut: dict[PeerId, None] = {}
         added = []
         for peer, held in replaced.items():
             before = held.edges if held is not None else _NONE
-            now = self._listed(peer)
+            record = records.get(peer)
+            now = record.edges if record is not None and peer not in muted else _NONE
             new = now - before if before else now
             inside = peer in parent
             # Nothing has gone if as many are new as there are more.

@@ -47,11 +47,15 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Suspicion:
-    """When a suspect is to be called dead, and why; `counted` from when (this process may have slept)."""
+    """When a suspect is to be called dead, and why; `counted` from when (this process may have slept).
+
+    `announced_at` is when others are to be told of it, never when they have been.
+    """
 
     counted: float
     deadline: float
     reason: str
+    announced_at: float
 
 
 class Verdicts:
@@ -88,8 +92,9 @@ class Verdicts:
     def remember(self, peer: PeerId, now: float) -> None:
         """A member of earlier days, not yet heard of: given its time to be reachable, like everybody."""
         self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
-        self._suspicions[peer] = _Suspicion(now, now + self._confirm_s, "silent")
-        self.due = min(self.due, now + min(SETTLE_S, self._confirm_s))
+        suspicion = _Suspicion(now, now + self._confirm_s, "silent", now + SETTLE_S)
+        self._suspicions[peer] = suspicion
+        self.due = min(self.due, self._asks_at(suspicion))
 
     def restarted(self, peer: PeerId, now: float) -> list[MemberChange]:
         """The peer's record says that a new life of it has begun: the one that was known is over.
@@ -194,14 +199,14 @@ class Verdicts:
         changes = []
         due = NEVER
         for peer, suspicion in list(self._suspicions.items()):
-            verdict = self.verdicts[peer]
-            if not verdict.announced and now >= verdict.since + SETTLE_S:
-                verdict.announced = True
+            if now >= suspicion.announced_at:
+                verdict = self.verdicts[peer]
+                verdict.announced, suspicion.announced_at = True, NEVER
                 changes.append(MemberChange(peer, None, "suspect", verdict.reason))
-            if now >= self._released_at(suspicion):
+            if suspicion.deadline <= now and now >= self._released_at(suspicion):
                 changes.append(self._change(peer, "dead", suspicion.reason, now))
-            else:
-                due = min(due, self._asks_at(suspicion, verdict))
+            elif (at := self._asks_at(suspicion)) < due:
+                due = at
         self.due = due
         return changes
 
@@ -210,15 +215,12 @@ class Verdicts:
             self.due = NEVER
 
     def _earliest(self) -> float:
-        return min(
-            (self._asks_at(suspicion, self.verdicts[peer]) for peer, suspicion in self._suspicions.items()),
-            default=NEVER,
-        )
+        return min(map(self._asks_at, self._suspicions.values()), default=NEVER)
 
-    def _asks_at(self, suspicion: _Suspicion, verdict: Verdict) -> float:
+    def _asks_at(self, suspicion: _Suspicion) -> float:
         """When something is to be told of a suspect."""
-        at = self._released_at(suspicion)
-        return at if verdict.announced else min(at, verdict.since + SETTLE_S)
+        at = suspicion.deadline if self._isolated_since is None else self._released_at(suspicion)
+        return at if at < suspicion.announced_at else suspicion.announced_at
 
     def _released_at(self, suspicion: _Suspicion) -> float:
         # That a process closed its end was seen, not missed: nothing to wait for.
@@ -245,14 +247,16 @@ class Verdicts:
         known = self._suspicions.get(record.id)
         if known is not None and not closed and known.reason == "silent":
             return
-        counted = known.counted if known is not None else self.verdicts[record.id].since
+        verdict = self.verdicts[record.id]
+        counted = known.counted if known is not None else verdict.since
         if closed:
             deadline = max(counted + self._confirm_closed_s, self._closed_counts_at)
         else:
             deadline = counted + self._confirm_s
-        suspicion = _Suspicion(counted, deadline, "closed" if closed else "silent")
+        announced_at = NEVER if verdict.announced else verdict.since + SETTLE_S
+        suspicion = _Suspicion(counted, deadline, "closed" if closed else "silent", announced_at)
         self._suspicions[record.id] = suspicion
-        self.due = min(self.due, self._asks_at(suspicion, self.verdicts[record.id]))
+        self.due = min(self.due, self._asks_at(suspicion))
 
     def _change(self, peer: PeerId, new: State, reason: str, now: float) -> MemberChange:
         verdict = self.verdicts.get(peer)

@@ -57,13 +57,12 @@ Event: TypeAlias = tuple[float, int, Callable[..., None], tuple[Any, ...]]
 class Wire:
     """A link between two nodes; either end may have given it up while the other does not know."""
 
-    __slots__ = ("ends", "free_at", "held", "latency_s")
+    __slots__ = ("ends", "held", "latency_s")
 
     def __init__(self, one: Node, other: Node, latency_s: float) -> None:
         self.ends = (one, other)
+        # Always the same, so that nothing overtakes what was sent before.
         self.latency_s = latency_s
-        # When the last that was sent by each end arrives: nothing overtakes it.
-        self.free_at = [0.0, 0.0]
         self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
 
@@ -240,17 +239,19 @@ class Simulation:
         until = self.now + seconds
         pop = heapq.heappop
         last_slot = int(until * SLOTS_PER_S)
+        events = 0
         while True:
             present = self._present
             while present and present[0][0] <= until:
                 self.now, _, call, args = pop(present)
-                self.events += 1
+                events += 1
                 call(*args)
             if present or not self._slots or self._slots[0] > last_slot:
                 break
             self._present_slot = pop(self._slots)
             self._present = self._later.pop(self._present_slot)
             heapq.heapify(self._present)
+        self.events += events
         self.now = until
 
     def run_until(self, condition: Callable[[], bool], within_s: float, step_s: float = 0.1) -> float:
@@ -270,16 +271,17 @@ class Simulation:
         receiver = other if sender is one else one
         if self._parted and sender.side != receiver.side:
             wire.held.append((call, (receiver, wire, sender, what)))
-            return
-        way = 0 if sender is one else 1
-        at = self.now + wire.latency_s
-        if at < wire.free_at[way]:
-            at = wire.free_at[way]
-        wire.free_at[way] = at
-        if call is Node.take:
-            self.expect((at, next(self._order), call, (receiver, wire, sender, what)))
+        elif call is Node.take:
+            at = self.now + wire.latency_s
+            event = (at, next(self._order), call, (receiver, wire, sender, what))
+            # As `expect`, for what is by far the most.
+            events = self._later.get(int(at * SLOTS_PER_S))
+            if events is not None:
+                events.append(event)
+            else:
+                self.expect(event)
         else:
-            self.expect((at, next(self._order), self.arrive, (receiver, call, wire, sender, what)))
+            self.at(wire.latency_s, self.arrive, receiver, call, wire, sender, what)
 
     def arrive(self, receiver: Node, call: Callable[..., None], *args: Any) -> None:
         if not receiver.alive:

@@ -58,8 +58,9 @@ def test_the_memory_of_the_forgotten_is_bounded() -> None:
         one.merge(Record(f"p{index}", 1, 1), 0.0)
         one.forget([f"p{index}"])
     assert len(one._forgotten) == MAX_RECORDS
-    assert one.is_news(Record("p0", 1, 1).row)
-    assert not one.is_news(Record(f"p{MAX_RECORDS}", 1, 1).row)
+    assert one.admits(Record("p0", 1, 1).row, None, 0.0) == 0.0
+    assert one.admits(Record(f"p{MAX_RECORDS}", 1, 1).row, None, 0.0) is None
+    assert one.admits(Record(f"p{MAX_RECORDS}", 1, 2).row, None, 0.0) == 0.0
     assert one.digest == bytes(database.HASH_BYTES)
 
 
