@@ -188,9 +188,9 @@ async def reply_malformed(
         await reply(connection, error.error_status_hint, document, [("Connection", "close")])
 
 
-def line(item: Mapping[str, Any]) -> Any:
-    """One item of a stream, as an h11 event."""
-    return h11.Data(data=encode_document(item))
+def lines(*items: Mapping[str, Any]) -> Any:
+    """Items of a stream, each a line, as one h11 event."""
+    return h11.Data(data=b"".join(map(encode_document, items)))
 
 
 def encode_document(document: Any) -> bytes:

@@ -18,7 +18,7 @@ import h11
 import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
-from fedd.control.http import HttpConnection, ServerLimits, line, reply, reply_error, reply_malformed
+from fedd.control.http import HttpConnection, ServerLimits, lines, reply, reply_error, reply_malformed
 from fedd.control.listener import ControlSocket, caller_uid
 from fedd.control.requests import check_body, check_query, decode_segment, match
 from fedd.control.schema import Route, error_document
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 logger = logging.getLogger("fedd.control")
+
+MAX_LINES_AT_ONCE = 64
+"""Of a stream, in one piece, which a reader that stalls keeps in memory: events have some 200 bytes each."""
 
 
 class Request(NamedTuple):
@@ -220,6 +223,8 @@ async def _reply_stream(
         if close is not None:  # a generator holds a subscription until it is closed
             stack.push_async_callback(close)
         await connection.send_in_time(head)
+        # What happens in one moment (a crowd joins) is sent as one, where the items are known beforehand.
+        at_hand: Callable[[int], Iterable[Mapping[str, Any]]] = getattr(items, "take_ready", lambda most: ())
         while True:
             try:
                 item = await anext(items)
@@ -228,11 +233,11 @@ async def _reply_stream(
             except Exception as raised:
                 error = _deliberate(raised, request)
                 item = {"kind": "error", **error_document(error, request.request_id)}
-                await connection.send(line(item))
+                await connection.send(lines(item))
                 break
-            await connection.send(line(item))
+            await connection.send(lines(item, *at_hand(MAX_LINES_AT_ONCE - 1)))
             connection.seat.last_heard = trio.current_time()
-        await connection.send_in_time(line({"kind": "end"}), h11.EndOfMessage())
+        await connection.send_in_time(lines({"kind": "end"}), h11.EndOfMessage())
 
 
 def _deliberate(raised: BaseException, request: Request) -> FeddError:

@@ -103,6 +103,14 @@ class Subscription:
     def __aiter__(self) -> Subscription:
         return self
 
+    def take_ready(self, most: int) -> list[Event]:
+        """What the iterator would give next without waiting, `most` items of it at most."""
+        ready: list[Event] = []
+        while len(ready) < most and (item := self._log._next(self._position)) is not None:
+            self._position, event = item
+            ready.append(event)
+        return ready
+
     async def __anext__(self) -> Event:
         while True:
             await trio.lowlevel.checkpoint()

@@ -10,7 +10,8 @@ import trio.testing
 from fedd.api.errors import NotFound, Refused
 from fedd.control.http import ServerLimits, encode_document
 from fedd.control.schema import ROUTES
-from fedd.control.server import ControlServer, Request
+from fedd.control.server import MAX_LINES_AT_ONCE, ControlServer, Request
+from fedd.net.events import EventLog
 
 ME, STRANGER = 0, 4711
 
@@ -233,6 +234,32 @@ async def test_a_stream_ends_with_end(nursery: trio.Nursery) -> None:
     assert (status, headers["content-type"]) == (200, "application/x-ndjson")
     assert items == [{"kind": "progress", "residual": None}, {"kind": "result"}, {"kind": "end"}]
     assert (await answer(client, head("GET", "/v1/status")))[0] == 200
+
+
+async def test_what_happens_in_one_moment_is_sent_as_one(nursery: trio.Nursery) -> None:
+    log = EventLog(wall_clock=lambda: 0.0)
+    for number in range(MAX_LINES_AT_ONCE + 2):
+        log.publish("node", what=str(number))
+
+    async def events(request: Request) -> AsyncIterator[dict[str, Any]]:
+        return log.subscribe(0)
+
+    client = Api(events=events).connect(nursery)
+    http = h11.Connection(h11.CLIENT)
+    await client.send_all(head("GET", "/v1/events"))
+    http.send(h11.Request(method="GET", target="/v1/events", headers=[("Host", "fedd")]))
+    pieces: list[list[str]] = []
+    while sum(map(len, pieces)) < MAX_LINES_AT_ONCE + 2:
+        http.receive_data(await client.receive_some(65_536))
+        while isinstance(event := http.next_event(), h11.Response | h11.Data):
+            if isinstance(event, h11.Data):
+                pieces.append([json.loads(text)["what"] for text in bytes(event.data).splitlines()])
+    assert [len(piece) for piece in pieces] == [MAX_LINES_AT_ONCE, 2]
+    assert [what for piece in pieces for what in piece] == [str(n) for n in range(MAX_LINES_AT_ONCE + 2)]
+    log.publish("node", what="later")
+    while (event := http.next_event()) is h11.NEED_DATA:
+        http.receive_data(await client.receive_some(65_536))
+    assert json.loads(bytes(event.data))["what"] == "later"
 
 
 async def test_a_stream_that_fails_says_so(nursery: trio.Nursery) -> None:

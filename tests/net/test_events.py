@@ -38,6 +38,20 @@ def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
         log_of().publish("lunch")
 
 
+async def test_what_is_there_already_comes_without_waiting() -> None:
+    log = log_of(capacity=3)
+    for what in "abcde":
+        log.publish("node", what=what)
+    subscription = log.subscribe(1)
+    first, *others = subscription.take_ready(3)
+    assert first == {"kind": "lagged", "seq": 2, "missed": 1}
+    assert [event["what"] for event in others] == ["c", "d"]
+    assert [event["what"] for event in subscription.take_ready(3)] == ["e"]
+    assert subscription.take_ready(3) == []
+    log.publish("node", what="f")
+    assert (await anext(subscription))["what"] == "f"
+
+
 async def test_a_reader_waits_for_what_comes(autojump_clock: trio.testing.MockClock) -> None:
     log = log_of()
     log.publish("node", what="before")
