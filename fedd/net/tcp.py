@@ -204,11 +204,13 @@ class TcpNetwork:
         try:
             raw.setblocking(False)
             code = raw.connect_ex((address.host, address.port))
-            if code == errno.EINPROGRESS:
+            if code == errno.EINPROGRESS:  # at addresses of this machine that is over by now, well or not
+                code = raw.connect_ex((address.host, address.port))
+            if code in {errno.EALREADY, errno.EINPROGRESS}:
                 await trio.lowlevel.wait_writable(raw.fileno())
                 code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            else:  # on some systems, of this machine's own addresses
-                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
             if code:
                 raise OSError(code, os.strerror(code))
             return TcpWire(raw)

@@ -41,7 +41,7 @@ async def upgrade(
     Denied when another key answers than `expected_peer`'s, ProtocolError when the peer does not
     speak libp2p, NotConnected when the wire breaks.
     """
-    handshake = _Handshake(wire)
+    handshake = _Handshake(wire, initiator)
     try:
         return await _upgrade(handshake, key, initiator, expected_peer)
     except OSError as error:
@@ -55,10 +55,11 @@ async def upgrade(
 class _Handshake:
     """Reads and writes of the handshake, and what was read too much."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, initiator: bool) -> None:
         self.wire = wire
         self.unused = b""
         self.silent = True
+        self.wait_first = initiator  # the first words of who dials are often there already
 
     async def send(self, data: bytes) -> None:
         """Write all of it."""
@@ -76,7 +77,9 @@ class _Handshake:
             return data
         buffer = memoryview(bytearray(_RECEIVE_BYTES))
         while True:
-            await self.wire.wait_readable()
+            if self.wait_first:
+                await self.wire.wait_readable()
+            self.wait_first = True
             try:
                 count = self.wire.recv_into(buffer)
             except BlockingIOError:
