@@ -88,7 +88,9 @@ async def test_a_member_that_dies_answers_nobody(autojump_clock: MockClock) -> N
         with pytest.raises(NotConnected, match="does not answer: dead"):
             await ctx.ask(other, 1)
         await ctx.send(other, "into the void")
-        return sorted(ctx.neighbors)
+        left = sorted(ctx.neighbors)
+        await ctx.exchange(None)  # the first to hear of the death ends no sooner than the other has looked
+        return left
 
     async with world(3) as nodes:
         dead = nodes[2].id
