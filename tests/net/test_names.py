@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -55,13 +56,28 @@ class Zone:
         return [encode_message(answer)]
 
 
+async def at_one_port() -> tuple[trio.SocketListener, trio.socket.SocketType]:
+    """A TCP listener and a UDP socket, at a port that nobody else has for either."""
+    while True:
+        tcp = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        udp = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            await udp.bind(tcp.socket.getsockname())
+        except OSError as error:
+            udp.close()
+            await tcp.aclose()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return tcp, udp
+
+
 @asynccontextmanager
 async def name_server(answer: Answer, tmp_path: Path) -> AsyncIterator[Names]:
     """A name server on loopback, UDP and TCP at one port; the `Names` that asks it."""
-    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        await udp.bind(("127.0.0.1", 0))
-        port = udp.getsockname()[1]
-        tcp = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
+    tcp, udp = await at_one_port()
+    port = udp.getsockname()[1]
+    with udp:
 
         async def over_udp() -> None:
             while True:
