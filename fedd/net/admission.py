@@ -364,7 +364,8 @@ class Admission:
 
     def _enter(self, identity: FederationIdentity, via: tuple[str, ...], lists: Iterable[bytes] = ()) -> None:
         self._via = via
-        self._keep(identity)
+        # As durable as the epoch, which `enter` writes: a second wait for the disk would secure nothing more.
+        self._store.replace(FEDERATION_FILE, self._content(identity))
         try:
             self._presence.enter(identity, lists)
         except FeddError:
@@ -374,12 +375,11 @@ class Admission:
 
     def _promote(self, identity: FederationIdentity) -> None:
         """The same federation with another certificate: on disk, then in this node's record."""
-        self._keep(identity)
+        self._store.write(FEDERATION_FILE, self._content(identity))
         self._presence.renew(identity)
 
-    def _keep(self, identity: FederationIdentity) -> None:
-        content = {"id": identity.id, "chain": identity.chain, "via": list(self._via)}
-        self._store.write(FEDERATION_FILE, codec.encode(content))
+    def _content(self, identity: FederationIdentity) -> bytes:
+        return codec.encode({"id": identity.id, "chain": identity.chain, "via": list(self._via)})
 
     def _hint(self, addresses: Iterable[str]) -> None:
         """Where the inviter was: all that is known before the first link."""

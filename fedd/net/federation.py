@@ -20,7 +20,7 @@ class PresenceStore(Protocol):
         """The content, None when there is none."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace the content; on return it survives a power cut."""
+        """Replace the content; on return it survives a power cut, as does all that was replaced before."""
 
     def replace(self, name: str, data: bytes) -> None:
         """Replace the content; it survives a power cut after `flush`."""

@@ -289,6 +289,16 @@ async def test_a_certificate_that_does_not_hold_is_not_entered(autojump_clock: M
         assert b.presence.federation is None
 
 
+async def test_whoever_has_joined_is_a_member_after_a_power_cut_too(autojump_clock: MockClock) -> None:
+    async with nodes(2) as (a, b):
+        a.admission.init("plant7")
+        assert (a.store.volatile, a.store.writes.count("epoch")) == (set(), 1)
+        await b.admission.join(a.admission.invite().token)
+        assert (b.store.volatile, b.store.writes.count("epoch")) == (set(), 1)
+        await b.admission.leave()
+        assert b.store.volatile == set()
+
+
 async def test_the_others_hear_of_a_leave_though_the_disk_fails_in_the_end(autojump_clock: MockClock) -> None:
     async with nodes(2) as (a, b):
         await form([a, b])
