@@ -211,7 +211,7 @@ class TcpNetwork:
                 code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
-            if code:
+            if code not in {0, errno.EISCONN}:  # the second call may say that the first has connected it
                 raise OSError(code, os.strerror(code))
             return TcpWire(raw)
         except OSError as error:

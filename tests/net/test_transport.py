@@ -7,6 +7,7 @@ import errno
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import trio
@@ -208,6 +209,23 @@ async def test_the_kernel_tells_the_round_trip() -> None:
     wire = await TcpNetwork().connect(listener.addresses[0])
     assert isinstance(wire, tcp.TcpWire)
     assert 0 < tcp._round_trip_us(wire._socket) < 1_000_000
+    wire.close()
+    listener.close()
+
+
+async def test_a_kernel_that_says_connected_when_asked_again_is_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """connect(2): a socket that is connected gives EISCONN; Linux tells the end of the first call instead."""
+
+    class Posix(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return super().connect_ex(address) or errno.EISCONN
+
+    listener = await TcpNetwork().listen(parse_multiaddr("/ip4/127.0.0.1/tcp/0"))
+    monkeypatch.setattr(socket, "socket", Posix)
+    wire = await TcpNetwork().connect(listener.addresses[0])
+    assert wire.send(b"hello") == 5
     wire.close()
     listener.close()
 
