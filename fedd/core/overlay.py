@@ -35,7 +35,7 @@ HINT_ATTEMPTS = 3
 # A peer that shed the link has too many: leave it alone for a while.
 AFTER_TRIM_S = 10.0
 # Of more members than these, so many are drawn at random and looked at; whoever finds too few asks again.
-CANDIDATES, SEARCH_AGAIN_S = 32, 0.5
+CANDIDATES, SEARCH_AGAIN_S = 64, 0.5
 # More hints are dropped, more pins refused: whoever has so many links knows its members by their records.
 MAX_HINTS = 64
 MAX_PINS = 64
