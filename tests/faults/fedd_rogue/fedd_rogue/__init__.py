@@ -11,6 +11,13 @@ from typing import ClassVar
 from fedd.api import Algorithm, Message, RunContext, hookimpl
 
 
+async def count_neighbors(ctx: RunContext) -> int:
+    """How many neighbours are left. Who has counted waits for the others: one that ends is none any more."""
+    left = len(ctx.neighbors)
+    await ctx.exchange(1)
+    return left
+
+
 @dataclass(frozen=True)
 class Raises:
     """Raises on the node whose input is 1, after two exchanges."""
@@ -22,9 +29,9 @@ class Raises:
             await ctx.exchange(1)
         if ctx.input == 1:
             raise ValueError("the sensor is on fire")
-        for _ in range(6):
+        for _ in range(5):
             await ctx.exchange(1)
-        return len(ctx.neighbors)
+        return await count_neighbors(ctx)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Hangs:
         while ctx.input == 1:
             pass
         await ctx.exchange(1)
-        return len(ctx.neighbors)
+        return await count_neighbors(ctx)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Crashes:
                 os._exit(3)
             ctypes.string_at(0)
         await ctx.exchange(1)
-        return len(ctx.neighbors)
+        return await count_neighbors(ctx)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Hoards:
             await ctx.exchange(len(held))
         else:
             await ctx.exchange(1)
-        return len(ctx.neighbors)
+        return await count_neighbors(ctx)
 
 
 @hookimpl
