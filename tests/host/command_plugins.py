@@ -133,7 +133,7 @@ from fedd.api import Denied, hookimpl
 class Bad:
     """Misbehaves in the way that it is told."""
     name: ClassVar[str] = "bad"
-    timeout_s: ClassVar[float] = 0.5
+    timeout_s: ClassVar[float] = 20.0
     how: str = "raise"
 
     async def handle(self, ctx):
@@ -181,9 +181,15 @@ class Bad:
                     ctx.event("spam")
         return "good"
 
+@dataclass(frozen=True)
+class Stuck(Bad):
+    """Has no time for it."""
+    name: ClassVar[str] = "stuck"
+    timeout_s: ClassVar[float] = 0.5
+
 @hookimpl
 def fedd_register_commands():
-    return [Bad]
+    return [Bad, Stuck]
 '''
 
 HANGS = "while True: pass\n"
