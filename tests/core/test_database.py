@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fedd.core import database
 from fedd.core.database import MAX_RECORDS, VERSION_S, Database
 from fedd.core.heard_links import HeardLinks
@@ -72,3 +74,31 @@ def test_only_the_latest_losses_are_told() -> None:
     assert len(links.lost) == MAX_LOST
     assert "p0" not in links.lost
     assert f"p{MAX_LOST + 4}" in links.lost
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_who_expired_is_reachable_again_with_its_next_version(forgotten: bool) -> None:
+    one = Database("m")
+    theirs = Record("x", 1, 1, neighbours=frozenset("m"))
+    one.merge(Record("m", 1, 1, neighbours=frozenset("x")), 0.0)
+    one.merge(theirs, 0.0)
+    assert one.update()[1:] == (["x"], [])
+    assert one.expire(1.0)
+    assert one.update() == ({"x": theirs}, [], ["x"])
+    if forgotten:
+        one.forget(["x"])
+    one.merge(replace(theirs, seq=2), 2.0)
+    assert one.update() == ({"x": None}, ["x"], [])
+    assert one.edges.adjacent("m") == {"x"}
+
+
+def test_what_counted_before_several_changes_is_what_counted_at_the_last_update() -> None:
+    one = Database("m")
+    first = Record("x", 1, 1, neighbours=frozenset("m"))
+    one.merge(first, 0.0)
+    one.update()
+    for seq in (2, 3):
+        one.merge(replace(first, seq=seq), 0.0)
+    one.forget(["x"])
+    assert one.update() == ({"x": first}, [], [])
+    assert one.update() == ({}, [], [])
