@@ -303,8 +303,8 @@ class MembershipParts(MembershipView):
             record = records.get(peer)
             if record is None:
                 continue
-            # Who was reachable, still is, and goes on with the same life, is alive as before.
-            if held is None or peer not in reachable or record.left or record.epoch != held.epoch:
+            # Who was reachable and still is has not left, and is alive as before if it is the same life.
+            if held is None or peer not in reachable or record.epoch != held.epoch:
                 unjudged.add(peer)
             lost, loses = held.lost if held is not None else _NOBODY, record.lost
             if (lost or loses) and loses != lost:

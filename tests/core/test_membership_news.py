@@ -12,7 +12,7 @@ from core.test_membership_core import core, drive, known
 
 from fedd.core.deadlines import NEVER
 from fedd.core.membership import Membership
-from fedd.core.membership_types import Send
+from fedd.core.membership_types import Dial, Send
 from fedd.core.overlay import CAP_DIALABLE, SHED_ABOVE_DIALABLE, Overlay
 from fedd.core.own_record import SPARE_EDGE_S, TOLD_BY_PEER_S
 from fedd.core.presence_messages import Bye, Digest, Ping, Pong, Refuse, Rows, Versions
@@ -176,6 +176,31 @@ def test_silent_links_are_not_too_many() -> None:
     heard = {name: name < "p05" for name in names}
     assert overlay.shed(lambda peer: 9, heard, [], 5.0) == ([], None)
     assert overlay.shed(lambda peer: 9, dict.fromkeys(names, True), names[-1:], 5.0)[0] == ["p16", "p15"]
+
+
+def test_a_suspect_is_dead_sooner_when_its_last_neighbour_says_that_it_closed() -> None:
+    one = linked_with_all("a")
+    told(one, "a", 2, 1.0, "m", "x")
+    one.receive("a", Rows((known(Record("x", 1, 1, neighbours=frozenset("a"))).row,)), 1.0)
+    drive(one, 1.9)
+    told(one, "a", 3, 2.0, "m", lost={"x": "silent"})
+    drive(one, 2.5)
+    assert one.state_of("x") == "suspect"
+    told(one, "a", 4, 2.5, "m", lost={"x": "closed"})
+    drive(one, 3.3)
+    assert one.state_of("x") == "dead"
+    assert one.since("x")[1] == "closed"
+
+
+def test_who_says_later_that_it_can_be_dialled_is_dialled() -> None:
+    one = linked_with_all("a")
+    told(one, "a", 2, 1.0, "m", "x")
+    one.receive("a", Rows((known(Record("x", 1, 1, neighbours=frozenset("a"))).row,)), 1.0)
+    drive(one, 2.0)
+    assert one.state_of("x") == "alive"
+    one.receive("a", Rows((known(replace(one.records["x"], seq=2, addresses=("/at/x",))).row,)), 2.0)
+    dialled = [action for action in drive(one, 3.0) if isinstance(action, Dial)]
+    assert Dial("x", ("/at/x",)) in dialled
 
 
 def test_who_had_parted_from_the_dead_before_is_no_witness() -> None:
