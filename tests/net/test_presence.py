@@ -281,7 +281,7 @@ async def test_views_tell_what_is_known(autojump_clock: MockClock) -> None:
 async def test_a_crowd_that_comes_together_costs_one_write(autojump_clock: MockClock) -> None:
     async with nodes(4) as members:
         await form(members)
-        await full_mesh(members)
+        await until(lambda: all(others_say(members, node, "alive") for node in members), 1.0)
         assert all("members" not in node.store.writes for node in members)
         await trio.sleep(4.0)
         for node in members:
