@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from federation.network import Network
-from membership_systems import Change, Fedd, System
+from membership_systems import Fedd, System
+from membership_views import Change
 from processes import rss_bytes
 
 YEAR_S = 366 * 86_400

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import membership
 import membership_table
 from membership_cases import last_seen, spread
-from membership_systems import Views
+from membership_views import Views
 from serf_rpc import SerfError, pack, unpack
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from core.simulator import Simulation, Story
+from core.simulated_history import Story
+from core.simulator import Simulation
 
 
 def check(nodes: int) -> None:
