@@ -277,9 +277,11 @@ def test_row_25_a_member_is_revoked_while_it_is_connected() -> None:
     with federation(5, names=["a", "b", "c", "d", "thief"]) as fed:
         a, *others, thief = fed
         peer = thief.peer_id()
-        for daemon in (a, *others):
-            linked = lambda d=daemon: peer in {one["peer_id"] for one in d.ctl("links").ok()}  # noqa: E731
-            eventually(linked, GUARD_S, "everybody is linked with everybody")
+
+        def linked() -> bool:
+            return all(peer in {one["peer_id"] for one in d.ctl("links").ok()} for d in (a, *others))
+
+        eventually(linked, GUARD_S, "everybody is linked with everybody")
         waits = {daemon.name: waited_for_processor_s(daemon.pid) for daemon in fed}
         a.ctl("revoke", "thief").ok()
         eventually(lambda: thief.ctl("status").ok()["revoked"], GUARD_S, "the revoked is told")
