@@ -298,9 +298,10 @@ class Serf(System):
         self.start(place)
 
     def help_home(self, place: int) -> None:
-        # It tries again by itself, every 30 s.
-        other = self.lan[(place + 1) % len(self.names)].ip4
-        self._ask(place, "join", {"Existing": [other], "Replay": False})
+        # It tries again by itself, every 30 s. The next may have been killed with it.
+        others = [(place + step) % len(self.names) for step in range(1, len(self.names))]
+        runs = next(other for other in others if self._processes[other].poll() is None)
+        self._ask(place, "join", {"Existing": [self.lan[runs].ip4], "Replay": False})
 
     def broadcast(self, place: int, text: str) -> float:
         started_s = time.monotonic()
