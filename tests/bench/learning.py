@@ -1,13 +1,15 @@
 """A round of learning without any training: fedd's daemons beside P2PFL's nodes, in one run.
 
     python tests/bench/learning.py [--cases 2x10000 4x10000 2x1000000] [--only fedd plain p2pfl p2pfl-tuned]
+                                   [--attempts 5]
     python tests/bench/learning.py --memory
 
 Prints one JSON document for each case and system, and one with the ratios for each case. `plain` sends the
 bytes of fedd's round over fedd's links without daemons, workers and messages. `p2pfl` has its default
 settings, `p2pfl-tuned` its waiting cut to the limit; it gets a virtual environment of its own, made on the
-first call (`--environment`). `--memory` lets four daemons share a model of 100 MB and prints the largest size
-of a daemon and of its worker.
+first call (`--environment`). Its nodes may lose each other and not end: each failure is printed, and it is
+tried `--attempts` times; `attempts` in its document says at which it ended. `--memory` lets four daemons
+share a model of 100 MB and prints the largest size of a daemon and of its worker.
 """
 
 from __future__ import annotations
@@ -113,6 +115,7 @@ def main() -> int:
     usual = ["2x10000", "4x10000", "2x1000000", "4x1000000", "2x10000000"]
     parser.add_argument("--cases", nargs="+", default=usual, metavar="NODESxSIZE", help="what to measure")
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="measure these alone")
+    parser.add_argument("--attempts", type=int, default=3, help="of P2PFL, which does not always end")
     parser.add_argument("--memory", action="store_true", help="a model of 100 MB among four daemons")
     cache = Path.home() / ".cache" / "fedd-bench" / "p2pfl"
     parser.add_argument("--environment", type=Path, default=cache, help="P2PFL's virtual environment")
@@ -130,28 +133,41 @@ def compare(case: str, options: argparse.Namespace, python: Path) -> dict[str, A
     nodes, size = map(int, case.split("x"))
     figures: dict[str, dict[str, Any]] = {}
 
-    def note(system: str, measure: Callable[[], Mapping[str, Any]]) -> None:
-        if system in options.only:
-            try:
-                figures[system] = dict(measure())
-            except (RuntimeError, TimeoutError) as error:  # P2PFL does not always come to an end
-                print(json.dumps({"case": case, "system": system, "error": str(error)}), flush=True)
-            else:
-                print(json.dumps({"case": case, "system": system, **figures[system]}), flush=True)
+    def note(system: str, measure: Callable[[], Mapping[str, Any]]) -> bool:
+        """Print what it measures, or why it cannot: whether it could."""
+        try:
+            figures[system] = dict(measure())
+        except (RuntimeError, TimeoutError) as error:  # P2PFL does not always come to an end
+            print(json.dumps({"case": case, "system": system, "error": str(error)}), flush=True)
+            return False
+        print(json.dumps({"case": case, "system": system, **figures[system]}), flush=True)
+        return True
 
-    def measure_p2pfl(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    def note_p2pfl(system: str, settings: Mapping[str, Any]) -> None:
         theirs = p2pfl_case.make_environment(options.environment)
-        return p2pfl_case.measure(theirs, nodes, size, settings=settings)
+        attempts = itertools.count(1)
+
+        def measure() -> Mapping[str, Any]:
+            attempt = next(attempts)
+            return {**p2pfl_case.measure(theirs, nodes, size, settings=settings), "attempts": attempt}
+
+        for _ in range(options.attempts):
+            if note(system, measure):
+                return
 
     def measure_plain() -> Mapping[str, Any]:
         ours = figures.get("fedd", {}).get("bytes_per_round")
         # What a mean takes at least: each member's share of the model to and from every other.
         return plain_links.measure(nodes, int(ours or 8 * size * (nodes - 1) / nodes), ROUNDS)
 
-    note("fedd", lambda: measure_fedd(python, nodes, size))
-    note("plain", measure_plain)
-    note("p2pfl", lambda: measure_p2pfl({}))
-    note("p2pfl-tuned", lambda: measure_p2pfl(p2pfl_case.TUNED))
+    if "fedd" in options.only:
+        note("fedd", lambda: measure_fedd(python, nodes, size))
+    if "plain" in options.only:
+        note("plain", measure_plain)
+    if "p2pfl" in options.only:
+        note_p2pfl("p2pfl", {})
+    if "p2pfl-tuned" in options.only:
+        note_p2pfl("p2pfl-tuned", p2pfl_case.TUNED)
     return judge(case, size, figures)
 
 
