@@ -108,7 +108,7 @@ class MembershipParts(MembershipView):
         self._accept(rows, peer, now)
         for row in rows:
             if row.id in self.records:
-                self._overlay.hint(row.id, self.records[row.id].addresses)
+                self._overlay.recommend(row.id, self.records[row.id].addresses, now)
         self._unlink(peer, None, now, told=True)
         self._overlay.failed(peer, now)
         self._actions.append(Close(peer, "refused"))
@@ -227,7 +227,9 @@ class MembershipParts(MembershipView):
     def _is_found(self, peer: PeerId) -> bool:
         """Whether `peer` is reachable without its link with this node, or about to be.
 
-        That is so of newcomers, be it this node or the peer, that have told of another link before.
+        That is so of newcomers, be it this node or the peer, that have told of another link before. Of those
+        whom a newcomer lists and who are reachable the lowest id tells of it: else all would wait for each
+        other, when its first links came together.
         """
         reachable = self.edges.reachable
         if peer in reachable or (self._new and self._own.lists_any(self._links.up)):
@@ -235,7 +237,9 @@ class MembershipParts(MembershipView):
         verdict, record = self._verdicts.verdicts.get(peer), self.records.get(peer)
         if record is None or (verdict is not None and verdict.lived):
             return False
-        return any(other in reachable and other != self.me for other in record.neighbours)
+        listed = record.neighbours
+        mine = self.me in listed
+        return any(other in reachable and (other < self.me if mine else other != self.me) for other in listed)
 
     def _publish(self, now: float) -> None:
         self._links.forget_losses(now - LOSS_TOLD_S)
@@ -276,6 +280,7 @@ class MembershipParts(MembershipView):
         self._judged_at = now
         before, gained, lost = self._exchange.database.update()
         self._new = self._new and not gained
+        self._own.look_again(now)
         unjudged, self._unjudged = self._unjudged, set()
         self._note_changed(before, unjudged)
         for moved in (gained, lost):

@@ -107,6 +107,13 @@ class Overlay:
             del self._attempts[peer]
         return True
 
+    def recommend(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> None:
+        """Somebody to try instead of a peer that has links enough: no need to let it dial first."""
+        self.hint(peer, addresses)
+        attempt = self._attempts.get(peer)
+        if attempt is not None and attempt.not_before <= now + YIELD_S:
+            attempt.not_before = now
+
     def pin(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Keep a link with `peer`; the caller sees to it that there are at most MAX_PINS."""
         self.pins[peer] = addresses

@@ -39,6 +39,8 @@ class OwnRecord:
         self._changed = False
         # Others' verdicts or databases wait for the next version.
         self._pressing = False
+        # What there is to tell may wait, as things were when it was due.
+        self._put_off = False
         # When new edges are told at the latest, and when a peer will have told of the end of another.
         self._spare_due = NEVER
         self._told_by = NEVER
@@ -89,6 +91,11 @@ class OwnRecord:
         """What may wait is to be told now: somebody's verdict has come to depend on it."""
         self._press(max(now, self.published_at + self._timing.withdrawal_gap_s))
 
+    def look_again(self, now: float) -> None:
+        """Others' records have changed: what was put off may be worth a version, after the present pause."""
+        if self._put_off:
+            self._due_by(max(now, self.published_at + self._hold_s))
+
     def says(self, neighbours: Iterable[PeerId], lost: Mapping[PeerId, LossReason]) -> bool:
         """Whether the last version says just this, so that there is nothing to publish after all."""
         said = self._mine
@@ -120,6 +127,7 @@ class OwnRecord:
         if due != NEVER and (now >= due or not all(map(is_joined, heard - said))):
             return False
         self.due = due
+        self._put_off = True
         return True
 
     def set_addresses(self, addresses: tuple[str, ...], now: float) -> bool:
@@ -134,7 +142,7 @@ class OwnRecord:
     def settle(self) -> None:
         """Nothing is to be told after all."""
         self.due = self._spare_due = self._told_by = NEVER
-        self._pressing = False
+        self._pressing = self._put_off = False
 
     def publish(
         self,

@@ -89,6 +89,39 @@ def test_of_a_newcomer_with_several_links_only_one_is_urgent() -> None:
     assert "x" in one.records["m"].neighbours
 
 
+def test_of_those_who_could_tell_of_a_newcomer_the_lowest_id_does() -> None:
+    """Its first links come together: who is listed with others must not take it for told of by them."""
+    one = linked_with_all("z")
+    one.link_up("x", False, 2.0)
+    told(one, "x", 1, 2.0, "m", "z")
+    drive(one, 2.0 + LAN.addition_calm_s)
+    assert "x" in one.records["m"].neighbours
+
+
+def test_a_link_that_was_put_off_is_told_when_somebody_comes_to_depend_on_it() -> None:
+    one = linked_with_all("z")
+    one.link_up("x", False, 2.0)
+    told(one, "x", 1, 2.0, "z")  # which tells of it: that x has a link with m it has not heard of yet
+    drive(one, 2.15)
+    assert "x" not in one.records["m"].neighbours
+    told(one, "x", 2, 2.15, "m", "z")
+    drive(one, 2.15 + LAN.judge_s + 0.05)
+    assert "x" in one.records["m"].neighbours
+
+
+def test_whom_a_refusal_names_is_dialled_at_once_but_not_who_gave_a_link_up() -> None:
+    overlay = Overlay("m", True, random.Random(1))
+    records = {name: Record(name, 1, 1, addresses=(f"/at/{name}",)) for name in "abcd"}
+    for name, record in records.items():
+        overlay.learn(record)
+        overlay.met(name, 1.0)  # the lower id dials first
+    overlay.trimmed("b", 1.0)
+    for name in "abc":
+        overlay.recommend(name, (f"/at/{name}", "/at/home"), 1.0)
+    overlay.failed("c", 1.0)
+    assert overlay.wanted(records, lambda peer: "alive", {}, 1.0)[0] == {"a": ("/at/a", "/at/home")}
+
+
 def test_a_newcomer_tells_of_its_first_link_and_then_of_all() -> None:
     one = core()
     for at, peer in ((0.0, "a"), (0.1, "b"), (0.2, "c")):
