@@ -18,7 +18,7 @@ from fedd.net.transport import Address, Network, parse_multiaddr
 from fedd.net.upgrade import DoorClosed, Secured, upgrade
 
 DIAL_STAGGER_S: Final = 0.25
-"""How long one address has for itself before the next is tried beside it (RFC 8305 section 5)."""
+"""How long one address has to answer before the next is tried beside it (RFC 8305 section 5)."""
 
 BUSY_DOOR_RETRY_S: Final = 0.1
 """First wait before a peer that closed at once is dialled again, doubled each time, with jitter."""
@@ -79,6 +79,26 @@ class _Underway:
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
+
+
+class _Attempt:
+    """One address that is being tried.
+
+    Once it has answered, the next waits for its end: there is one handshake at a time, and it takes long
+    where a processor is busy, which further connections would keep busier.
+    """
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.stalled = trio.Event()
+        """It has failed, or pauses before a closed door."""
+
+    async def have_its_time(self) -> None:
+        """Return when the next address is to be tried."""
+        with trio.move_on_after(DIAL_STAGGER_S):
+            await self.stalled.wait()
+        if self.answered:
+            await self.stalled.wait()
 
 
 class Dialling:
@@ -143,17 +163,16 @@ class Dialling:
         won: list[Connection] = []
         one_handshake = trio.Lock()
 
-        async def attempt(address: Address, failed: trio.Event | None = None) -> None:
+        async def attempt(address: Address, going: _Attempt) -> None:
             try:
-                secured = await self._secure(expected, address, one_handshake)
+                secured = await self._secure(expected, address, one_handshake, going)
                 won.append(await self._begin(secured))
                 if nursery.child_tasks:
                     nursery.cancel_scope.cancel()
             except FeddError as error:
                 underway.errors.append(error)
             finally:
-                if failed is not None:
-                    failed.set()
+                going.stalled.set()
                 underway.end()
 
         async def resolve(name: Address) -> None:
@@ -171,14 +190,13 @@ class Dialling:
                     continue
                 if underway.is_only_one:  # as most peers have: it needs no task of its own
                     underway.start = lambda: nursery.start_soon(try_all)
-                    await attempt(address)
+                    await attempt(address, _Attempt())
                     underway.start = None
                     continue
-                failed = trio.Event()
-                nursery.start_soon(attempt, address, failed)
+                going = _Attempt()
+                nursery.start_soon(attempt, address, going)
                 if underway.has_more:
-                    with trio.move_on_after(DIAL_STAGGER_S):
-                        await failed.wait()
+                    await going.have_its_time()
 
         try:
             async with trio.open_nursery() as nursery:
@@ -205,10 +223,13 @@ class Dialling:
             return NotConnected(f"{expected} closed the connection at once: {won[0].close_reason}")
         return self._too_slow(expected, addresses) if late else _best_of(underway.errors)
 
-    async def _secure(self, expected: PeerId, address: Address, one_handshake: trio.Lock) -> Secured:
+    async def _secure(
+        self, expected: PeerId, address: Address, one_handshake: trio.Lock, going: _Attempt
+    ) -> Secured:
         pause_s = BUSY_DOOR_RETRY_S
         while True:
             wire = await self._network_of(address).connect(address)
+            going.answered = True
             try:
                 try:
                     one_handshake.acquire_nowait()  # two to one peer at once would make two connections
@@ -224,6 +245,7 @@ class Dialling:
                 wire.close()
                 if pause_s > 2.0:  # tried for about 4 s
                     raise
+                going.stalled.set()
             except BaseException:
                 wire.close()
                 raise

@@ -12,9 +12,10 @@ from fedd.net import dialling
 from fedd.net.connection import Connection
 from fedd.net.memory import MemoryNetwork
 from fedd.net.swarm import Swarm
-from fedd.net.transport import Address, Wire
+from fedd.net.transport import Address, Wire, parse_multiaddr
 
 HOLE = "/memory/99"
+MUTE = "/memory/98"
 
 
 class HoledNetwork(MemoryNetwork):
@@ -23,9 +24,11 @@ class HoledNetwork(MemoryNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.dialled: list[int] = []
+        self.last_at = 0.0
 
     async def connect(self, address: Address) -> Wire:
         self.dialled.append(address.port)
+        self.last_at = trio.current_time()
         if address.port == 99:
             await trio.sleep_forever()
         return await super().connect(address)
@@ -51,6 +54,42 @@ async def test_an_address_learnt_on_the_way_is_tried_at_once(autojump_clock: Moc
         assert trio.current_time() - start < 2 * dialling.DIAL_STAGGER_S
         assert made == [here.connections[there.peer_id]] * 2
         assert network.dialled == [99, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_address_waits_for_the_end_of_one_that_answers(autojump_clock: MockClock) -> None:
+    """A peer whose processor is busy with a crowd must not get a second connection for it."""
+    network = HoledNetwork()
+    here, there = (Swarm(PrivateKey.from_seed(bytes([n]) * 32), network=network) for n in (1, 2))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(here.run)
+        await nursery.start(there.run)
+        (address,) = await there.listen("/memory/2")
+        await network.listen(parse_multiaddr(MUTE))  # accepts nobody: the handshake never goes on
+        start = trio.current_time()
+        await here.dial([MUTE, address], there.peer_id)
+        assert network.dialled == [98, 2]
+        assert network.last_at - start == here.limits.dial_s / 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_address_is_tried_while_a_door_is_closed(autojump_clock: MockClock) -> None:
+    network = HoledNetwork()
+    here, there = (Swarm(PrivateKey.from_seed(bytes([n]) * 32), network=network) for n in (1, 2))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(here.run)
+        await nursery.start(there.run)
+        (address,) = await there.listen("/memory/2")
+        listener = await network.listen(parse_multiaddr(MUTE))
+
+        async def turn_away() -> None:
+            while True:
+                (await listener.accept()).close()
+
+        nursery.start_soon(turn_away)
+        start = trio.current_time()
+        await here.dial([MUTE, address], there.peer_id)
+        assert trio.current_time() - start < dialling.BUSY_DOOR_RETRY_S
         nursery.cancel_scope.cancel()
 
 
