@@ -88,10 +88,17 @@ class BroadcastIntake:
         in a full mesh nobody gets it twice. What a broken link or a liar withholds, the marks bring.
         """
         served = self._neighbours_of(source) if source is not None else ()
+        make = Bcast if whole else Ihave
+        # Nearly all get the same, which is then put into a frame once.
+        everything = [make(group) for group in split_posts(posts)]
+        origins = {post.origin for post in posts}
         for peer in self._links:
             if peer != source and peer not in served:
-                groups = split_posts([post for post in posts if post.origin != peer])
-                self._sends += [Send(peer, Bcast(group) if whole else Ihave(group)) for group in groups]
+                messages = everything
+                if peer in origins:
+                    rest = [post for post in posts if post.origin != peer]
+                    messages = [make(group) for group in split_posts(rest)]
+                self._sends += [Send(peer, message) for message in messages]
 
     # -- taking what comes
 

@@ -84,6 +84,11 @@ class Call:
     ended: trio.Event = field(default_factory=trio.Event)
     asks: set[trio.CancelScope] = field(default_factory=set)
 
+    def begin(self) -> None:
+        """Its handler is at work: from now on its time counts, and no other process may do it again."""
+        self.begun = True
+        self.began.set()
+
     def end(self) -> None:
         """It has its answer, its error, or is lost."""
         self.began.set()

@@ -126,6 +126,8 @@ class CommandHost:
         raise PluginFailed(f"the plugin host ended {_ATTEMPTS} times before {info.name} could begin")
 
     async def _running_session(self) -> Session:
+        if self._session is not None:
+            return self._session
         async with self._starting:
             if self._session is None:
                 if self._nursery is None:

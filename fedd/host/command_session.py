@@ -128,8 +128,7 @@ class Session:
             case "ready":
                 self._ready_at = trio.current_time()
             case "began" if call is not None:
-                call.begun = True
-                call.began.set()
+                call.begin()
             case "answer" if call is not None and len(body) == 1:
                 call.answer = body[0]
                 del self._calls[header["call"]]
@@ -194,9 +193,11 @@ class Session:
                 self.kill(0, f"did not start within {times.start_s:g} s")
             return
         seen = self._page.read()
+        at_work, _, importing = seen
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
-        at_work, _, importing = seen
+        elif not importing and at_work in self._calls:
+            self._calls[at_work].begin()  # it has not come to say so in all this time
         overdue = {n: call for n, call in self._calls.items() if call.overdue_since is not None}
         waiting = [n for n, call in self._calls.items() if not call.begun and n != at_work]
         held_s = now - self._seen_at

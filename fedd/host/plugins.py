@@ -136,7 +136,8 @@ class PluginRegistry:
 
     async def ready(self) -> None:
         """Return when the inspector has answered or failed."""
-        await self._ready.wait()
+        if not self._ready.is_set():  # a command asks at each message
+            await self._ready.wait()
 
     def plugins(self) -> list[PluginInfo]:
         """All plugins, sorted by name, those that failed included."""

@@ -112,12 +112,15 @@ class Subscription:
         return ready
 
     async def __anext__(self) -> Event:
+        waited = False
         while True:
-            await trio.lowlevel.checkpoint()
             item = self._log._next(self._position)
             if item is not None:
+                if not waited:
+                    await trio.lowlevel.checkpoint()
                 self._position, event = item
                 return event
             if self._log._closed:
                 raise StopAsyncIteration
             await self._log._news.wait()
+            waited = True

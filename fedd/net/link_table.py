@@ -149,14 +149,17 @@ class LinkTable:
         """Queue a message for `peer`; without a link it is lost, and the next digest makes up for it."""
         link = self.links.get(peer)
         if link is not None:
-            if message is not self._sent:
-                self._sent, self._frame = message, encode_message(message)
-            link.send(message, self._frame)
+            link.send(message, self._framed(message))
 
     def send_bulk(self, peer: PeerId, message: Message) -> bool:
         """Queue a message that can be had again; False when it was thrown away."""
         link = self.links.get(peer)
-        return link is not None and link.send_bulk(message)
+        return link is not None and link.send_bulk(message, self._framed(message))
+
+    def _framed(self, message: Message) -> bytes:
+        if message is not self._sent:
+            self._sent, self._frame = message, encode_message(message)
+        return self._frame
 
     def retire(self, peer: PeerId, *, abrupt: bool = False) -> None:
         """End the stream with `peer`, after what is queued or `abrupt`ly with its connection."""

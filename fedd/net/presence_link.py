@@ -110,9 +110,9 @@ class PresenceLink:
         self._queue.append(encode_message(message) if frame is None else frame)
         self._news.set()
 
-    def send_bulk(self, message: Message) -> bool:
+    def send_bulk(self, message: Message, frame: bytes | None = None) -> bool:
         """Queue a `message` that can be had again, behind all others; False when too many bytes wait."""
-        frame = encode_message(message)
+        frame = encode_message(message) if frame is None else frame
         if self._finishing or self._bulk_bytes + len(frame) > MAX_BULK_BYTES:
             return False
         self._bulk.append(frame)

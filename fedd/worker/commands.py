@@ -13,8 +13,9 @@ import mmap
 import socket
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any
 
 import trio
@@ -24,7 +25,7 @@ from fedd.api.errors import FeddError, TimedOut, Unhealthy
 from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.command_messages import encode_error
-from fedd.core.pipe import Frame, PipeDecoder, encode_frame
+from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.worker.command_context import Answer, CallContext, Fields, answer_call
 from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
 from fedd.worker.plugins import find_command
@@ -43,11 +44,13 @@ _CALL: ContextVar[int] = ContextVar("call", default=0)
 
 
 class Gauge(trio.abc.Instrument):
-    """Writes into the shared page which call's task is being stepped."""
+    """Writes into the shared page which call's task is being stepped, and has sent what the step said."""
 
     def __init__(self, page: mmap.mmap) -> None:
         self._page = page
         self._steps = 0
+        self.send: Callable[[], None] = lambda: None
+        """Called after each step."""
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A task goes on."""
@@ -57,7 +60,8 @@ class Gauge(trio.abc.Instrument):
             PAGE.pack_into(self._page, 0, call, self._steps, 0)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """It waits again, or has ended."""
+        """It waits again, or has ended. Should another step end the process, this one's words are said."""
+        self.send()
         if task.context.get(_CALL, 0):
             PAGE.pack_into(self._page, 0, 0, self._steps, 0)
 
@@ -73,9 +77,11 @@ class PluginHost:
         sock.setblocking(False)
         self._sock = sock
         self._gauge = gauge
+        gauge.send = self._send_said
         self._decoder = PipeDecoder(MAX_FRAME_BYTES)
         # Without bound of its own: the daemon bounds the calls, MAX_ASKS and MAX_EVENTS what each may say.
         self._unsent: deque[memoryview] = deque()
+        self._waits_for_room = False
         self._more_to_send = trio.Event()
         self._me: PeerId = ""
         self._members: dict[PeerId, Member] = {}
@@ -95,25 +101,24 @@ class PluginHost:
             nursery.cancel_scope.cancel()
 
     def say(self, header: dict[str, Any], *body: Answer) -> None:
-        """Send a frame to the daemon now, or as soon as there is room.
+        """Send a frame to the daemon after this step, or as soon as there is room then.
 
-        At once, because a handler may never come back to the event loop.
+        What a handler says in one step, most often all that it says, wakes the daemon once. Of one that never
+        ends its step the page tells.
         """
-        idle = not self._unsent
         self._unsent.append(memoryview(b"".join(encode_frame(header, body))))
-        if idle:
+
+    def _send_said(self) -> None:
+        if self._unsent and not self._waits_for_room:
             self._write()
-        if self._unsent:
-            self._more_to_send.set()
+            if self._unsent:
+                self._waits_for_room = True
+                self._more_to_send.set()
 
     def _write(self) -> None:
         try:
             while self._unsent:
-                rest = self._unsent[0][self._sock.send(self._unsent[0]) :]
-                if rest:
-                    self._unsent[0] = rest
-                else:
-                    self._unsent.popleft()
+                drop_written(self._unsent, self._sock.sendmsg(list(islice(self._unsent, BUFFERS_AT_ONCE))))
         except BlockingIOError:
             pass
         except OSError:
@@ -126,6 +131,7 @@ class PluginHost:
             while self._unsent:
                 await trio.lowlevel.wait_writable(self._sock.fileno())
                 self._write()
+            self._waits_for_room = False
 
     async def _receive(self) -> bytes:
         """What the daemon says next, nothing at its end."""

@@ -137,6 +137,11 @@ class Bad:
     how: str = "raise"
 
     async def handle(self, ctx):
+        match self.how:
+            case "block at once":
+                time.sleep(60)
+            case "_exit at once":
+                os._exit(3)
         await trio.sleep(0)
         match self.how:
             case "raise":

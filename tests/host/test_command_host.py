@@ -156,6 +156,13 @@ async def test_a_handler_that_is_late_is_cancelled(bench: Bench) -> None:
     [
         ("_exit", PluginFailed, "ended with status 3", "ended with status 3"),
         ("segfault", PluginFailed, "was killed by SIGSEGV", "was killed by SIGSEGV"),
+        ("_exit at once", PluginFailed, "ended with status 3", "ended with status 3"),
+        (
+            "block at once",
+            TimedOut,
+            "did not end within 0.5 s and was killed",
+            "kept the plugin host to itself",
+        ),
         ("loop", TimedOut, "did not end within 0.5 s and was killed", "kept the plugin host to itself"),
         ("block", TimedOut, "did not end within 0.5 s and was killed", "kept the plugin host to itself"),
         ("shield", TimedOut, "did not end within 0.5 s and was killed", "after it was cancelled"),
