@@ -107,18 +107,31 @@ class PresenceLink:
         if len(self._queue) >= MAX_QUEUED:
             self.stream.reset()
             return
-        self._queue.append(encode_message(message) if frame is None else frame)
-        self._news.set()
+        frame = encode_message(message) if frame is None else frame
+        if not self._sent_now(frame):
+            self._queue.append(frame)
+            self._news.set()
 
     def send_bulk(self, message: Message, frame: bytes | None = None) -> bool:
         """Queue a `message` that can be had again, behind all others; False when too many bytes wait."""
         frame = encode_message(message) if frame is None else frame
         if self._finishing or self._bulk_bytes + len(frame) > MAX_BULK_BYTES:
             return False
+        if self._sent_now(frame):
+            return True
         self._bulk.append(frame)
         self._bulk_bytes += len(frame)
         self._news.set()
         return True
+
+    def _sent_now(self, frame: bytes) -> bool:
+        """Whether nothing was in front of `frame`, so that it is on its way without a turn of the writer."""
+        if self._queue or self._bulk or len(frame) > BULK_AT_ONCE_BYTES:
+            return False
+        try:
+            return self.stream.try_send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False  # the writer finds out, and ends the link
 
     def finish(self) -> None:
         """End the stream once all that is queued is on its way."""

@@ -288,6 +288,17 @@ class Pipe:
         self.open = trio.Event()
         self.peer_id = "peer"
         self.closed = False
+        self.room = 0
+        """How many messages it takes at once; it is broken when negative."""
+
+    def try_send(self, data: bytes) -> bool:
+        if self.room < 0:
+            raise trio.BrokenResourceError
+        if self.room:
+            self.room -= 1
+            self.sent.append(data)
+            return True
+        return False
 
     async def send_all(self, data: bytes) -> None:
         self.sent.append(data)
@@ -301,6 +312,24 @@ class Pipe:
 
     def messages(self, index: int) -> list[Message]:
         return MessageDecoder().receive_data(self.sent[index])
+
+
+def test_what_nothing_is_in_front_of_leaves_at_once_and_all_else_in_order() -> None:
+    pipe = Pipe()
+    link = PresenceLink(pipe, opened_here=True)
+    pipe.room = 2
+    link.send(Ping(1))
+    assert link.send_bulk(Pull(PEER, 1, 1, 0))
+    assert [pipe.messages(index) for index in range(2)] == [[Ping(1)], [Pull(PEER, 1, 1, 0)]]
+    link.send(Ping(2))  # there is no room
+    pipe.room = 1
+    link.send(Ping(3))  # there is, but one is in front
+    pipe.room = -1
+    assert link.send_bulk(Pull(PEER, 1, 1, 1))
+    assert len(pipe.sent) == 2
+    assert MessageDecoder().receive_data(link._take_queued()) == [Ping(2), Ping(3), Pull(PEER, 1, 1, 1)]
+    link.send(Ping(4))  # the writer finds out that it is broken
+    assert MessageDecoder().receive_data(link._take_queued()) == [Ping(4)]
 
 
 async def test_a_heartbeat_overtakes_broadcasts_that_wait(autojump_clock: MockClock) -> None:
