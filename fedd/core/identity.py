@@ -14,12 +14,9 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from fedd.api.errors import FeddError, InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core import codec
+from fedd.core import codec, primitives
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, int_field
 from fedd.core.varint import encode_uvarint
 
@@ -124,7 +121,7 @@ class PublicKey:
                 from cryptography.hazmat.primitives.hashes import SHA256
 
                 self._key.verify(signature, data, Ecdsa(SHA256()))
-        except InvalidSignature:
+        except primitives.InvalidSignature:
             raise ProtocolError(f"a signature is not that of {self.peer_id}") from None
 
     def __eq__(self, other: object) -> bool:
@@ -146,7 +143,7 @@ class PrivateKey:
         if len(seed) != 32:
             raise InvalidParameter(f"an Ed25519 seed has 32 bytes, not {len(seed)}", field="seed")
         self._seed = bytes(seed)
-        self._key = Ed25519PrivateKey.from_private_bytes(self._seed)
+        self._key = primitives.ED25519.load_private(self._seed)
         self._public_key = PublicKey(ED25519, self._key.public_key().public_bytes_raw())
         self.noise_static: object | None = None
         """The key that proves this identity in Noise; `fedd.core.noise_handshake` makes it at first use."""
@@ -210,7 +207,7 @@ def _load_public_key(key_type: int, data: bytes) -> Any:
     name = _KEY_TYPE_NAMES.get(key_type, f"type {key_type}")
     try:
         if key_type == ED25519:
-            return Ed25519PublicKey.from_public_bytes(data)
+            return primitives.ED25519.load_public(data)
         if key_type == SECP256K1 and len(data) == 33:
             from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1 as Curve
             from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey

@@ -7,17 +7,16 @@ bytes, big-endian).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
 from struct import Struct
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat import bindings
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from typing import TYPE_CHECKING, Final
 
 from fedd.api.errors import ProtocolError
+from fedd.core.primitives import X25519, InvalidTag, new_cipher
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 TAG_BYTES: Final = 16
 MAX_MESSAGE_BYTES: Final = 65_535
@@ -61,7 +60,7 @@ class SymmetricState:
     def mix_key(self, secret: bytes) -> None:
         """Derive the next chaining key and cipher key from a Diffie-Hellman result."""
         self._ck, key = self._derive(secret)
-        self._cipher = ChaCha20Poly1305(key)
+        self._cipher = new_cipher(key)
         self._nonce = 0
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
@@ -196,7 +195,7 @@ class HandshakeXX:
         public = self._loaded.get(whose)
         if public is None:
             data = self.remote_ephemeral if whose == "e" else self.remote_static
-            public = self._loaded[whose] = _curve.load_public(data)
+            public = self._loaded[whose] = X25519.load_public(data)
         try:
             secret = pair.private.exchange(public)
         except ValueError:  # a point of small order: the secret would be the same for everyone
@@ -210,34 +209,8 @@ class KeyPair:
     __slots__ = ("private", "public")
 
     def __init__(self, seed: bytes | None = None) -> None:
-        self.private = _curve.generate() if seed is None else _curve.load_private(seed)
+        self.private = X25519.generate() if seed is None else X25519.load_private(seed)
         self.public = self.private.public_key().public_bytes_raw()
-
-
-class Curve:
-    """How keys of X25519 are made and read: by the functions below cryptography's public classes.
-
-    Those would first load the whole of its OpenSSL backend, RSA and elliptic curves and all, to ask whether
-    X25519 is there: 1.3 MiB in every daemon that has a link, and a question more for each key. Where the
-    functions are not found (they are cryptography's own business), the classes it is.
-    """
-
-    def __init__(self, package: object) -> None:
-        direct: Any = package
-        for name in ("_rust", "openssl", "x25519"):
-            direct = getattr(direct, name, None)
-        self.generate: Callable[[], X25519PrivateKey] = getattr(
-            direct, "generate_key", X25519PrivateKey.generate
-        )
-        self.load_private: Callable[[bytes], X25519PrivateKey] = getattr(
-            direct, "from_private_bytes", X25519PrivateKey.from_private_bytes
-        )
-        self.load_public: Callable[[bytes], X25519PublicKey] = getattr(
-            direct, "from_public_bytes", X25519PublicKey.from_public_bytes
-        )
-
-
-_curve = Curve(bindings)
 
 
 def _used_up() -> ProtocolError:
@@ -260,8 +233,8 @@ class NoiseTransport:
     __slots__ = ("_buffer", "_receive_nonce", "_receiver", "_send_nonce", "_sender", "failure")
 
     def __init__(self, send_key: bytes, receive_key: bytes) -> None:
-        self._sender = ChaCha20Poly1305(send_key)
-        self._receiver = ChaCha20Poly1305(receive_key)
+        self._sender = new_cipher(send_key)
+        self._receiver = new_cipher(receive_key)
         self._send_nonce = 0
         self._receive_nonce = 0
         self._buffer = bytearray()
