@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.rounds import Payload
+from fedd.core.pieces import Payload
 
 WINDOW = 16
 """Items in flight: a link is kept busy, and a renewed one need not carry much again."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec
+from fedd.core.pieces import Arrived, Buffer, Pieces
 
 MAX_HEADER_BYTES = 256 * 1024
 """The largest header starts a run: 1,000 members' ids and their edges."""
@@ -47,8 +48,10 @@ class Frame:
     body: list[memoryview]
 
 
-def encode_frame(header: dict[str, Any], body: Sequence[bytes | memoryview] = ()) -> list[bytes | memoryview]:
+def encode_frame(header: dict[str, Any], body: Sequence[Arrived] = ()) -> list[Buffer]:
     """Return the buffers to write, in order: prefix and header in one, then each part as it was given.
+
+    A part in pieces is as many buffers.
 
     InvalidMessage when the header holds something that cannot travel or is longer than MAX_HEADER_BYTES.
     """
@@ -56,7 +59,13 @@ def encode_frame(header: dict[str, Any], body: Sequence[bytes | memoryview] = ()
     encoded = _fixed_header(header, lengths) or codec.encode([header, lengths], canonical=False)
     if len(encoded) > MAX_HEADER_BYTES:
         raise InvalidMessage(f"a frame's header has {len(encoded)} bytes, more than {MAX_HEADER_BYTES}")
-    return [_PREFIX.pack(len(encoded), sum(lengths)) + encoded, *body]
+    buffers: list[Buffer] = [_PREFIX.pack(len(encoded), sum(lengths)) + encoded]
+    for part in body:
+        if isinstance(part, Pieces):
+            buffers += part.buffers
+        else:
+            buffers.append(part)
+    return buffers
 
 
 def _fixed_header(header: dict[str, Any], lengths: list[int]) -> bytes | None:

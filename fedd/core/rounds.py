@@ -2,7 +2,8 @@
 
 A round ends when every neighbour's message is there or that neighbour was released (dead, left,
 finished, edge cut). There is no timer: who is late is waited for, who is lost is somebody else's
-verdict. In lock-step a neighbour is at most one round ahead, so two rounds of buffer suffice.
+verdict. In lock-step a neighbour is at most one round ahead, so two rounds of buffer suffice. Messages are
+never copied, nor put together from the pieces in which they came.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from typing import TypeAlias
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.api.types import PeerId
-
-Payload: TypeAlias = bytes | memoryview
-"""An encoded message. Never copied here; whoever hands one in must not change it afterwards."""
+from fedd.core.pieces import Arrived, Payload
 
 MAX_TAG_BYTES = 255
 """A tag is a word in a program, and its length travels in one byte."""
@@ -40,7 +39,7 @@ class Completed:
     """
 
     round: int
-    messages: dict[PeerId, Payload]
+    messages: dict[PeerId, Arrived]
     gone: dict[PeerId, str]
     other_tags: dict[PeerId, str] = field(default_factory=dict)
 
@@ -50,7 +49,7 @@ Action: TypeAlias = Send | Completed
 
 @dataclass(slots=True)
 class _Neighbor:
-    arrived: dict[int, tuple[str, Payload]] = field(default_factory=dict)
+    arrived: dict[int, tuple[str, Arrived]] = field(default_factory=dict)
     sent: dict[int, Send] = field(default_factory=dict)
     released: str | None = None
 
@@ -113,7 +112,7 @@ class Rounds:
         self._missing = sum(map(self._lacks, self._neighbors.values()))
         return actions + self._complete()
 
-    def receive(self, peer: PeerId, round: int, tag: str, payload: Payload) -> list[Action]:
+    def receive(self, peer: PeerId, round: int, tag: str, payload: Arrived) -> list[Action]:
         """Take a neighbour's message for its exchange `round`.
 
         What comes twice, for an exchange that is over, or from somebody who is no neighbour any more,
@@ -169,7 +168,7 @@ class Rounds:
     def _complete(self) -> list[Action]:
         if self._tag is None or self._missing:
             return []
-        messages: dict[PeerId, Payload] = {}
+        messages: dict[PeerId, Arrived] = {}
         other_tags: dict[PeerId, str] = {}
         gone: dict[PeerId, str] = {}
         for peer, near in self._neighbors.items():

@@ -18,7 +18,7 @@ from fedd.core.manifest import MAX_DOCUMENT_BYTES
 from fedd.host.stores import ResultStore
 
 if TYPE_CHECKING:
-    from fedd.core.rounds import Payload
+    from fedd.core.pieces import Payload
 
 log = logging.getLogger("fedd.host")
 

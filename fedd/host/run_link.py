@@ -15,7 +15,7 @@ import trio
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
-from fedd.core.rounds import Payload
+from fedd.core.pieces import Payload
 from fedd.host.run_wire import MAX_STATEMENT_BYTES, FrameDecoder, Kind, RunFrame, encode_frame
 
 if TYPE_CHECKING:

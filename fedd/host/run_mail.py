@@ -12,7 +12,7 @@ from typing import Any
 from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.mail import Action, Carry, Confirm, Deliver, Emptied, Item, Mail, MailKind, Room
-from fedd.core.rounds import Payload
+from fedd.core.pieces import Payload
 from fedd.host.run_wire import RunFrame, encode_confirm, encode_mail, read_confirm, read_mail
 
 

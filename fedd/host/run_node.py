@@ -25,7 +25,8 @@ from fedd.api.types import PeerId
 from fedd.core.epochs import CLOSING_TAG, Mark
 from fedd.core.history import Row
 from fedd.core.manifest import Manifest, open_stop, printable, state_end
-from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.core.pieces import Payload
+from fedd.core.rounds import Action, Completed, Rounds, Send
 from fedd.core.run_signature import signed_bytes
 from fedd.host.run_departures import Departures
 from fedd.host.run_epochs import RunEpochs

@@ -15,7 +15,7 @@ from fedd.core.history import History
 
 if TYPE_CHECKING:
     from fedd.core.manifest import Manifest
-    from fedd.core.rounds import Payload
+    from fedd.core.pieces import Payload
 
 Metric = bool | int | float | str | dict[str, bool | int | float]
 

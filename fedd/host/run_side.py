@@ -9,7 +9,7 @@ from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.epochs import CLOSING_TAG
 from fedd.core.manifest import EndStatement, Manifest, open_cut, open_end, printable
-from fedd.core.rounds import Payload
+from fedd.core.pieces import Arrived, Payload
 from fedd.host.run_wire import Kind, RunFrame, encode_frame, encode_preamble, encode_round
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ class Side:
         node.departures.drop(statement.member, statement.reason, statement)
 
 
-def _text(payload: Payload) -> str:
+def _text(payload: Arrived) -> str:
     return printable(bytes(payload).decode("utf-8", "replace"))

@@ -15,7 +15,7 @@ from fedd.host.results import Results
 from fedd.host.stores import ResultStore
 
 if TYPE_CHECKING:
-    from fedd.core.rounds import Payload
+    from fedd.core.pieces import Payload
     from fedd.host.run_node import RunNode
     from fedd.host.run_result import Story
 

@@ -14,7 +14,7 @@ from fedd.host.run_limits import RunLimits
 
 if TYPE_CHECKING:
     from fedd.core.manifest import Manifest
-    from fedd.core.rounds import Payload
+    from fedd.core.pieces import Payload
     from fedd.host.run_node import RunNode
     from fedd.host.run_result import Story
     from fedd.net.stream import Stream

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from fedd.api.errors import ProtocolError
 from fedd.core.mail import Item, MailKind, Receipt
-from fedd.core.manifest import MAX_DOCUMENT_BYTES
-from fedd.core.rounds import Payload
+from fedd.core.pieces import Arrived, Buffer, Payload, Pieces, whole
+from fedd.core.run_terms import MAX_DOCUMENT_BYTES
 
 _HEADER = struct.Struct("!BIBI")
 _LENGTH = struct.Struct("!I")
@@ -72,7 +72,7 @@ class RunFrame:
     kind: Kind
     number: int
     tag: str
-    payload: Payload
+    payload: Arrived
 
 
 def encode_preamble(sealed_manifest: bytes) -> bytes:
@@ -107,7 +107,7 @@ def encode_mail(number: int, item: Item, receipt: Receipt) -> list[Payload]:
 
 def read_mail(frame: RunFrame) -> tuple[int, Receipt, Item]:
     """Number, receipt and item of a MAIL frame. Raises ProtocolError."""
-    payload = memoryview(frame.payload)
+    payload = memoryview(whole(frame.payload))
     try:
         receipt = _read_receipt(payload)
         number, kind, ref = _ITEM.unpack_from(payload, _RECEIPT.size)
@@ -125,7 +125,7 @@ def encode_confirm(receipt: Receipt) -> bytes:
 def read_confirm(frame: RunFrame) -> Receipt:
     """The receipt of a CONFIRM frame. Raises ProtocolError."""
     try:
-        return _read_receipt(memoryview(frame.payload))
+        return _read_receipt(memoryview(whole(frame.payload)))
     except struct.error as error:
         raise ProtocolError(f"a receipt of a run is malformed: {error}") from None
 
@@ -173,7 +173,7 @@ class FrameDecoder:
         self._buffer = bytearray()
         self._begun: tuple[Kind, int, str] | None = None
         """Kind, number and tag of the frame whose large payload is coming in."""
-        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._pieces: list[Buffer] = []
         self._missing = 0
 
     def receive_data(self, data: bytes) -> list[RunFrame]:
@@ -223,15 +223,21 @@ class FrameDecoder:
         return min(end, len(buffer))
 
     def _add(self, piece: bytes | memoryview, frames: list[RunFrame]) -> None:
-        """The next piece of a large payload: large ones as they are, small ones together."""
-        last = self._pieces[-1] if self._pieces else b""
-        if isinstance(last, bytearray) and len(last) < JOIN_UP_TO_BYTES:
-            last += piece
-        else:
-            self._pieces.append(bytearray(piece) if len(piece) < JOIN_UP_TO_BYTES else piece)
+        """The next piece of a large payload: large ones as they are, small ones together.
+
+        Nobody puts them all together here: on the way to a worker that would be one copy more.
+        """
+        if len(piece) >= JOIN_UP_TO_BYTES:
+            self._pieces.append(piece)
+        elif piece:
+            last = self._pieces[-1] if self._pieces else b""
+            if isinstance(last, bytearray) and len(last) < JOIN_UP_TO_BYTES:
+                last += piece
+            else:
+                self._pieces.append(bytearray(piece))
         self._missing -= len(piece)
         if self._begun is not None and not self._missing:
-            frames.append(RunFrame(*self._begun, b"".join(self._pieces)))
+            frames.append(RunFrame(*self._begun, Pieces(self._pieces)))
             self._begun, self._pieces = None, []
 
     def _check(self, raw_kind: int, length: int) -> None:

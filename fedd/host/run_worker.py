@@ -15,8 +15,8 @@ import trio
 from fedd.api.errors import FeddError, PluginFailed, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core.history import Row, read_rows
+from fedd.core.pieces import Arrived, Payload
 from fedd.core.pipe import Frame
-from fedd.core.rounds import Payload
 from fedd.host.run_limits import RunLimits
 from fedd.host.worker_process import WorkerProcess
 
@@ -82,7 +82,7 @@ class WorkerSeat:
         self._heard_at = clock()
         self._began_at = clock()
         self._step_times: deque[float] = deque(maxlen=_ROUNDS_REMEMBERED)
-        self._held: tuple[float, dict[str, Any], list[Payload]] | None = None
+        self._held: tuple[float, dict[str, Any], Sequence[Arrived]] | None = None
         self._held_news = trio.Event()
         self._early: list[tuple[dict[str, Any], list[Payload]]] | None = []
         """What came for the worker before its start message went out; None afterwards."""
@@ -172,7 +172,7 @@ class WorkerSeat:
                     self._held = None
                     self._deliver_now(header, body)
 
-    def deliver(self, header: dict[str, Any], body: list[Payload]) -> None:
+    def deliver(self, header: dict[str, Any], body: Sequence[Arrived]) -> None:
         """Give the worker its completed round, not before the run's pace allows."""
         if self._pace_s:
             self._held = (self._began_at + self._pace_s, header, body)
@@ -228,7 +228,7 @@ class WorkerSeat:
                 "raise stall_timeout_s in [limits] if its steps take that long",
             )
 
-    def _deliver_now(self, header: dict[str, Any], body: list[Payload]) -> None:
+    def _deliver_now(self, header: dict[str, Any], body: Sequence[Arrived]) -> None:
         self._turn()
         if self._process is not None:
             self._process.send(header, body)

@@ -50,7 +50,7 @@ from fedd.net.bounds import Bound
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-    from fedd.core.rounds import Payload
+    from fedd.core.pieces import Payload
     from fedd.core.verdicts import MemberChange
     from fedd.host.run_node import RunNode
     from fedd.host.run_result import Story

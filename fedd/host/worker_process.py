@@ -23,8 +23,8 @@ from typing import Any
 import trio
 
 from fedd.api.errors import FeddError, PluginFailed
+from fedd.core.pieces import Arrived
 from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
-from fedd.core.rounds import Payload
 
 log = logging.getLogger("fedd.host")
 
@@ -119,7 +119,7 @@ class WorkerProcess:
         lines = self._printed.decode("utf-8", "replace").strip().splitlines()
         return "".join(char if char.isprintable() else "?" for char in lines[-1])[:300] if lines else ""
 
-    def send(self, header: dict[str, Any], body: Sequence[Payload] = ()) -> None:
+    def send(self, header: dict[str, Any], body: Sequence[Arrived] = ()) -> None:
         """Send a frame now, or as soon as the pipe has room. What a dead worker is told is forgotten."""
         if self._closed:
             return

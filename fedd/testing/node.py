@@ -16,7 +16,6 @@ from fedd.api.errors import Dropped, FeddError, InvalidMessage, QuorumLost, Time
 from fedd.api.types import Message, PeerId
 from fedd.core.epochs import (
     CLOSING_TAG,
-    RESTART,
     End,
     Epochs,
     Mark,
@@ -25,7 +24,9 @@ from fedd.core.epochs import (
 )
 from fedd.core.graph import Graph
 from fedd.core.mail import Item, Receipt
-from fedd.core.rounds import Action, Completed, Payload, Rounds, Send
+from fedd.core.pieces import Payload, whole
+from fedd.core.rounds import Action, Completed, Rounds, Send
+from fedd.core.run_terms import RESTART
 from fedd.testing.edges import CutEdges
 from fedd.testing.learners import data_of, lend
 from fedd.testing.mail import RUN_ID, DeviceMail, MailEnd
@@ -229,7 +230,7 @@ class Node(MailEnd):
         for peer in sorted(gone):
             self._note_dropped(peer, self.epoch.round + completed.round, gone[peer])
         return Round(
-            self._undropped(completed.messages),
+            self._undropped({peer: whole(message) for peer, message in completed.messages.items()}),
             gone,
             cut=tuple(sorted(cut)),
             finished=tuple(sorted(finished)),

@@ -13,6 +13,7 @@ import trio
 
 from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopped
 from fedd.core.mail import Item, MailKind
+from fedd.core.pieces import Buffer
 from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.worker import arrays
 from fedd.worker.metrics import Metric
@@ -100,7 +101,7 @@ class Pipe:
         if self._broken:
             raise DaemonGone
 
-    def _put(self, buffers: list[Payload]) -> None:
+    def _put(self, buffers: list[Buffer]) -> None:
         """Write at once if there is room: trio's own streams pass through the scheduler for every call."""
         if sum(map(len, buffers)) <= _JOIN_BYTES:
             buffers = [b"".join(buffers)]

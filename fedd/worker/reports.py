@@ -9,7 +9,7 @@ from fedd.core import codec
 from fedd.core.pipe import encode_frame
 
 if TYPE_CHECKING:
-    from fedd.worker.port import Payload
+    from fedd.core.pieces import Buffer
 
 MAX_WAITING: Final = 4096
 """Reports between two frames, of which ten leave a second. Beyond it every second one is forgotten."""
@@ -35,7 +35,7 @@ class Reports:
         if len(self._history) > MAX_WAITING:
             del self._history[-2::-2]
 
-    def take(self) -> list[Payload]:
+    def take(self) -> list[Buffer]:
         """One frame with all of it, which is forgotten here."""
         metrics, self._metrics = self._metrics, {}
         history, self._history = self._history, []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec
+from fedd.core.pieces import Pieces, whole
 from fedd.core.pipe import MAX_HEADER_BYTES, Frame, PipeDecoder, drop_written, encode_frame
 
 headers = st.dictionaries(
@@ -72,6 +73,15 @@ def test_bodies_are_not_copied_into_the_header() -> None:
     (frame,) = PipeDecoder(2000).receive_data(head + large.tobytes() + b"x")
     assert [len(part) for part in frame.body] == [1000, 1]
     assert all(part.readonly for part in frame.body)
+
+
+def test_a_part_in_pieces_is_written_piece_by_piece() -> None:
+    pieces = Pieces([b"a" * 100, bytearray(b"b" * 50), memoryview(b"c" * 10)])
+    _, *rest = frame = encode_frame({"kind": "round"}, [b"x", pieces, b""])
+    assert [buffer is piece for buffer, piece in zip(rest[1:4], pieces.buffers, strict=True)] == [True] * 3
+    (read,) = PipeDecoder(2000).receive_data(b"".join(frame))
+    assert [bytes(part) for part in read.body] == [b"x", bytes(pieces), b""]
+    assert len(pieces) == len(whole(pieces)) == 160
 
 
 def test_a_frame_has_its_documented_bytes() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fedd.api.errors import ProtocolError
 from fedd.core.mail import Item, MailKind, Receipt
+from fedd.core.pieces import Pieces
 from fedd.host.run_wire import (
     JOIN_UP_TO_BYTES,
     FrameDecoder,
@@ -39,6 +40,10 @@ FRAMES = st.lists(
 )
 
 
+def contents(frame: RunFrame) -> tuple[Kind, int, str, bytes]:
+    return frame.kind, frame.number, frame.tag, bytes(frame.payload)
+
+
 @settings(max_examples=60, deadline=None)
 @given(frames=FRAMES, data=st.data())
 def test_frames_survive_any_cutting(frames: list[tuple[Kind, int, str, bytes]], data: st.DataObject) -> None:
@@ -54,7 +59,7 @@ def test_frames_survive_any_cutting(frames: list[tuple[Kind, int, str, bytes]], 
         cut = data.draw(st.integers(1, len(wire)))
         read += decoder.receive_data(wire[:cut])
         wire = wire[cut:]
-    assert read == [RunFrame(*frame) for frame in frames]
+    assert [contents(frame) for frame in read] == frames
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000, JOIN_UP_TO_BYTES, 40_000])
@@ -68,11 +73,26 @@ def test_a_large_payload_comes_in_pieces_of_any_size(size: int) -> None:
     for begin in range(0, len(wire), size):
         read += decoder.receive_data(wire[begin : begin + size])
         assert len(decoder._pieces) <= 1 + len(large) // JOIN_UP_TO_BYTES  # whoever sends crumbs
-    assert read == [
-        RunFrame(Kind.ROUND, 1, "t", small),
-        RunFrame(Kind.ROUND, 2, "large", large),
-        RunFrame(Kind.ROUND, 3, "", b""),
+    assert [contents(frame) for frame in read] == [
+        (Kind.ROUND, 1, "t", small),
+        (Kind.ROUND, 2, "large", large),
+        (Kind.ROUND, 3, "", b""),
     ]
+
+
+def test_the_pieces_of_a_large_payload_are_not_put_together() -> None:
+    large = [bytes([number]) * JOIN_UP_TO_BYTES for number in range(3)]
+    small = b"small"
+    head, _ = encode_round(1, "t", b"".join((large[0], large[1], small, small, large[2])))
+    decoder = FrameDecoder(10 * JOIN_UP_TO_BYTES)
+    for piece in (head, large[0], large[1], small, small):
+        assert decoder.receive_data(bytes(piece)) == []
+    (frame,) = decoder.receive_data(large[2])
+    assert isinstance(frame.payload, Pieces)
+    first, second, joined, last = frame.payload.buffers
+    assert (first is large[0], second is large[1], last is large[2]) == (True, True, True)
+    assert joined == 2 * small
+    assert len(frame.payload) == 3 * JOIN_UP_TO_BYTES + 2 * len(small)
 
 
 def test_large_payloads_are_not_copied() -> None:
