@@ -7,12 +7,13 @@ tree is as wide as the flood was quick, and no node has to hear from all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from fedd.api.types import PeerId
 from fedd.core.broadcast_messages import Acks
 from fedd.core.broadcast_types import Acked, BroadcastId
+from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
 BATCH_S: Final = 0.02

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from fedd.api.types import PeerId
 from fedd.core.broadcast_messages import CHUNK_BYTES, Chunk, Header, Pull
 from fedd.core.broadcast_types import BroadcastId
+from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
 # Payloads in the making: half a megabyte at the most.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from fedd.api.errors import FeddError
@@ -33,6 +33,7 @@ from fedd.core.broadcast_origin import WINDOW, Held, Origin
 from fedd.core.broadcast_search import Search
 from fedd.core.broadcast_table import OriginTable
 from fedd.core.broadcast_types import BroadcastAction, BroadcastId, Deliver, Distrust, Gap
+from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
 # Honest members pass on only what they have verified; a liar costs so many signature checks a link.

@@ -8,12 +8,12 @@ payload, and a payload that comes in pieces from whomever needs no other proof.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.presence_fields import (
     MAX_ENTRIES,
     ROW_OVERHEAD_BYTES,

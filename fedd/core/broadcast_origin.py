@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from fedd.api.types import PeerId
 from fedd.core.broadcast_messages import MAX_RANGES, Header, Post
 from fedd.core.broadcast_types import Gap
+from fedd.core.dataclass import dataclass
 
 # How far ahead of the next one a broadcast is kept; what is older than a window is overtaken for good.
 WINDOW: Final = 1024

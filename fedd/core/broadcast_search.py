@@ -7,12 +7,13 @@ has signed, when every neighbour says that it has them no longer, or nobody coul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from fedd.api.types import PeerId
 from fedd.core.broadcast_messages import MAX_RANGES, Iwant
 from fedd.core.broadcast_origin import WINDOW, Origin
+from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
 # What one path has lost mostly comes on another by itself.

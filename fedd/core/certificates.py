@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
 from fedd.api.errors import Denied, FeddError, InvalidMessage, InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import (
     PrivateKey,
     PublicKey,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from math import prod
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 import cbor2
 
 from fedd.api.errors import InvalidMessage
+from fedd.core.dataclass import dataclass
 
 MAX_MESSAGE_BYTES = 64 * 1024
 """Default bound of a message: 64 KiB of the worst CBOR (empty maps) become 4 MiB in memory."""

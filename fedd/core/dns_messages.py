@@ -7,10 +7,10 @@ bounded; a compressed name points strictly backwards, so that reading it ends.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from fedd.api.errors import ProtocolError
+from fedd.core.dataclass import dataclass
 
 Name: TypeAlias = tuple[bytes, ...]
 

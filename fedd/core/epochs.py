@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from fedd.core.graph import Graph

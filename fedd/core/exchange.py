@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.database import EPOCH_S, VERSION_S, Database
+from fedd.core.dataclass import dataclass
 from fedd.core.deadlines import NEVER
 from fedd.core.membership_types import PresenceTiming, Send
 from fedd.core.presence_fields import ROW_OVERHEAD_BYTES, ROWS_BYTES

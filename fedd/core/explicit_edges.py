@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.graph import Arc, Graph
 
 EXPLICIT = "edges:"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 
 Arc: TypeAlias = tuple[PeerId, PeerId]
 """(from, to)"""

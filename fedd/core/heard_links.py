@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.deadlines import NEVER
 from fedd.core.records import MAX_LOST, LossReason
 

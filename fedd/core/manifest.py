@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.epochs import FIRST, Mark
 from fedd.core.identity import PrivateKey, open_sealed, seal
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from fedd.api.errors import InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.dns_messages import (
     AAAA,
     ANY,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.presence_messages import Message
 from fedd.core.verdicts import MemberChange
 

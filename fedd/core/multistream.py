@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from fedd.api.errors import ProtocolError
+from fedd.core.dataclass import dataclass
 from fedd.core.varint import encode_uvarint
 
 HEADER = "/multistream/1.0.0"

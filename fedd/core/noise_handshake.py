@@ -8,12 +8,12 @@ big-endian).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 
 from fedd.api.errors import Denied, FeddError, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey, PublicKey
 from fedd.core.noise import HandshakeXX, KeyPair, NoiseTransport
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes

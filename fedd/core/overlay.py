@@ -7,10 +7,11 @@ random graph that stays connected under the loss of any few members (Law and Siu
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeVar
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.records import Record
 from fedd.core.verdicts import State
 

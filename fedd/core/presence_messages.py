@@ -7,13 +7,13 @@ the message. A frame has at most 16 KiB, so that a heartbeat never waits long be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import broadcast_messages, codec
 from fedd.core.broadcast_messages import BroadcastMessage
+from fedd.core.dataclass import dataclass
 from fedd.core.presence_fields import (
     MAX_ENTRIES,
     MAX_FRAME_BYTES,

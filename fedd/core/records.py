@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec, identity
+from fedd.core.dataclass import dataclass
 
 LossReason: TypeAlias = Literal["closed", "silent"]
 Stamp: TypeAlias = tuple[int, bool, int]

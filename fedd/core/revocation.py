@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedd.api.errors import Denied, FeddError, InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import codec
 from fedd.core.certificates import Certificate, federation_id, verify_chain
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey, PublicKey, open_sealed, peer_id_from_bytes, peer_id_to_bytes, seal
 
 REVOCATION_DOMAIN = "fedd/revocations/1"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.deadlines import NEVER
 from fedd.core.records import Record
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+
+from fedd.core.dataclass import dataclass
 
 INITIAL_WINDOW_BYTES: Final = 256 * 1024
 """Every stream starts with this in both directions; the specification leaves no choice."""

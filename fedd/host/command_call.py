@@ -6,13 +6,14 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import trio
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.host.plugin_schema import CommandInfo
 
 RELOADED = "was reloaded"

@@ -12,12 +12,13 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
 from fedd.api.errors import Conflict, FeddError, InvalidParameter, NotFound
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.nearest import nearest
 from fedd.host.input_command import COMMAND_PATH, run_command
 from fedd.host.plugin_schema import LearnerInfo

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from fedd.api.errors import InvalidParameter
 from fedd.core.codec import ArrayView
 from fedd.core.command_messages import protocol_of
+from fedd.core.dataclass import dataclass
 from fedd.core.epochs import SURVIVORS
 from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest

@@ -12,12 +12,13 @@ import logging
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
+from fedd.core.dataclass import dataclass
 from fedd.core.epochs import SURVIVORS
 from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fedd.api.errors import Denied
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 
 BUNDLED_DISTRIBUTION = "fedd"
 """What comes in fedd's own wheel is allowed without being listed."""

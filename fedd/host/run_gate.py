@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
 from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, Unhealthy
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.epochs import CONTRACTS
 from fedd.core.identity import PrivateKey
 from fedd.core.manifest import Manifest, Proposal, accept

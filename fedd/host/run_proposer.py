@@ -7,13 +7,13 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import Conflict, FeddError, InvalidParameter, ProtocolError, Refused
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.manifest import MAX_PACE_S, Proposal, check_acceptance, printable
 from fedd.host.plugins import PluginRegistry
 from fedd.host.run_control import Opener, ask

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 from fedd.api.errors import Conflict, Dropped, FeddError, NotFound
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.epoch_manifest import issue_epoch, open_any
 from fedd.core.epochs import Next, Sleepers
 from fedd.core.identity import PrivateKey

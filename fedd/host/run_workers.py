@@ -6,13 +6,13 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.manifest import Proposal
 from fedd.host.inputs import Inputs, no_input
 

@@ -6,10 +6,11 @@ Each room tells its own when it is asked; nothing is sampled, and nothing is cou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+
+from fedd.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     from fedd.core.yamux import SessionUsage

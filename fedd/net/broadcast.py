@@ -6,7 +6,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +18,7 @@ from fedd.core.broadcast_messages import BroadcastMessage
 from fedd.core.broadcast_origin import BURST
 from fedd.core.broadcast_table import TOTAL_PENDING_BYTES, TOTAL_RETAINED_BYTES
 from fedd.core.broadcast_types import Acked, BroadcastAction, BroadcastId, Deliver, Distrust, Gap
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey, open_sealed, seal
 from fedd.core.membership_types import Send
 from fedd.core.verdicts import MemberChange

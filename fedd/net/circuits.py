@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.relay_messages import (
     LENGTH,
     RELAY_IN_PROTOCOL,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, Refused, TimedOut
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.multistream import Dialer, Rejected
 from fedd.core.yamux import Event, EventKind, Session, SessionUsage, YamuxLimits, YamuxStream
 from fedd.net.buffers import BufferPool

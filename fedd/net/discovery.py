@@ -15,7 +15,7 @@ import random
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,6 +23,7 @@ import trio
 from fedd.api.errors import InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import mdns
+from fedd.core.dataclass import dataclass
 from fedd.core.dns_messages import decode_message
 from fedd.net.bounds import Bound
 from fedd.net.doors import TokenBucket

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal
 
+from fedd.core.dataclass import dataclass
 from fedd.core.yamux import YamuxLimits
 from fedd.net.transport import Address
 

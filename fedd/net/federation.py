@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from fedd.api.errors import Denied
 from fedd.api.types import PeerId
 from fedd.core.certificates import Certificate, verify_chain
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PublicKey
 
 

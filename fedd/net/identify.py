@@ -7,13 +7,14 @@ hints for dialling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, TimedOut
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PublicKey
 from fedd.core.protobuf import bytes_field, decode_message, encode_message, repeated_bytes
 from fedd.core.varint import decode_uvarint, encode_uvarint

@@ -11,8 +11,10 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from fedd.core.dataclass import dataclass
 
 MAX_ADDRESSES: Final = 256
 """IPv4 addresses that are looked at; a machine with more is a router of some kind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -26,6 +26,7 @@ from fedd.core.certificates import (
     secret_hash,
     secret_matches,
 )
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey
 from fedd.core.records import MAX_NAME_CHARS
 from fedd.net.admitted import record_all

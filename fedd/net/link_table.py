@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVarTuple
 
@@ -13,6 +12,7 @@ import trio
 
 from fedd.api.errors import FeddError, NotConnected, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Hello, Message, encode_message
 from fedd.core.records import LossReason
 from fedd.core.revocation import Revoked

@@ -7,12 +7,12 @@ counted twice and an idle daemon has no timer more.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import trio
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.yamux import SessionUsage
 from fedd.net.connection import Connection
 from fedd.net.swarm import Swarm

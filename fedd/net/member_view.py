@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.membership import Membership
 from fedd.core.verdicts import State
 

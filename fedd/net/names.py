@@ -14,12 +14,13 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 import trio
 
 from fedd.api.errors import FeddError, InvalidParameter, NotConnected, ProtocolError
+from fedd.core.dataclass import dataclass
 from fedd.core.dns_messages import (
     CNAME,
     MAX_MESSAGE_BYTES,

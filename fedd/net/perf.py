@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import trio
 
 from fedd.api.errors import NotConnected, ProtocolError, TimedOut
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.net.stream import Stream
 from fedd.net.swarm import Swarm
 

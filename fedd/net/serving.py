@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import trio
 
 from fedd.api.errors import Conflict, FeddError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.multistream import Listener
 from fedd.net.doors import SwarmLimits, TokenBucket
 from fedd.net.stream import Stream

@@ -12,11 +12,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import parse_peer_id, peer_id_to_bytes
 from fedd.core.varint import encode_uvarint
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from fedd.api.errors import NotConnected, ProtocolError
 from fedd.api.types import PeerId
 from fedd.core import multistream, noise_handshake, yamux
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey
 from fedd.core.noise import NoiseTransport
 from fedd.net.transport import Wire
