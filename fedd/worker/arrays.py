@@ -6,10 +6,11 @@ NumPy is loaded by who has an array: a process without one spares 13 MiB and hal
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fedd.api.errors import InvalidMessage
-from fedd.api.types import Message
+from fedd.api.types import Message, PeerId
 from fedd.core import codec
 from fedd.core.codec import ArrayView
 
@@ -23,6 +24,22 @@ def encode(message: Message) -> bytes:
     Raises InvalidMessage for a type or dtype that cannot travel.
     """
     return codec.encode(to_wire(message))
+
+
+def encode_each(message: Callable[[PeerId], Message], peers: Iterable[PeerId]) -> dict[PeerId, bytes]:
+    """The bytes of the message for each peer.
+
+    Those for whom `message` returns one and the same object get the same bytes, encoded once. Errors as
+    `encode`.
+    """
+    made: dict[int, tuple[Message, bytes]] = {}  # with the object, so that its id stays its own
+    found: dict[PeerId, bytes] = {}
+    for peer in peers:
+        given = message(peer)
+        if id(given) not in made:
+            made[id(given)] = (given, encode(given))
+        found[peer] = made[id(given)][1]
+    return found
 
 
 def decode(data: bytes | memoryview, max_bytes: int) -> Any:

@@ -192,7 +192,7 @@ class Context(Lent):
             receivers = self.out_neighbors
             senders = self._start.graph.in_neighbors(self.me, self._round)
         if callable(message):
-            payloads = {peer: arrays.encode(message(peer)) for peer in receivers}
+            payloads = arrays.encode_each(message, receivers)
         else:
             payloads = dict.fromkeys(receivers, arrays.encode(message))
         payloads = {peer: payloads.get(peer, b"") for peer in self._near.present}

@@ -1,4 +1,4 @@
-"""The first exchanges of `spread`, which go along with those of `offer`: so many exchanges less in a round.
+"""The first exchanges of `spread`, which go along with those of an agreement: so many less in a round.
 
 Trainings need no agreement to be sent: a root looks at those whose offers count, once these are known. The
 means need one, but when nobody dies every member knows all offers after the first exchange; the further ones
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fedd.api import Message, PeerId
+from fedd_learning.agreement import Agreement
 from fedd_learning.spread import MeanSpread, WholeSpread
 
 Offers: TypeAlias = tuple[Mapping[PeerId, int], str]
@@ -58,6 +59,19 @@ class Along:
             for number, came in enumerate(self._came):
                 _take(spread, number, came)
         return spread, min(len(self._came), spread.exchanges)
+
+
+def together(agreement: Agreement, along: Along, number: int) -> Callable[[PeerId], Message]:
+    """What each peer gets in an exchange of the agreement: the same object if the same goes along."""
+    last: list[Message] = []
+
+    def message(peer: PeerId) -> Message:
+        beside = along.message(number, peer)
+        if not last or last[0] is not beside:
+            last[:] = [beside, agreement.message(beside)]
+        return last[1]
+
+    return message
 
 
 def _take(spread: MeanSpread | WholeSpread, number: int, came: Mapping[PeerId, Message]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ from fedd.api import (
     NotConnected,
     PeerId,
     RunContext,
-    TrainResult,
 )
 from fedd_learning.agreement import Agreement
-from fedd_learning.along import Along, Offers
+from fedd_learning.along import Along, Offers, together
 from fedd_learning.history import NOT_CHOSEN, History
 from fedd_learning.layout import Layout, digest
+from fedd_learning.means import mean_of_whole
 from fedd_learning.messages import (
     MAX_TEXT_CHARS,
     Metrics,
@@ -31,9 +32,11 @@ from fedd_learning.messages import (
     ModelTrained,
     RunMessage,
     VoteTrainSet,
+    names,
 )
-from fedd_learning.spread import CopySpread, MeanSpread, Spread, WholeSpread, goes_whole, mean_of_whole
-from fedd_learning.workflow import Event, Plan, State, Workflow
+from fedd_learning.spread import CopySpread, MeanSpread, Spread, WholeSpread, goes_whole
+from fedd_learning.training import Trainer, Training
+from fedd_learning.workflow import Event, Plan, State, Statements, Workflow
 
 if TYPE_CHECKING:
     from fedd.api.types import Array
@@ -42,8 +45,6 @@ if TYPE_CHECKING:
 MAX_STATE_FACTOR = 8
 """An aggregator's state, in models: SCAFFOLD's and FedAdam's have one or two."""
 TAG = "learning"
-LABEL = "samples_of."
-"""A training's metric of this name and a label counts the samples of that label on this device."""
 KEPT_ROUNDS_BYTES = 1024 * 1024
 """Up to this size of model and state every round is kept for a restart; of larger ones every tenth. Writing
 4 MB takes 40 ms of a round, and only a power cut of all ever needs it: otherwise somebody has the newest."""
@@ -55,19 +56,19 @@ class Node:
     def __init__(self, algorithm: Learning, ctx: RunContext) -> None:
         self._algorithm = algorithm
         self._ctx = ctx
-        self._learner = ctx.learner
         self._aggregator = ctx.aggregator(algorithm.aggregator, options_of(algorithm.options))
-        self._model = self._learner.parameters()
+        self._trainer = Trainer(algorithm, ctx.learner, self._aggregator)
+        self._model = self._trainer.first_model()
         self._shapes = Layout.of(self._model)
         self._state: list[Array] = list(self._aggregator.start(self._model))
-        self._own: list[Array] = []
-        self._own_next: list[Array] = []
-        self._trained: list[Array] = []
-        self._offer: ModelTrained | None = None
+        self._own: Sequence[Array] = []
+        self._training: Training | None = None
+        """Of the round under way."""
+        self._ahead: Training | None = None
+        """Of the next one, while not all have said yet that they hold the same model."""
         self._along: Along | None = None
         """The first exchanges of `spread`, which went along with the offers."""
         self._torn: ModelsAggregated | None = None
-        self._loaded = True  # whether the learner has the model, not what it made of it
         self._metrics: dict[str, float] = {}
         self._agreements = 0
         self._left: dict[PeerId, str] = {}
@@ -94,7 +95,7 @@ class Node:
     async def run(self) -> Message:
         """To the end of the last round."""
         self._check_graph()
-        self._check_learner()
+        self._trainer.check(self._model, self._state, self._own)
         await self._evaluate()
         steps: Mapping[State, Callable[[], Awaitable[Event]]] = {
             State.SYNC: self._sync,
@@ -105,7 +106,7 @@ class Node:
         }
         while self.workflow.state is not State.FINISHED:
             self.workflow.proceed(await steps[self.workflow.state]())
-        self._load()
+        self._trainer.load(self._model)
         self._ctx.contributed(self._ever)
         return self._history.value(self._ctx.members, self._left, self.workflow, self._model)
 
@@ -117,9 +118,19 @@ class Node:
         statement = [claim, Metrics(self._held.round, dict(self._metrics))]
         if flow.plan.train_set_by == "vote" and 0 < flow.plan.train_set < len(flow.members):
             statement.append(self._ballot())
-        event = flow.conclude_sync(await self._agree(statement))
-        if event in (Event.READY, Event.DONE):
+        members, ahead = flow.members, await self._train_ahead()
+        if ahead is not None:
+            statement.append(ahead.offer)
+        along = Along(partial(self._new_spread, ahead, members, self._held.round), self._given(ahead))
+        said = await self._agree(statement, along, flow.foreseen_ahead)
+        event = flow.conclude_sync(said)
+        if event in (Event.READY, Event.DONE, Event.OFFERED):
             await self._close_round()
+        if ahead is not None:
+            self._trainer.went_ahead(in_vain=event is not Event.OFFERED)
+        if event is Event.OFFERED:
+            self._training, self._ahead = ahead, None
+            self._along = along if flow.members == members else None
         return event
 
     async def _catch_up(self) -> Event:
@@ -143,40 +154,23 @@ class Node:
             model, state = arrays[: len(self._model)], arrays[len(self._model) :]
             if digest(model, state) == target.digest:
                 self._model, self._state, self._held, self._torn = model, state, target, None
-                self._loaded = False
                 await self._evaluate()
         return Event.COPIED
 
     async def _train(self) -> Event:
-        flow, number = self.workflow, self.workflow.round
-        self._load()
-        self._trained, self._own_next = [], self._own
+        flow = self.workflow
+        self._training, self._ahead = self._ahead, None
         if not flow.trains:
-            self._offer = ModelTrained(number, 0, reason=NOT_CHOSEN)
-            return Event.TRAINED
-        self._ctx.report(stage=str(State.TRAIN))
-        extra = self._aggregator.before(self._model, self._state, self._own)
-        given = {"epochs": self._algorithm.epochs} if not self._algorithm.steps else {}
-        result = await self._learner.train(
-            **given,
-            steps=self._algorithm.steps,
-            step=self._algorithm.step or None,
-            correction=extra.correction,
-            proximal=extra.proximal,
-        )
-        self._loaded = False
-        self._offer = self._contribution(number, result)
+            self._training = None
+        elif self._training is None or not self._is_of(self._training, flow.round, flow.digest):
+            self._training = await self._trained(flow.round, flow.digest, self._own)
         return Event.TRAINED
 
     async def _offer_training(self) -> Event:
-        flow, members = self.workflow, self.workflow.members
-        statement = [] if self._offer is None else [self._offer]
-        offer = self._offer
-        mine = (
-            None if offer is None or not self._trained else ({self._ctx.me: offer.num_samples}, offer.extras)
-        )
-        along = Along(self._new_spread, mine)
-        event = flow.conclude_offers(await self._agree(statement, along))
+        flow, members, training = self.workflow, self.workflow.members, self._training
+        offer = training.offer if training is not None else ModelTrained(flow.round, 0, reason=NOT_CHOSEN)
+        along = Along(partial(self._new_spread, training, members, flow.round), self._given(training))
+        event = flow.conclude_offers(await self._agree([offer], along, flow.foreseen))
         # The model is cut into as many parts as there are members.
         self._along = along if flow.members == members else None
         if event is Event.NOTHING:
@@ -188,7 +182,10 @@ class Node:
         flow.begin_spread()
         offers: Offers = (flow.weights, flow.extras)
         along, self._along = self._along, None
-        spread, following = (self._new_spread(offers), 0) if along is None else along.agreed(offers)
+        if along is None:
+            spread, following = self._new_spread(self._training, flow.members, flow.round, offers), 0
+        else:
+            spread, following = along.agreed(offers)
         await self._exchange_all(spread, following)
         if not spread.complete:
             self._torn = ModelsAggregated(flow.round, dict(spread.refused))
@@ -197,9 +194,9 @@ class Node:
         left_out = {**flow.left_out, **{peer: why[:MAX_TEXT_CHARS] for peer, why in found.left_out.items()}}
         contributors = [peer for peer in flow.weights if peer not in found.left_out]
         self._hold(list(found.model), list(found.state), contributors, left_out)
-        self._trained = []  # a large model is held no longer than it has to be
+        if self._training is not None:  # a large model is held no longer than it has to be
+            self._training = replace(self._training, arrays=[])
         del spread, along, found
-        self._loaded = False
         await self._evaluate()
         return Event.SPREAD
 
@@ -210,18 +207,51 @@ class Node:
         """Bytes of what may go with a model: an aggregator's state, or the extras of a training."""
         return MAX_STATE_FACTOR * self._shapes.nbytes + 4096
 
-    def _new_spread(self, offers: Offers) -> MeanSpread | WholeSpread:
+    async def _train_ahead(self) -> Training | None:
+        """What this member offers of the next round already, in case all hold the model that it holds."""
+        flow, held, trainer = self.workflow, self._held, self._trainer
+        if self._torn is not None or not flow.opened or held.round >= flow.plan.rounds:
+            return None
+        if self._ahead is not None and self._is_of(self._ahead, held.round, held.digest):
+            return self._ahead
+        if not trainer.may_go_ahead or not flow.foresees_training(held.round):
+            return None
+        own = self._own
+        if self._training is not None and isinstance(held, ModelsReady):
+            own = self._training.own if self._ctx.me in names(held.contributors) else own
+        self._ahead = await self._trained(held.round, held.digest, own)
+        return self._ahead
+
+    async def _trained(self, round: int, digest: str, own: Sequence[Array]) -> Training:
+        self._ctx.report(stage=str(State.TRAIN))
+        return await self._trainer.train(round, digest, self._model, self._state, own)
+
+    @staticmethod
+    def _is_of(training: Training, round: int, digest: str) -> bool:
+        return (training.round, training.digest) == (round, digest)
+
+    def _given(self, training: Training | None) -> Offers | None:
+        """What this member knows of the offers by itself."""
+        if training is None or not training.arrays:
+            return None
+        return {self._ctx.me: training.offer.num_samples}, training.offer.extras
+
+    def _new_spread(
+        self, training: Training | None, members: Sequence[PeerId], number: int, offers: Offers
+    ) -> MeanSpread | WholeSpread:
         weights, extras = offers
-        flow, arrays, chunk = self.workflow, len(self._shapes.specs), self._algorithm.chunk_bytes
+        arrays, chunk, me = len(self._shapes.specs), self._algorithm.chunk_bytes, self._ctx.me
         layout = self._shapes.plus(Layout.read(extras, self._largest_state))
-        me, members, number = self._ctx.me, flow.members, flow.round
-        mine = self._trained if me in weights else None
+        mine = training.arrays if training is not None and me in weights else None
         if self._aggregator.mean and not goes_whole(layout, len(members), chunk):
             return MeanSpread(me, members, weights, layout, arrays, mine, number, chunk)
         return WholeSpread(me, members, weights, layout, mine, number, chunk)
 
     async def _agree(
-        self, statement: Sequence[RunMessage], along: Along | None = None
+        self,
+        statement: Sequence[RunMessage],
+        along: Along,
+        foreseen: Callable[[Statements], Offers | None],
     ) -> dict[PeerId, tuple[RunMessage, ...]]:
         """What all said, while something else goes along."""
         flow = self.workflow
@@ -229,12 +259,9 @@ class Node:
         label = f"{flow.state} {self._agreements}"
         agreement = Agreement(self._ctx.me, self._ctx.members, flow.crashes, statement, label)
         for number in range(agreement.exchanges):
-            if along is None:
-                agreement.take(await self._exchange(agreement.message()))
-            else:
-                answers = await self._exchange(partial(_both, agreement, along, number))
-                agreement.take(answers)
-                along.take(agreement.beside(answers), lambda: flow.foreseen(agreement.statements()))
+            answers = await self._exchange(together(agreement, along, number))
+            agreement.take(answers)
+            along.take(agreement.beside(answers), lambda: foreseen(agreement.statements()))
         return agreement.statements()
 
     async def _exchange_all(self, spread: Spread, first: int = 0) -> None:
@@ -262,8 +289,8 @@ class Node:
         if self._torn is not None or record.round != self._held.round:
             self._torn = None
             self._held = self._claim(record.round, record.digest, [], dict(record.left_out))
-        if self._ctx.me in record.contributors:
-            self._own = self._own_next
+        if self._ctx.me in record.contributors and self._training is not None:
+            self._own = self._training.own
         self._ever.update(record.contributors, record.earlier)
         self._history.add(record)
         if self._is_kept(record.round):
@@ -273,13 +300,7 @@ class Node:
         self._ctx.report(**shown)
 
     async def _evaluate(self) -> None:
-        self._load()
-        self._metrics = await self._learner.evaluate()
-
-    def _load(self) -> None:
-        if not self._loaded:
-            self._learner.load(self._model)
-            self._loaded = True
+        self._metrics = await self._trainer.evaluate(self._model)
 
     def _hold(
         self,
@@ -304,21 +325,6 @@ class Node:
         return ModelsReady(
             round, checksum, self._shapes.text, state, [*contributors], dict(left_out), [*earlier]
         )
-
-    def _contribution(self, round: int, result: TrainResult) -> ModelTrained:
-        """What is offered of a training; keeps the arrays."""
-        trained = self._learner.parameters()
-        self._own_next, extras = self._aggregator.after(self._model, trained, result, self._state, self._own)
-        arrays = [*trained, *extras]
-        if not all(np.isfinite(array).all() for array in arrays):
-            return ModelTrained(round, 0, reason="its training diverged: the model is not finite")
-        self._trained = arrays
-        labels: dict[str, Message] = {
-            name.removeprefix(LABEL): int(count)
-            for name, count in result.metrics.items()
-            if name.startswith(LABEL)
-        }
-        return ModelTrained(round, result.num_samples, Layout.of(extras).text, labels)
 
     def _contributions(self, spread: MeanSpread | WholeSpread) -> list[Contribution]:
         weights, arrays = self.workflow.weights, len(self._model)
@@ -356,13 +362,6 @@ class Node:
                 field="topology",
             )
 
-    def _check_learner(self) -> None:
-        needed = self._aggregator.before(self._model, self._state, self._own)
-        abilities = ["correction"] if needed.correction is not None else []
-        abilities += ["proximal"] if needed.proximal else []
-        abilities += ["step"] if self._algorithm.step else []
-        self._learner.require(*abilities)
-
     # ---- restarts ------------------------------------------------------------------------------
 
     def _is_kept(self, round: int) -> bool:
@@ -393,16 +392,11 @@ class Node:
         self._state = [np.array(array) for array in kept["state"]]
         self._own = [np.array(array) for array in kept["own"]]
         self._history = History.restored(kept["history"])
-        self._loaded = False
         claim = dict(kept["held"])
         self._ever = {*claim.get("contributors", []), *claim.get("earlier", [])}
         return self._claim(
             claim["round"], claim["digest"], claim.get("contributors", []), claim.get("left_out", {})
         )
-
-
-def _both(agreement: Agreement, along: Along, number: int, peer: PeerId) -> Message:
-    return agreement.message(along.message(number, peer))
 
 
 def options_of(text: str) -> dict[str, Message]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from fedd.api import InvalidMessage, Message, PeerId
 from fedd_learning.layout import NOT_FINITE, Layout, Rows, checked
+from fedd_learning.means import put_mean
 from fedd_learning.messages import FullModel, InitModel, PartialModel, RunMessage, read
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 IN_FLIGHT_BYTES = 16 * 1024 * 1024
 """Of one member in one exchange, to all others together: daemons keep two exchanges in case a link breaks."""
 
-BLOCK = 1 << 15
-"""Numbers that are averaged at a time: float64 of them and of a product stay in a processor's cache."""
 SMALL_BYTES = 256 * 1024
 """Of all trainings that a member sends in an exchange: two milliseconds of a gigabit."""
 
@@ -88,13 +87,19 @@ class MeanSpread:
         self._mean = layout.empty()
         self._held = [not segments for segments in self._parts]
         self._torn = False
+        self._same: tuple[int, list[Message]] = (-1, [])
+        """What goes to all alike, and in which exchange."""
         self.exchanges = self._stripes + 1
 
     def message(self, number: int, peer: PeerId) -> Message:
         """The contribution to the peer's part of this stripe, the mean of this member's part of the last."""
         if self._torn or peer not in self._members:
             return None
-        return [*self._contribution(number, peer), *self._means(number)]
+        if number != self._same[0]:
+            self._same = (number, list(self._means(number)))
+        means = self._same[1]
+        given = list(self._contribution(number, peer))
+        return [*given, *means] if given else means
 
     def take(self, number: int, answers: Mapping[PeerId, Message]) -> None:
         """Means of the stripe before from their roots, contributions to this member's part of this one."""
@@ -343,45 +348,8 @@ class CopySpread:
         return self._rows.arrays()
 
 
-def weighted_mean(pieces: Sequence[Array], weights: Sequence[int]) -> Array:
-    """sum(weight * piece) / sum(weights), in float64 and in the order given, in the pieces' own type."""
-    found: Array = np.empty(pieces[0].shape, pieces[0].dtype)
-    put_mean([np.ascontiguousarray(piece).reshape(-1) for piece in pieces], weights, found.reshape(-1))
-    return found
-
-
 def _is_finite(pieces: Sequence[Array]) -> bool:
     return all(bool(np.isfinite(piece).all()) for piece in pieces)
-
-
-def put_mean(rows: Sequence[Array], weights: Sequence[int], into: Array) -> bool:
-    """`weighted_mean` of arrays of one dimension, written into another; whether all sums are finite."""
-    finite = True
-    total = np.empty(min(BLOCK, into.size))
-    room = np.empty_like(total)
-    divisor = float(sum(weights))
-    for begin in range(0, into.size, BLOCK):
-        end = min(begin + BLOCK, into.size)
-        sums, product = total[: end - begin], room[: end - begin]
-        np.multiply(rows[0][begin:end], float(weights[0]), out=sums, dtype=np.float64)
-        for row, weight in zip(rows[1:], weights[1:], strict=True):
-            np.multiply(row[begin:end], float(weight), out=product, dtype=np.float64)
-            sums += product
-        finite = finite and bool(np.isfinite(sums).all())
-        sums /= divisor
-        into[begin:end] = sums
-    return finite
-
-
-def mean_of_whole(
-    given: Mapping[PeerId, Sequence[Array]], weights: Mapping[PeerId, int], weighted: int
-) -> list[Array]:
-    """What `MeanSpread` would have given: the same bits, since it is the same arithmetic."""
-    by_samples = [weights[peer] for peer in given]
-    return [
-        weighted_mean(arrays, by_samples if index < weighted else [1] * len(given))
-        for index, arrays in enumerate(zip(*given.values(), strict=True))
-    ]
 
 
 def goes_whole(layout: Layout, members: int, chunk_bytes: int) -> bool:

@@ -11,10 +11,10 @@ import enum
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from fedd.api import InvalidParameter, PeerId, ProtocolError
+from fedd.api import FeddError, InvalidParameter, PeerId, ProtocolError
 from fedd_learning.messages import (
     Metrics,
     ModelInitialized,
@@ -74,6 +74,9 @@ TRANSITIONS: tuple[Transition, ...] = (
         State.SYNC, Event.TORN, State.SPREAD, "nobody could complete the round: again, without the dead"
     ),
     Transition(State.SYNC, Event.READY, State.TRAIN, "all hold the same model; the train set is known"),
+    Transition(
+        State.SYNC, Event.OFFERED, State.SPREAD, "the same, and the whole train set has trained on it already"
+    ),
     Transition(State.SYNC, Event.DONE, State.FINISHED, "all hold the model of the last round"),
     Transition(State.CATCH_UP, Event.COPIED, State.SYNC, "who was behind has loaded what it got"),
     Transition(
@@ -297,6 +300,10 @@ class Workflow:
         if self.round >= self.plan.rounds:
             return Event.DONE
         self.train_set = self._choose_train_set(statements)
+        offers = self._offers(statements)
+        ahead = all(peer in offers for peer in self.train_set)
+        if ahead and self.conclude_offers(statements) is Event.OFFERED:
+            return Event.OFFERED
         return Event.READY
 
     def _choose_train_set(self, statements: Statements) -> tuple[PeerId, ...]:
@@ -308,6 +315,15 @@ class Workflow:
         return rendezvous(self.members, size, self.seed, self.round)
 
     # ---- offer -------------------------------------------------------------------------------
+
+    def foresees_training(self, round: int) -> bool:
+        """Whether this member will train after that many rounds, unless somebody dies before."""
+        size = self.plan.train_set or len(self.members)
+        if size >= len(self.members):
+            return True
+        return self.plan.train_set_by != "vote" and self.me in rendezvous(
+            self.members, size, self.seed, round
+        )
 
     def conclude_offers(self, statements: Statements) -> Event:
         """Who contributes, with which weight."""
@@ -329,6 +345,19 @@ class Workflow:
             return None
         weights, extras, _ = self._judged(statements)
         return (weights, extras) if weights else None
+
+    def foreseen_ahead(self, statements: Statements) -> tuple[dict[PeerId, int], str] | None:
+        """The same of statements of sync, with which go the offers of those who trained ahead."""
+        if any(peer not in statements for peer in self.members):
+            return None
+        trial = replace(
+            self, labels=dict(self.labels), left_out=dict(self.left_out), excluded=set(self.excluded)
+        )
+        try:
+            event = trial.conclude_sync(statements)
+        except FeddError:  # the agreement may still come to something else
+            return None
+        return (trial.weights, trial.extras) if event is Event.OFFERED else None
 
     def _offers(self, statements: Statements) -> dict[PeerId, ModelTrained]:
         return {

@@ -15,7 +15,7 @@ from fedd.demo import digits
 from fedd_aggregators import FedAvg
 from fedd_learners import Softmax
 from fedd_learning.layout import digest
-from fedd_learning.spread import weighted_mean
+from fedd_learning.means import weighted_mean
 
 CONFIG = '[inputs.digits]\nlearner = "softmax"\nfile = "digits.npz"\nclasses = 10\n'
 DETECTION_S = 10.0
@@ -107,10 +107,10 @@ def test_the_exact_mean_twenty_times_of_twenty() -> None:
             assert all(len(n) == 8 for n in results[0]["value"]["contributors_by_round"].values()), trial
 
 
-# Five members, a quorum of three: agreements of three exchanges. The first sync has three, then each round
-# has three of offers (before the first of which the members train, and with which the models go) and three of
-# sync. With small chunks the model goes in parts: one more exchange of spreading then.
-STAGES = {"train": 15, "spread": 16, "offer": 17, "sync": 19, "parts": 20}
+# Five members, a quorum of three: agreements of three exchanges. The first sync has three, then come three of
+# offers, with which the models go. From then on the members have trained before each sync, and offers and
+# models go with it. With small chunks the model goes in parts: one more exchange of spreading then.
+STAGES = {"train": 9, "spread": 10, "offer": 11, "sync": 15, "parts": 14}
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedd.api import InvalidMessage
-from fedd.worker.arrays import decode, encode
+from fedd.worker.arrays import decode, encode, encode_each
 
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
@@ -54,3 +54,16 @@ def test_the_bound_holds() -> None:
     data = encode(np.ones(100))
     with pytest.raises(InvalidMessage):
         decode(data, len(data) - 1)
+
+
+def test_one_object_for_several_peers_is_encoded_once() -> None:
+    same, like_it = [np.ones(3)], [np.ones(3)]
+    found = encode_each({"a": same, "b": like_it, "c": same, "d": None}.__getitem__, "abcd")
+    assert found == {**dict.fromkeys("abc", encode(same)), "d": encode(None)}
+    assert found["c"] is found["a"]
+    assert found["b"] is not found["a"]
+
+
+def test_objects_that_do_not_last_are_not_taken_for_each_other() -> None:
+    found = encode_each(lambda peer: [ord(peer)], "abc")
+    assert [decode(found[peer], 100) for peer in "abc"] == [[97], [98], [99]]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from plugins.learning.toy import Toy, averaged, trained
 
 from fedd.testing import Federation, Kill, NodeResult, Reach
-from fedd_learning import Learning
+from fedd_learning import Learning, training
 from fedd_learning.layout import digest
+from fedd_learning.training import AHEAD_S
 
 if TYPE_CHECKING:
     from fedd.api.types import Array
@@ -81,8 +82,15 @@ def test_everybody_trains_and_the_mean_is_exact() -> None:
         assert told["left_out"] == []
 
 
-@pytest.mark.parametrize(("size", "chunk"), [(7, 4 * 1024 * 1024), (100, 1024)], ids=["whole", "in-parts"])
-def test_a_death_at_every_exchange(size: int, chunk: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "chunk", "ahead_s"),
+    [(7, 4 * 1024 * 1024, AHEAD_S), (100, 1024, AHEAD_S), (100, 1024, -1.0)],
+    ids=["whole", "in-parts", "agreed-first"],
+)
+def test_a_death_at_every_exchange(
+    size: int, chunk: int, ahead_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "AHEAD_S", ahead_s)
     nodes, rounds = 4, 2
     learning = Learning(rounds=rounds, chunk_bytes=chunk)
     quiet = Federation(nodes, topology="complete").run(learning, toys_of(nodes, size))

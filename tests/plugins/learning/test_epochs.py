@@ -14,7 +14,7 @@ from plugins.learning.toy import Toy
 from fedd.testing import Federation, Join, Kill, NodeResult, Restart
 from fedd_learning import Learning
 
-ROUNDS = 5
+ROUNDS = 9
 TOO_LATE = (
     "the others finished without this node",
     "not let in: the run is about to end",

@@ -53,8 +53,8 @@ class WithALiar(Learning):
 
 
 def in_spread(change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
-    """Change each message that carries arrays: those of spreading, of which the first go along with the
-    offers, and of handing a model on."""
+    """Change each message that carries arrays: those of spreading, of which the first go along with an
+    agreement, and of handing a model on."""
 
     def changed(message: Any) -> Any:
         if message is None:
@@ -64,7 +64,7 @@ def in_spread(change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], A
         return change(dict(message))
 
     def twist(state: str, message: Any) -> Any:
-        if state == "offer" and isinstance(message, dict) and "beside" in message:
+        if state in ("sync", "offer") and isinstance(message, dict) and "beside" in message:
             return {**message, "beside": changed(message["beside"])}
         return changed(message) if state in ("spread", "catch up") else message
 

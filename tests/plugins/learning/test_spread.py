@@ -10,22 +10,16 @@ import numpy as np
 import pytest
 from plugins.learning.test_parts import LAYOUT, MODEL, PEERS
 
-from fedd_learning.along import Along, Offers
+from fedd_learning.agreement import Agreement
+from fedd_learning.along import Along, Offers, together
 from fedd_learning.layout import Layout, digest
+from fedd_learning.means import mean_of_whole, weighted_mean
 from fedd_learning.messages import (
     FullModel,
     Metrics,
     PartialModel,
 )
-from fedd_learning.spread import (
-    BLOCK,
-    CopySpread,
-    MeanSpread,
-    WholeSpread,
-    goes_whole,
-    mean_of_whole,
-    weighted_mean,
-)
+from fedd_learning.spread import CopySpread, MeanSpread, WholeSpread, goes_whole
 
 Change = Callable[[str, str, int, Any], Any]
 
@@ -64,6 +58,30 @@ def test_the_mean_is_everybodys(chunk_bytes: int) -> None:
         assert spread.complete
         assert spread.refused == {}
         assert digest(spread.arrays()) == digest([first, second])
+
+
+@pytest.mark.parametrize("chunk_bytes", [16, 1024])
+def test_what_goes_to_all_alike_is_one_object(chunk_bytes: int) -> None:
+    """So that it is encoded, and handed to the daemon, once."""
+    spreads = means(chunk_bytes)
+    alike: set[tuple[str, int]] = set()
+    seen: dict[tuple[str, int], Any] = {}
+
+    def look(sender: str, receiver: str, number: int, message: Any) -> Any:
+        if seen.setdefault((sender, number), message) is message and receiver != min({*PEERS} - {sender}):
+            alike.add((sender, number))
+        return message
+
+    play(spreads, look)
+    last = spreads["a"].exchanges - 1
+    # b has nothing to contribute, the others send different parts but in the last exchange.
+    assert alike == {("b", number) for number in range(last)} | {(peer, last) for peer in PEERS}
+    agreement = Agreement("a", PEERS, 0, [])
+    for spread, same in ((spreads["a"], last), (spreads["a"], 0), (spreads["b"], 0)):
+        along = Along(lambda offers, spread=spread: spread, ({"a": 1}, ""))
+        told = together(agreement, along, same)
+        one, another = told("a"), told("c")
+        assert (one is another) == (spread is spreads["b"] or same == last)
 
 
 @pytest.mark.parametrize(
@@ -171,17 +189,6 @@ def test_everybodys_model_comes_to_everybody(chunk_bytes: int) -> None:
         play(ways)
         mean = mean_of_whole(spread.contributions(), {"a": 1, "c": 3}, 1)
         assert digest(mean) == digest(ways["b"].arrays())
-
-
-def test_a_mean_is_made_in_blocks_of_which_nothing_is_seen() -> None:
-    rng = np.random.default_rng(3)
-    rows = [rng.normal(size=2 * BLOCK + 5).astype(np.float32) for _ in range(3)]
-    found = weighted_mean(rows, [5, 1, 7])
-    exact = (
-        rows[0].astype(np.float64) * 5 + rows[1].astype(np.float64) + rows[2].astype(np.float64) * 7
-    ) / 13
-    assert found.dtype == np.float32
-    assert found.tobytes() == exact.astype(np.float32).tobytes()
 
 
 def test_small_models_go_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -62,6 +63,7 @@ def trained(model: Sequence[Array], number: int) -> list[Array]:
 
 def averaged(models: Sequence[Sequence[Array]], weights: Sequence[int]) -> list[Array]:
     """FedAvg's mean, written down once more."""
+    weights = [weight // math.gcd(*weights) for weight in weights]
     total = sum(weights)
     found = []
     for arrays in zip(*models, strict=True):
