@@ -15,7 +15,18 @@ from fedd.daemon import release_free_memory
 BLOCK_BYTES = 64 * 1024  # below malloc's limit for blocks with a mapping of their own
 BLOCKS = 400
 
-ONLY_FOR_RUNS = ("fedd.core.mail", "fedd.core.rounds", "fedd.host.run_node", "fedd.host.run_wire")
+ONLY_FOR_RUNS = (
+    "fedd.core.epochs",
+    "fedd.core.history",
+    "fedd.core.mail",
+    "fedd.core.manifest",
+    "fedd.core.rounds",
+    "fedd.host.run_node",
+    "fedd.host.run_proposer",
+    "fedd.host.run_result",
+    "fedd.host.run_rooms",
+    "fedd.host.run_wire",
+)
 ONLY_FOR_COMMANDS = ("fedd.core.pipe", "fedd.host.command_session", "fedd.host.worker_process")
 
 

@@ -9,7 +9,6 @@ from fedd.api.types import PeerId
 from fedd.control.server import Operation, Request
 from fedd.host.commands import Commands
 from fedd.host.plugins import PluginRegistry
-from fedd.host.run_result import plain
 
 
 class CommandService:
@@ -43,6 +42,8 @@ class CommandService:
 
     async def send(self, request: Request) -> dict[str, Any]:
         """Send it, and wait for the answer."""
+        from fedd.host.run_result import plain  # here: few who only listen need it
+
         await self._registry.ready()
         body, name = request.body, request.path["name"]
         peer = self._find_peer(body["peer"])

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -20,7 +20,6 @@ from fedd.control.server import Operation, Request
 from fedd.core.identity import parse_peer_id
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
-from fedd.host.run_proposer import EDGES, RunRequest, name_edges
 from fedd.host.runs import Runs
 from fedd.net.admission import Admission
 from fedd.net.bounds import Bound, swarm_bounds
@@ -32,6 +31,9 @@ from fedd.net.presence import MemberView, Presence
 from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.net.transport import parse_multiaddr
+
+if TYPE_CHECKING:
+    from fedd.host.run_proposer import RunRequest
 
 _STATES = ("alive", "suspect", "dead", "left")
 
@@ -287,6 +289,9 @@ class Service:
         return await self._runs.predict(await self._run_request(request.body))
 
     async def _run_request(self, body: Mapping[str, Any]) -> RunRequest:
+        # here: a device that starts no run does not hold what that needs
+        from fedd.host.run_proposer import EDGES, RunRequest, name_edges
+
         await self._registry.ready()
         members = None if body["members"] is None else [self.find_peer(text) for text in body["members"]]
         topology = body["topology"]

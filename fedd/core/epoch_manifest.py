@@ -17,7 +17,6 @@ from fedd.core import codec
 from fedd.core.epochs import MAX_EPOCHS, Next, epoch_graph
 from fedd.core.identity import PrivateKey, open_sealed, seal
 from fedd.core.manifest import (
-    MAX_DOCUMENT_BYTES,
     Manifest,
     Proposal,
     check_acceptance,
@@ -29,6 +28,7 @@ from fedd.core.manifest import (
     read_proposal,
     take,
 )
+from fedd.core.run_terms import MAX_DOCUMENT_BYTES
 
 _T = TypeVar("_T")
 

@@ -21,14 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.dataclass import dataclass
+from fedd.core.run_terms import RESTART
 
 if TYPE_CHECKING:
     from fedd.core.graph import Graph
-
-SURVIVORS, CONTRIBUTED, RESTART = "survivors", "contributed", "restart"
-
-CONTRACTS = (SURVIVORS, CONTRIBUTED, RESTART)
-"""What counts when a member dies."""
 
 PATIENCE_S = 2.0
 """How much later each next member proposes: longer than it takes to tell everybody about an epoch."""

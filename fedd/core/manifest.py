@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedd.api.errors import FeddError, ProtocolError
 from fedd.api.types import PeerId
@@ -18,14 +18,10 @@ from fedd.core import codec
 from fedd.core.dataclass import dataclass
 from fedd.core.epochs import FIRST, Mark
 from fedd.core.identity import PrivateKey, open_sealed, seal
+from fedd.core.run_terms import MAX_DOCUMENT_BYTES, Parameter
 
 if TYPE_CHECKING:
     from fedd.core.graph import Graph
-
-Parameter: TypeAlias = bool | int | float | str
-
-MAX_DOCUMENT_BYTES = 256 * 1024
-"""A manifest of 500 members, who each add their id and a signed acceptance: about 400 bytes."""
 
 MAX_REASON_CHARS = 512
 """Reasons are shown to people; what a peer says about itself is cut here."""

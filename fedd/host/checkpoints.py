@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedd.api.errors import FeddError
 from fedd.core import codec
-from fedd.core.manifest import MAX_DOCUMENT_BYTES
+from fedd.core.run_terms import MAX_DOCUMENT_BYTES
 from fedd.host.stores import ResultStore
 
 if TYPE_CHECKING:

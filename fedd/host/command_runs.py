@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedd.api.errors import Denied, InvalidParameter, ProtocolError
 from fedd.api.types import PeerId
-from fedd.host.run_proposer import RunRequest
 
 if TYPE_CHECKING:
     from fedd.host.inputs import Inputs
@@ -45,6 +44,8 @@ class CommandRuns:
         raise ProtocolError(f"a handler wants {what!r:.40} of the runs, which there is not")
 
     async def _start(self, sender: PeerId, fields: Mapping[str, Any]) -> str:
+        from fedd.host.run_proposer import RunRequest  # here: few commands start runs
+
         parameters = fields.get("parameters")
         if not isinstance(parameters, dict):
             raise InvalidParameter("the parameters of a run are {name: value}", field="parameters")

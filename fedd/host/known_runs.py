@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from fedd.api.errors import Conflict, InvalidParameter, NotFound
-from fedd.host.run_histories import RunHistories, exported
-from fedd.host.run_result import is_cut
 from fedd.host.run_storage import RunStorage
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ class KnownRuns:
         self.sleeping: dict[str, Sleeper] = {}
         self.watchers = trio.lowlevel.ParkingLot()
         self._clock = clock
-        self._histories: RunHistories
 
     def summaries(self) -> list[dict[str, Any]]:
         """All runs that are known here, oldest first, those in progress last."""
@@ -63,16 +60,14 @@ class KnownRuns:
             raise NotFound(f"the result of run {run_id} is damaged or gone", field="run_id")
         return result
 
-    async def history(self, run_id: str) -> dict[str, Any]:
-        """Every member's metrics by round; see `RunHistories.collect`. Errors as `get`."""
-        result = self.get(run_id)
-        return await self._histories.collect(result["run_id"], result["members"])
-
     def value(self, run_id: str) -> dict[str, Any]:
         """{run_id, value}: this node's answer in full, see `exported`.
 
         Errors as `get`; Conflict while the run goes on, NotFound when a large value is no longer kept.
         """
+        from fedd.host.run_histories import exported
+        from fedd.host.run_result import is_cut
+
         result = self.get(run_id)
         run_id = result["run_id"]
         if result["state"] in ("running", WAITING):

@@ -11,9 +11,9 @@ from fedd.api.errors import InvalidParameter
 from fedd.core.codec import ArrayView
 from fedd.core.command_messages import protocol_of
 from fedd.core.dataclass import dataclass
-from fedd.core.epochs import SURVIVORS
-from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest
+from fedd.core.run_terms import SURVIVORS
+from fedd.core.run_terms import Parameter as ParameterValue
 
 _WORDS = {
     "true": True,

@@ -16,7 +16,7 @@ import trio
 from fedd.api.errors import FeddError, NotConnected, ProtocolError, TimedOut
 from fedd.api.types import PeerId
 from fedd.core import codec
-from fedd.core.manifest import MAX_DOCUMENT_BYTES
+from fedd.core.run_terms import MAX_DOCUMENT_BYTES
 
 if TYPE_CHECKING:
     from fedd.net.stream import Stream

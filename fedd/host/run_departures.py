@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from fedd.api.errors import InvalidMessage, NotConnected
 from fedd.api.types import PeerId
 from fedd.core.cut_edges import lost_by_cuts
-from fedd.core.epochs import RESTART, End
+from fedd.core.epochs import End
 from fedd.core.manifest import CutStatement, EndStatement, Manifest, state_cut
 from fedd.core.rounds import Completed
+from fedd.core.run_terms import RESTART
 from fedd.host.run_wire import Kind, encode_frame
 
 if TYPE_CHECKING:

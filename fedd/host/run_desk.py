@@ -49,6 +49,7 @@ class RunDesk:
         histories: RunHistories,
         tell: Callable[[Manifest, Collection[PeerId]], None],
         state_of_run: Callable[[str], str | None],
+        returns: RunReturns,
     ) -> None:
         self._key = key
         self._presence = presence
@@ -59,7 +60,7 @@ class RunDesk:
         self._histories = histories
         self._tell = tell
         self._state_of_run = state_of_run
-        self.returns: RunReturns | None = None
+        self._returns = returns
         self._retired: dict[str, tuple[bytes, str | None]] = {}
         """By run id: the frame that says how this node's part ended, and in which epoch if it finished."""
 
@@ -129,7 +130,7 @@ class RunDesk:
         _, run_id = read_any(sealed)
         node = self._nodes.get(run_id)
         if node is None or node.story.ending is not None:
-            waiting = None if self.returns is None else self.returns.hear_sleeper(run_id, peer, sealed)
+            waiting = self._returns.hear_sleeper(run_id, peer, sealed)
             if waiting is not None:
                 return {"kind": "asleep", "manifest": waiting}
             state = self._state_of_run(run_id)
@@ -172,7 +173,7 @@ class RunDesk:
         return self._adopt(manifest)
 
     def _is_sleeping(self, run_id: str) -> bool:
-        return self.returns is not None and run_id in self.returns.sleeping
+        return run_id in self._returns.sleeping
 
     def forget(self, run_id: str) -> None:
         """This node's part has ended, but not for good."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from fedd.api.errors import Conflict, Denied, InvalidParameter, NotFound, Unhealthy
 from fedd.api.types import PeerId
 from fedd.core.dataclass import dataclass
-from fedd.core.epochs import CONTRACTS
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import Manifest, Proposal, accept
+from fedd.core.run_terms import CONTRACTS
 from fedd.host.inputs import Inputs
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.run_limits import RunLimits
+
+if TYPE_CHECKING:
+    from fedd.core.manifest import Manifest, Proposal
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class RunGate:
 
     async def consider(self, proposal: Proposal, federation: str, initiator_name: str) -> bytes:
         """This node's signed acceptance. Raises the FeddError that is its reason to decline."""
+        from fedd.core.manifest import accept  # here: a device that takes part in no run does not need it
+
         if proposal.federation != federation:
             raise Denied("the proposal is for another federation")
         if proposal.initiator != self._key.peer_id:

@@ -66,14 +66,20 @@ class RunReturns:
     """The runs that wait, by id in `sleeping`."""
 
     def __init__(
-        self, key: PrivateKey, opener: Opener, gate: RunGate, checkpoints: Checkpoints, hooks: Hooks
+        self,
+        key: PrivateKey,
+        opener: Opener,
+        gate: RunGate,
+        checkpoints: Checkpoints,
+        hooks: Hooks,
+        sleeping: dict[str, Sleeper],
     ) -> None:
         self._key = key
         self._opener = opener
         self._gate = gate
         self._checkpoints = checkpoints
         self._hooks = hooks
-        self.sleeping: dict[str, Sleeper] = {}
+        self.sleeping = sleeping
 
     async def wait_for(self, run_id: str, federation: str | None) -> None:
         """Ask for this run until it goes on here or has ended; `federation` is the one we are in."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,27 +23,14 @@ from fedd.api.errors import (
 )
 from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
-from fedd.core.manifest import (
-    Manifest,
-    issue,
-    printable,
-    state_stop,
-)
 from fedd.host.inputs import Inputs
 from fedd.host.known_runs import KnownRuns
 from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 from fedd.host.run_control import CONTROL_PROTOCOL
-from fedd.host.run_desk import RunDesk
-from fedd.host.run_forecast import Forecaster
 from fedd.host.run_gate import RunGate
-from fedd.host.run_herald import RunHerald
-from fedd.host.run_histories import RunHistories
 from fedd.host.run_limits import RunLimits
-from fedd.host.run_proposer import LinkPins, Proposer, RunRequest, printable_name
-from fedd.host.run_returns import Hooks, RunReturns
 from fedd.host.run_storage import RunStorage
-from fedd.host.run_surroundings import Surroundings
 from fedd.host.run_workers import RunWorkers, Seat
 from fedd.host.stores import ResultStore
 from fedd.net.bounds import Bound
@@ -50,10 +38,13 @@ from fedd.net.bounds import Bound
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+    from fedd.core.manifest import Manifest
     from fedd.core.pieces import Payload
     from fedd.core.verdicts import MemberChange
     from fedd.host.run_node import RunNode
+    from fedd.host.run_proposer import RunRequest
     from fedd.host.run_result import Story
+    from fedd.host.run_rooms import RunRooms
     from fedd.net.connection import Connection
     from fedd.net.events import EventLog
     from fedd.net.presence import Presence
@@ -98,9 +89,8 @@ class Runs(KnownRuns):
         super().__init__(RunStorage(state, self._limits.results, write), clock)
         self._events = events
         self._workers = workers or RunWorkers(scratch, inputs, aggregators=registry.allowed_aggregators)
-        self._pins = LinkPins(presence)
-        self._proposer = Proposer(self.me, relay, presence, registry, self._limits)
         self._nursery: trio.Nursery | None = None
+        self._shuts_down = False
         self._gate = RunGate(
             key,
             registry,
@@ -111,48 +101,33 @@ class Runs(KnownRuns):
             clock,
             self.name_of,
         )
-        self._forecaster = Forecaster(self._proposer, self._gate, self._workers, self._limits)
-        self._herald = RunHerald(self.me, relay, self._limits, self.nodes, self.name_of, self._running)
-        self._around = Surroundings(
-            key,
-            self._limits,
-            self._open_run_stream,
-            presence.state_of,
-            self.name_of,
-            self._on_change,
-            self._on_epoch,
-            self._herald.tell_epoch,
-            self._keep_checkpoint,
-            clock,
-        )
-        self._histories = RunHistories(
-            self.me, relay, self.storage.keepsakes, self.live_history, self.name_of
-        )
-        self._desk = RunDesk(
-            key,
-            presence,
-            self._gate,
-            self._limits,
-            self.nodes,
-            self._adopt,
-            self._histories,
-            self._herald.tell_epoch,
-            self.state_of_ended,
-        )
-        self._returns = RunReturns(
-            key,
-            relay,
-            self._gate,
-            self.storage.checkpoints,
-            Hooks(self._adopt, self._herald.tell_epoch, self._store, presence.state_of, self.name_of, clock),
-        )
-        self._desk.returns = self._returns
-        self.sleeping = self._returns.sleeping
-        self._shuts_down = False
-        swarm.handle(CONTROL_PROTOCOL, self._desk.serve_control)
-        swarm.handle(RUN_PROTOCOL, self._desk.serve_run_stream)
+        swarm.handle(CONTROL_PROTOCOL, self._serve_control)
+        swarm.handle(RUN_PROTOCOL, self._serve_run_stream)
         swarm.subscribe(self._on_link)
         presence.subscribe(self._on_member)
+
+    @cached_property
+    def rooms(self) -> RunRooms:
+        """What a device that takes part in no run does not hold, nor its modules."""
+        from fedd.host.run_rooms import RunRooms
+
+        return RunRooms(
+            self,
+            self._key,
+            self._presence,
+            self._relay,
+            self._registry,
+            self._gate,
+            self._workers,
+            self._limits,
+            self._clock,
+        )
+
+    async def _serve_control(self, stream: Stream) -> None:
+        await self.rooms.desk.serve_control(stream)
+
+    async def _serve_run_stream(self, stream: Stream) -> None:
+        await self.rooms.desk.serve_run_stream(stream)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the runs' tasks until cancelled; workers are killed then. Call `leave_all` before."""
@@ -169,7 +144,7 @@ class Runs(KnownRuns):
     async def _wait_for(self, run_id: str) -> None:
         await self._registry.ready()
         federation = self._presence.federation
-        await self._returns.wait_for(run_id, None if federation is None else federation.id)
+        await self.rooms.returns.wait_for(run_id, None if federation is None else federation.id)
 
     def set_policy(self, policy: Policy) -> None:
         """Replace the owner's policy; runs in progress go on."""
@@ -178,6 +153,8 @@ class Runs(KnownRuns):
 
     def name_of(self, peer: PeerId) -> str:
         """A name for messages: the member's, else the beginning of its id."""
+        from fedd.host.run_proposer import printable_name
+
         return printable_name(self._presence, peer)
 
     # ---- what the operator asks ------------------------------------------------------------
@@ -190,18 +167,20 @@ class Runs(KnownRuns):
         own policy), Conflict (no federation), Unhealthy, PluginFailed, or Refused naming everyone who
         declined when too few accepted.
         """
-        self._running()
+        from fedd.core.manifest import issue
+
+        self.running()
         await self._registry.ready()
-        proposal, others = self._proposer.draft(request)
+        proposal, others = self.rooms.proposer.draft(request)
         own = await self._gate.consider(proposal, proposal.federation, self.name_of(self.me))
         asked: list[PeerId] = []
         seat: Seat | None = None
         try:
             seat = await self._workers.prepare(proposal)
             await seat.check(proposal)
-            seat, prediction = await self._forecaster.foresee(seat, proposal, others)
+            seat, prediction = await self.rooms.forecaster.foresee(seat, proposal, others)
             asked = others
-            answers = await self._proposer.ask_all(proposal, others)
+            answers = await self.rooms.proposer.ask_all(proposal, others)
             self._gate.renew(proposal)
             manifest = issue(
                 self._key,
@@ -210,23 +189,23 @@ class Runs(KnownRuns):
                 answers.declined,
                 answers.payload_bytes,
             )
-            node = self._adopt(manifest, seat)
+            node = self.adopt(manifest, seat)
         except BaseException:
             self._gate.withdraw(proposal.digest, self.me)
             if seat is not None:
                 await seat.aclose()
-            self._herald.tell(asked, {"kind": "withdraw", "proposal": proposal.digest})
+            self.rooms.herald.tell(asked, {"kind": "withdraw", "proposal": proposal.digest})
             raise
-        await self._herald.spread(manifest)
+        await self.rooms.herald.spread(manifest)
         story = node.story.result()
         told = {key: story[key] for key in ("run_id", "members", "declined", "topology", "seed", "quorum")}
         return {**told, "prediction": prediction}
 
     async def predict(self, request: RunRequest) -> dict[str, Any]:
         """What is foreseen of a run, without asking anybody: see `Forecaster.predict`."""
-        self._running()
+        self.running()
         await self._registry.ready()
-        return await self._forecaster.predict(request, self.name_of(self.me))
+        return await self.rooms.forecaster.predict(request, self.name_of(self.me))
 
     def bounds(self) -> list[Bound]:
         """Runs here and results kept, and how many may be. Beyond it the oldest results go."""
@@ -249,17 +228,24 @@ class Runs(KnownRuns):
 
         Raises NotFound, or Conflict when it has ended here already.
         """
+        from fedd.core.manifest import state_stop
+
         run_id = self.resolve(run_id)
         if run_id in self.sleeping:
-            return {"run_id": run_id, "state": (await self._returns.stop(run_id)).state}
+            return {"run_id": run_id, "state": (await self.rooms.returns.stop(run_id)).state}
         node = self.nodes.get(run_id)
         if node is None or node.story.ending is not None:
             raise Conflict(f"the run {run_id[:8]} has ended already", hint=f"see fedctl show {run_id[:8]}")
         statement = state_stop(self._key, run_id)
         node.stop(statement)
         far = [peer for peer in node.manifest.members if peer != self.me and peer not in node.links]
-        self._herald.tell(far, {"kind": "stop", "statement": statement})
+        self.rooms.herald.tell(far, {"kind": "stop", "statement": statement})
         return {"run_id": run_id, "state": node.story.state}
+
+    async def history(self, run_id: str) -> dict[str, Any]:
+        """Every member's metrics by round; see `RunHistories.collect`. Errors as `get`."""
+        result = self.get(run_id)
+        return await self.rooms.histories.collect(result["run_id"], result["members"])
 
     async def enlist(self, run_id: str, peer: PeerId) -> dict[str, Any]:
         """Ask a member that is not in the run to join it, and let it in with the next epoch.
@@ -268,7 +254,7 @@ class Runs(KnownRuns):
         Refused with its reason when it declines, TimedOut, NotConnected.
         """
         run_id = self.resolve(run_id)
-        await self._herald.enlist(run_id, peer)
+        await self.rooms.herald.enlist(run_id, peer)
         return {"run_id": run_id, "peer_id": peer}
 
     async def leave_all(self, reason: str, deadline_s: float = 2.0, *, for_good: bool = True) -> None:
@@ -278,7 +264,7 @@ class Runs(KnownRuns):
         """
         self._shuts_down = not for_good
         for run_id in list(self.sleeping) if for_good else ():
-            await self._returns.stop(run_id)
+            await self.rooms.returns.stop(run_id)
         for node in list(self.nodes.values()):
             node.leave(Unhealthy(reason))
         with trio.move_on_after(deadline_s):
@@ -287,28 +273,28 @@ class Runs(KnownRuns):
 
     # ---- proposing ------------------------------------------------------------------------
 
-    def _running(self) -> trio.Nursery:
+    def running(self) -> trio.Nursery:
+        """Where the runs' tasks are. Raises Unhealthy while the daemon starts or ends."""
         if self._nursery is None:
             raise Unhealthy("runs cannot be started", hint="the daemon is starting or shutting down")
         return self._nursery
 
     # ---- taking part ----------------------------------------------------------------------
 
-    def _adopt(self, manifest: Manifest, seat: Seat | None = None) -> RunNode:
+    def adopt(self, manifest: Manifest, seat: Seat | None = None) -> RunNode:
         """Begin this node's part. Raises what `RunGate.admit` raises."""
         if manifest.run_id in self.nodes:
             return self.nodes[manifest.run_id]
-        nursery = self._running()
+        nursery = self.running()
         self._gate.admit(manifest)
-        # Here, as in the other rooms of runs: a device that takes part in none does not hold what they need.
         from fedd.host.run_node import RunNode
 
         joinable = self._registry.algorithm(manifest.proposal.algorithm).joinable
         kept = self.storage.checkpoints.read(manifest.run_id)
-        node = RunNode(manifest, self._around, joinable, None if kept is None else kept.state)
+        node = RunNode(manifest, self.rooms.around, joinable, None if kept is None else kept.state)
         node.story.started_unix_s = time.time() if kept is None else kept.started_unix_s
         self.nodes[manifest.run_id] = node
-        self._returns.begun(manifest.run_id)
+        self.rooms.returns.begun(manifest.run_id)
         self.watchers.unpark_all()
 
         async def get_worker() -> Any:
@@ -321,7 +307,7 @@ class Runs(KnownRuns):
 
     async def _play(self, node: RunNode, get_worker: Callable[[], Awaitable[Any]]) -> None:
         for peer in node.links:
-            self._pins.hold(peer)
+            self.rooms.pins.hold(peer)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_result, node)
@@ -332,12 +318,12 @@ class Runs(KnownRuns):
                     node.leave(PluginFailed("an internal error, see the log of this daemon"))
         finally:
             for peer in node.links:
-                self._pins.release(peer)
-            self._desk.retire(node)
+                self.rooms.pins.release(peer)
+            self.rooms.desk.retire(node)
             del self.nodes[node.manifest.run_id]
             self.watchers.unpark_all()
             if self._comes_back(node) and self._nursery is not None and not self._shuts_down:
-                self._desk.forget(node.manifest.run_id)
+                self.rooms.desk.forget(node.manifest.run_id)
                 self._nursery.start_soon(self._wait_for, node.manifest.run_id)
 
     def _comes_back(self, node: RunNode) -> bool:
@@ -349,37 +335,44 @@ class Runs(KnownRuns):
             return ending.code == Unhealthy.code
         return ending.code == Dropped.code and node.epochs.machine.joinable
 
-    def _on_epoch(self, node: RunNode, before: Collection[PeerId]) -> None:
+    def on_epoch(self, node: RunNode, before: Collection[PeerId]) -> None:
+        """A run goes on in another epoch, with other neighbours than those `before`."""
         for peer in node.links:
-            self._pins.hold(peer)
+            self.rooms.pins.hold(peer)
         for peer in before:
-            self._pins.release(peer)
+            self.rooms.pins.release(peer)
         self._publish(node.story, f"epoch {node.manifest.epoch}")
-        self._running().start_soon(self.storage.move, node)
+        self.running().start_soon(self.storage.move, node)
 
-    def _keep_checkpoint(self, node: RunNode, state: Payload) -> None:
-        self._running().start_soon(self.storage.save, node, state)
+    def keep_checkpoint(self, node: RunNode, state: Payload) -> None:
+        """Have it written; the node is told when that is done."""
+        self.running().start_soon(self.storage.save, node, state)
 
     async def _keep_result(self, node: RunNode) -> None:
         """Store the result as soon as there is one: the last confirmation may come minutes later."""
         await node.ended.wait()
         with trio.CancelScope(shield=True):  # a shutdown waits for this one file
             if not self._comes_back(node):
-                await self._store(node.story)
+                await self.store(node.story)
 
-    async def _store(self, story: Story) -> None:
+    async def store(self, story: Story) -> None:
+        """Keep what an ended run leaves."""
         why = await self.storage.keep(story)
         self.watchers.unpark_all()
         if why:
             self._publish(story, "not stored", why)
 
-    async def _open_run_stream(self, peer: PeerId) -> Stream:
+    async def open_run_stream(self, peer: PeerId) -> Stream:
+        """A new stream for rounds. Raises FeddError."""
         return await self._relay.open_stream(peer, RUN_PROTOCOL)
 
-    def _on_change(self, story: Story) -> None:
+    def on_change(self, story: Story) -> None:
+        """Something that `watch` shows has changed."""
         story.changes += 1
         self.watchers.unpark_all()
         if warning := story.new_warning():
+            from fedd.core.manifest import printable
+
             self._publish(story, "warning", printable(warning))
         if story.ending is not None and not story.announced:
             story.announced = True
@@ -389,7 +382,7 @@ class Runs(KnownRuns):
         for node in list(self.nodes.values()):
             node.departures.on_member(change.peer_id, change.new, change.reason)
             if change.new == "alive" and self._nursery is not None:
-                self._herald.enlist_newcomer(node, change.peer_id)
+                self.rooms.herald.enlist_newcomer(node, change.peer_id)
 
     def _on_link(self, kind: str, connection: Connection, reason: str) -> None:
         if kind == "up":

@@ -13,8 +13,8 @@ from fedd.api.algorithm import Algorithm
 from fedd.api.errors import InvalidParameter
 from fedd.api.types import PeerId
 from fedd.core import topology as graphs
-from fedd.core.epochs import CONTRACTS
 from fedd.core.graph import Graph
+from fedd.core.run_terms import CONTRACTS
 from fedd.testing.learners import Input
 from fedd.testing.outcomes import NodeResult
 from fedd.testing.simulation import Simulation

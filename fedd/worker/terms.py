@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fedd.api.errors import InvalidParameter
-from fedd.core.epochs import CONTRACTS, SURVIVORS
+from fedd.core.run_terms import CONTRACTS, SURVIVORS
 
 
 class Terms(NamedTuple):

@@ -15,13 +15,10 @@ from hypothesis import strategies as st
 
 from fedd.api import InvalidParameter
 from fedd.core.epochs import (
-    CONTRIBUTED,
     FIRST,
     MAX_EPOCHS,
     PATIENCE_S,
-    RESTART,
     SETTLE_S,
-    SURVIVORS,
     End,
     Epochs,
     Mark,
@@ -31,6 +28,7 @@ from fedd.core.epochs import (
     closing_rounds,
     epoch_graph,
 )
+from fedd.core.run_terms import CONTRIBUTED, RESTART, SURVIVORS
 from fedd.core.topology import build
 
 MEMBERS = ("a", "b", "c", "d", "e")

@@ -72,7 +72,7 @@ async def test_a_death_begins_an_epoch_without_the_dead(
             assert {drop["peer_id"] for result in ended for drop in result["dropped"]} == {victim.id}
             assert ended[0]["value"]["round"] > 8
         await until(lambda: not any(node.runs.nodes for node in left), 300.0)
-        assert not any(node.runs._pins._held for node in left)
+        assert not any(node.runs.rooms.pins._held for node in left)
 
 
 async def test_too_few_left_end_with_the_quorum_lost(autojump_clock: MockClock) -> None:

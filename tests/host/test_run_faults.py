@@ -227,14 +227,14 @@ async def test_an_alive_neighbour_that_cannot_be_reached_is_cut_off_by_both(
             node.workers.script = rounds_of(60)
         one, other = nodes[0], nodes[1]
         for node, far in ((one, other), (other, one)):
-            original = node.runs._around.open_stream
+            original = node.runs.rooms.around.open_stream
 
             async def refuse(peer: str, far: Node = far, original: Any = original) -> Any:
                 if peer == far.id:
                     raise NotFound("no way")
                 return await original(peer)
 
-            object.__setattr__(node.runs._around, "open_stream", refuse)
+            object.__setattr__(node.runs.rooms.around, "open_stream", refuse)
         started = await one.runs.start(request(topology="complete", pace_s=0.2))
         for node in nodes:
             result = await node.result(started["run_id"])
@@ -317,7 +317,7 @@ async def test_a_member_that_never_answers_declines_after_its_time(autojump_cloc
         async def silent(*_: Any) -> Any:
             await trio.sleep_forever()
 
-        nodes[2].runs._desk.answer = silent
+        nodes[2].runs.rooms.desk.answer = silent
         began = trio.current_time()
         started = await nodes[0].runs.start(request())
         assert trio.current_time() - began <= 7.0
@@ -347,7 +347,7 @@ async def test_runs_are_bounded_and_forgotten_acceptances_free_their_place(autoj
         assert "in progress here already" in (await start_error(nodes[0])).detail
         await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
         await nodes[1].runs._gate.consider(
-            nodes[0].runs._proposer.draft(request())[0], nodes[0].federation, "n0"
+            nodes[0].runs.rooms.proposer.draft(request())[0], nodes[0].federation, "n0"
         )
         error = await start_error(nodes[0])
         assert isinstance(error, Refused)

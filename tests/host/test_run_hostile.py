@@ -151,7 +151,7 @@ async def test_questions_that_nobody_can_answer(autojump_clock: MockClock) -> No
         assert (await ask(swarm, peer, {"kind": "withdraw", "proposal": b"x"}, 5.0))["kind"] == "ok"
         unknown = {"kind": "stop", "statement": state_stop(STRANGER, "0" * 40)}
         assert (await ask(swarm, peer, unknown, 5.0))["kind"] == "ok"
-        proposal = nodes[0].runs._proposer.draft(request())[0].encode()
+        proposal = nodes[0].runs.rooms.proposer.draft(request())[0].encode()
         reply = await ask(swarm, peer, {"kind": "propose", "proposal": proposal}, 5.0)
         assert reply["kind"] == "declined"
         for raw in (
@@ -172,7 +172,7 @@ async def test_one_member_does_not_take_all_places(autojump_clock: MockClock) ->
         peer = nodes[0].id
 
         async def propose(node: Node) -> dict[str, Any]:
-            proposal = node.runs._proposer.draft(request())[0].encode()
+            proposal = node.runs.rooms.proposer.draft(request())[0].encode()
             return dict(await ask(node.swarm, peer, {"kind": "propose", "proposal": proposal}, 5.0))
 
         answers = [await propose(nodes[1]) for _ in range(4)]
@@ -185,7 +185,7 @@ async def test_a_manifest_that_nobody_waits_for_costs_one_signature(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(2) as nodes:
-        offer = nodes[1].runs._proposer.draft(request())[0]
+        offer = nodes[1].runs.rooms.proposer.draft(request())[0]
         keys = [node.key for node in nodes]
         made = issue(nodes[1].key, offer, {key.peer_id: accept(key, offer) for key in keys}, {}, 1000)
         monkeypatch.setattr("fedd.host.run_desk.open_any", lambda sealed: pytest.fail("was opened"))
@@ -207,8 +207,8 @@ async def test_an_answer_that_is_none(autojump_clock: MockClock) -> None:
         async def worse(peer: str, message: Any) -> dict[str, Any]:
             return {"kind": "accepted"}
 
-        nodes[1].runs._desk.answer = nonsense
-        nodes[2].runs._desk.answer = worse
+        nodes[1].runs.rooms.desk.answer = nonsense
+        nodes[2].runs.rooms.desk.answer = worse
         started = await nodes[0].runs.start(request(quorum=1))
         reasons = {entry["peer_id"]: entry["reason"] for entry in started["declined"]}
         assert reasons[nodes[2].id] == "its answer is malformed"

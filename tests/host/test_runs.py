@@ -20,7 +20,7 @@ async def results(nodes: list[Node], run_id: str) -> list[dict[str, Any]]:
 async def everything_is_over(nodes: list[Node]) -> None:
     """Every run is retired: nobody waits for anything, no link is held."""
     await until(lambda: not any(node.runs.nodes for node in nodes), 200.0)
-    assert not any(node.runs._pins._held for node in nodes)
+    assert not any(node.runs.rooms.pins._held for node in nodes)
 
 
 @pytest.mark.parametrize("topology", ["ring", "complete", None])
@@ -166,18 +166,18 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
             await trio.sleep_forever()
 
         for node in others:  # the manifest comes to them by their neighbours' streams alone
-            original = node.runs._desk.answer
+            original = node.runs.rooms.desk.answer
 
             async def answer(peer: str, message: Any, original: Any = original) -> Any:
                 if message["kind"] == "manifest":
                     await deaf()
                 return await original(peer, message)
 
-            node.runs._desk.answer = answer
+            node.runs.rooms.desk.answer = answer
         for node in nodes:
             node.workers.script = rounds_of(8)
         async with trio.open_nursery() as nursery:
-            original_adopt = lucky.runs._adopt
+            original_adopt = lucky.runs.adopt
 
             def adopt(manifest: Any, seat: Any = None) -> Any:
                 adopted.append(manifest.run_id)
@@ -185,7 +185,7 @@ async def test_the_initiator_dies_when_one_member_has_the_manifest(autojump_cloc
                 return original_adopt(manifest, seat)
 
             adopted: list[str] = []
-            lucky.runs._desk._adopt = adopt
+            lucky.runs.rooms.desk._adopt = adopt
 
             nursery.start_soon(initiator.runs.start, request(topology="ring"))
             await until(lambda: adopted)
