@@ -9,7 +9,13 @@ from types import SimpleNamespace
 
 from fedd.api.errors import FeddError
 from fedd.config import BadConfig, Config, load
-from fedd.paths import SOCKET_NAME, default_config, default_socket, default_state_dir
+from fedd.paths import (
+    SOCKET_NAME,
+    default_config,
+    default_socket,
+    default_state_dir,
+    private_directories,
+)
 
 EXIT_FAILED = 1
 EXIT_KEY_EXPOSED = 77  # EX_NOPERM and EX_CONFIG of sysexits.h
@@ -31,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             sys.stderr.write(f"fedd: {problem}\n")
         return EXIT_CONFIG
+    state_dir = options.state_dir or default_state_dir()
     if options.check:
         problems = []
         if any("learner" in each for each in config.inputs.values()):
             from fedd.checks import check_learners  # here: asks the plugins, which takes a second
 
-            problems = check_learners(config)
+            problems = check_learners(config, private_directories(state_dir))
         for problem in problems:
             sys.stderr.write(f"fedd: {problem}\n")
         if problems:
@@ -47,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fedd import daemon
     from fedd.state import KeyExposed
 
-    state_dir = options.state_dir or default_state_dir()
     socket_path = options.socket or (f"{state_dir}/{SOCKET_NAME}" if options.state_dir else default_socket())
     try:
         daemon.run(config, read_config, state_dir=state_dir, socket_path=socket_path, log_style=options.log)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from fedd.config import Config, Problem
@@ -18,9 +20,12 @@ def learner_problems(config: Config, inputs: Inputs) -> list[Problem]:
     return problems
 
 
-def check_learners(config: Config) -> list[Problem]:
-    """The same without a daemon: the plugins are inspected once. Takes a second."""
-    registry = PluginRegistry()
+def check_learners(config: Config, hidden: Sequence[str]) -> list[Problem]:
+    """The same without a daemon: the plugins are inspected once, a second long.
+
+    They read nothing in the directories `hidden`.
+    """
+    registry = PluginRegistry(hidden=hidden)
     trio.run(registry.load)
     return learner_problems(config, Inputs(config.inputs, _NoConstants(), registry))
 

@@ -54,8 +54,8 @@ class Config:
 
     `limits` is {key: number}; `inputs` {name: {"value": ..}, {"file": absolute path} or {"command": (..)}},
     with a learner one of these or none beside {"learner": name, "options": {key: value}};
-    `plugins` {name: table}; `policy_inputs` {input name: algorithm names}; `path` None without a file.
-    `lines` is where its keys stand.
+    `plugins` {name: table}; `policy_inputs` {input name: algorithm names}; `policy_writable` holds absolute
+    paths; `path` None without a file; `lines` is where its keys stand.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Config:
         self.policy_initiators: tuple[str, ...] = policy["initiators"]
         self.policy_commands: tuple[str, ...] = policy["commands"]
         self.policy_aggregators: tuple[str, ...] = policy["aggregators"]
+        self.policy_network: tuple[str, ...] = policy["network"]
+        self.policy_writable: tuple[str, ...] = policy["writable"]
         self.inputs: dict[str, dict[str, Any]] = dict(values["inputs"])
         self.plugins: dict[str, dict[str, Any]] = dict(values["plugins"])
         self._values = values
@@ -204,6 +206,7 @@ class _Reader:
                 values["plugins"] = self._read_plugins(table)
             else:
                 self._read_section((name,), name, table, values.get(name, {}))
+        values["policy"]["writable"] = tuple(_path(directory, each) for each in values["policy"]["writable"])
         return values
 
     def _read_section(
@@ -244,7 +247,7 @@ class _Reader:
                 )
                 continue
             if "file" in found:
-                found["file"] = os.path.join(directory, os.path.expanduser(found["file"]))
+                found["file"] = _path(directory, found["file"])
             inputs[name] = found
         return inputs
 
@@ -318,6 +321,11 @@ def _check(key: Key, value: Any) -> Any:
             raise ValueError("is not available in this version of fedd")
         case _:
             return value
+
+
+def _path(directory: str, path: str) -> str:
+    """A path of a file in `directory`, absolute."""
+    return os.path.join(directory, os.path.expanduser(path))
 
 
 def _hint_for(key: Key) -> str:

@@ -175,6 +175,22 @@ KEYS: tuple[Key, ...] = (
         "Peer ids or names that may start runs here; nobody named means any member.",
         live=True,
     ),
+    Key(
+        "policy",
+        "network",
+        "texts",
+        (),
+        "Plugins whose processes may open IPv4 and IPv6 connections; no other may.",
+        live=True,
+    ),
+    Key(
+        "policy",
+        "writable",
+        "texts",
+        (),
+        "Directories in which plugins may write, beside their own and the temporary ones.",
+        live=True,
+    ),
     Key("metrics", "listen", "planned", None, "Serve Prometheus metrics over TCP."),
     Key("inputs.NAME", "value", "value", None, "A constant: number, string or nested lists.", live=True),
     Key(

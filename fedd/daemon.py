@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,7 @@ from fedd.control.service import Service
 from fedd.core.identity import PrivateKey
 from fedd.core.membership_types import PresenceTiming
 from fedd.core.verdicts import MemberChange
+from fedd.host.command_host import spawn_host
 from fedd.host.command_runs import CommandRuns
 from fedd.host.commands import Commands
 from fedd.host.inputs import Inputs
@@ -48,7 +50,7 @@ from fedd.net.relay import Relay
 from fedd.net.swarm import Swarm
 from fedd.net.transport import parse_multiaddr
 from fedd.notify import Notifier
-from fedd.paths import credential, take_service_manager
+from fedd.paths import credential, private_directories, take_service_manager
 from fedd.state import IDENTITY_NAME, StateDirectory
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ class Daemon:
         self.own_addresses = OwnAddresses(self.swarm, self.presence)
         self.discovery = Discovery(self.swarm, self.presence) if config.mdns else None
         policy = policy_of(config)
-        self.registry = PluginRegistry(policy)
+        self.registry = PluginRegistry(policy, hidden=private_directories(state.path))
         self.inputs = Inputs(config.inputs, state, self.registry)
         self.runs = Runs(
             self.swarm,
@@ -198,6 +200,7 @@ class Daemon:
             reach=self.relay.reach,
             broadcaster=self.broadcaster,
             runs=CommandRuns(self.runs, self.inputs),
+            spawn=partial(spawn_host, walls=self.registry.command_walls),
         )
         self.service = Service(
             name=config.name,
@@ -387,7 +390,8 @@ def release_free_memory() -> None:
 def policy_of(config: Config) -> Policy:
     """The `[policy]` section as the host knows it."""
     names = (config.policy_algorithms, config.policy_inputs, config.policy_initiators)
-    return Policy(*names, config.policy_commands, config.policy_aggregators)
+    more = (config.policy_commands, config.policy_aggregators, config.policy_network, config.policy_writable)
+    return Policy(*names, *more)
 
 
 def _peer_of(address: str) -> str:

@@ -62,6 +62,13 @@ def credential(name: str, environ: Mapping[str, str] | None = None) -> str | Non
     return path if os.path.lexists(path) else None
 
 
+def private_directories(state_dir: str, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Where a daemon's keys and state are, absolute: no plugin may open what is there."""
+    environ = os.environ if environ is None else environ
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return (os.path.abspath(state_dir), *([credentials] if credentials else []))
+
+
 @contextlib.contextmanager
 def socket_address(path: str) -> Iterator[str]:
     """`path` as an address for bind or connect; one too long for the kernel goes through its directory."""

@@ -62,6 +62,22 @@ def test_what_is_wrong_is_said_with_key_line_and_hint(
     assert check(tmp_path, capsys, text) == (78, said)
 
 
+def test_the_plugins_that_are_asked_read_no_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Registry(PluginRegistry):
+        def __init__(self, hidden: tuple[str, ...]) -> None:
+            super().__init__(inspector=inspector, hidden=hidden)
+            made.append(self.walls(()))
+
+    monkeypatch.setattr(checks, "PluginRegistry", Registry)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    assert check(tmp_path, capsys, "[inputs.x]\nlearner = 'net'") == (0, "")
+    assert made == [("--hide", str(tmp_path))]
+
+
 def test_without_a_learner_no_plugin_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ aggregators = ["trimmed"]
 algorithms = ["vote"]
 initiators = ["boss"]
 inputs = {{ temp = ["consensus", "max"] }}
+network = ["weather"]
+writable = ["models", "/srv/models"]
 
 [inputs.temp]
 value = 20.5
@@ -106,6 +108,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         "free": {"learner": "own", "options": {}},
     }
     assert config.policy_aggregators == ("trimmed",)
+    assert config.policy_network == ("weather",)
+    assert config.policy_writable == (str(tmp_path / "models"), "/srv/models")
     assert config.plugins == {"vote": {"anything": {"goes": [1, 2]}}}
 
 

@@ -81,3 +81,9 @@ def test_the_journal_is_recognised_by_device_and_inode() -> None:
     found = os.fstat(2)
     assert paths.take_service_manager({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}).journal
     assert not paths.take_service_manager({"JOURNAL_STREAM": "1:1"}).journal
+
+
+def test_a_daemons_private_directories_are_its_state_and_what_systemd_handed_over() -> None:
+    assert paths.private_directories("state", {}) == (os.path.abspath("state"),)
+    environ = {"CREDENTIALS_DIRECTORY": "/run/credentials/fedd.service"}
+    assert paths.private_directories("/s", environ) == ("/s", "/run/credentials/fedd.service")

@@ -38,12 +38,23 @@ def do_status(client: Client, options: Namespace, out: Output) -> int:
             ("addresses", " ".join(status["addresses"]) or "-"),
             ("runs", f"{status['runs_active']} active"),
             ("plugins", ", ".join(status["plugins"]) or "-"),
+            ("confined", _confinement(status.get("confinement"))),
             ("version", status["version"]),
             ("up", seconds(status["uptime_s"])),
             ("memory", count_bytes(status["rss_bytes"])),
         ]
     )
     return 0
+
+
+def _confinement(found: Mapping[str, Any] | None) -> str:
+    """By what plugins are kept from what is not theirs, and from what they are not."""
+    if not found:
+        return "-"
+    means = [f"Landlock {found['landlock']}"] if found["landlock"] else []
+    means += ["seccomp"] if found["seccomp"] else []
+    by = " and ".join(means) or "nothing"
+    return f"plugins, by {by}" + (f" - NOT from {', '.join(found['open'])}" if found["open"] else "")
 
 
 def _place(status: Mapping[str, Any]) -> str:

@@ -99,7 +99,8 @@ ROUTES: tuple[Route, ...] = (
         "{peer_id, name, version, federation, federation_id, admin, root_key, waits_for, "
         "revoked{federation, reason}, addresses[], observed_addresses{address: peers}, uptime_s, "
         "rss_bytes, cpu_s, "
-        "members{alive, suspect, dead, left}, runs_active, plugins[]}",
+        "members{alive, suspect, dead, left}, runs_active, plugins[], "
+        "confinement{landlock, seccomp, open[]}}",
     ),
     Route(
         "members",

@@ -132,6 +132,7 @@ class Service:
             "members": self.count_states(),
             "runs_active": self._runs.active,
             "plugins": [plugin.name for plugin in self._registry.plugins() if not plugin.error],
+            "confinement": self._registry.confinement,
         }
 
     def count_states(self) -> dict[str, int]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,11 +38,14 @@ _ATTEMPTS = 3
 Spawn = Callable[[str, Page], Awaitable["WorkerProcess"]]
 
 
-async def spawn_host(scratch: str, page: Page) -> WorkerProcess:
-    """Start a plugin host. Raises PluginFailed."""
-    command = (sys.executable, "-I", "-m", "fedd.worker", "commands", str(page.descriptor))
-    from fedd.host.worker_process import WorkerProcess  # here: only a device with commands needs it
+async def spawn_host(
+    scratch: str, page: Page, walls: Callable[[], Sequence[str]] = lambda: ()
+) -> WorkerProcess:
+    """Start a plugin host within `walls` (`Policy.walls`). Raises PluginFailed."""
+    # here: only a device with commands needs it
+    from fedd.host.worker_process import WorkerProcess, worker_command
 
+    command = (*worker_command("commands", scratch, walls()), str(page.descriptor))
     return await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, (page.descriptor,), command)
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,9 +19,9 @@ import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
 from fedd.core.dataclass import dataclass
+from fedd.core.epochs import SURVIVORS
+from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest
-from fedd.core.run_terms import SURVIVORS
-from fedd.core.run_terms import Parameter as ParameterValue
 from fedd.host.plugin_schema import (
     AggregatorInfo,
     AlgorithmInfo,
@@ -79,9 +79,12 @@ class PluginInfo:
         return shown if self.error is None else {**shown, "error": self.error}
 
 
-async def run_inspector() -> bytes:
-    """What `python -I -m fedd.worker inspect` prints. Raises PluginFailed when it does not end well."""
-    command = [sys.executable, "-I", "-m", "fedd.worker", "inspect"]
+async def run_inspector(walls: Sequence[str] = ()) -> bytes:
+    """What `python -I -m fedd.worker inspect` prints within `walls` (`Policy.walls`).
+
+    Raises PluginFailed when it does not end well.
+    """
+    command = [sys.executable, "-I", "-m", "fedd.worker", *walls, "inspect"]
     try:
         with trio.fail_after(INSPECT_TIMEOUT_S):
             done = await trio.run_process(
@@ -107,13 +110,22 @@ async def run_inspector() -> bytes:
 
 
 class PluginRegistry:
-    """Plugins and what they offer, by name. Empty until `load` has run once; `ready` waits for that."""
+    """Plugins and what they offer, by name. Empty until `load` has run once; `ready` waits for that.
+
+    `hidden` are the directories of the daemon's own files, which no plugin may open. `confinement` is what
+    the inspector could give up ({"landlock", "seccomp", "open"}), None while that is not known.
+    """
 
     def __init__(
-        self, policy: Policy | None = None, inspector: Callable[[], Awaitable[bytes]] = run_inspector
+        self,
+        policy: Policy | None = None,
+        inspector: Callable[[], Awaitable[bytes]] | None = None,
+        hidden: Sequence[str] = (),
     ) -> None:
         self.policy = policy or Policy()
-        self._inspector = inspector
+        self.confinement: dict[str, Any] | None = None
+        self._hidden = tuple(hidden)
+        self._inspector = inspector or (lambda: run_inspector(self.walls(())))
         self._plugins: list[PluginInfo] = []
         self._algorithms: dict[str, AlgorithmInfo] = {}
         self._commands: dict[str, CommandInfo] = {}
@@ -134,6 +146,14 @@ class PluginRegistry:
         if self._error:
             log.error("%s", self._error)
         self._ready.set()
+
+    def walls(self, plugins: Iterable[str]) -> tuple[str, ...]:
+        """What a process that is started for these plugins must give up (`Policy.walls`)."""
+        return self.policy.walls(self._hidden, plugins)
+
+    def command_walls(self) -> tuple[str, ...]:
+        """The same for the process of all plugins' commands."""
+        return self.walls(plugin.name for plugin in self.plugins() if plugin.commands)
 
     async def ready(self) -> None:
         """Return when the inspector has answered or failed."""
@@ -275,11 +295,18 @@ class PluginRegistry:
                     aggregators=kept[3],
                 )
             )
+        self._note_confinement(document.get("confinement"))
         self._plugins = sorted(plugins, key=lambda plugin: plugin.name)
         self._algorithms = algorithms
         self._commands = commands
         self._learners = learners
         self._aggregators = aggregators
+
+    def _note_confinement(self, said: Any) -> None:
+        """Keep it, and say once what the kernel lacks."""
+        if said and said["open"] and said != self.confinement:
+            log.warning("plugins are not kept from %s: see fedctl status", ", ".join(said["open"]))
+        self.confinement = said
 
 
 def check_command_parameters(command: CommandInfo, given: Mapping[str, Any]) -> dict[str, Any]:

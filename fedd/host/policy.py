@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from fedd.api.errors import Denied
@@ -21,7 +21,7 @@ class Policy:
     ones (a learner is welcome when an input of this device names it); `inputs`
     maps an input to the algorithms that may read it (an input not named is open to every allowed algorithm);
     `initiators` names peer ids or member names that may start runs here (empty: any member; the owner always
-    may).
+    may). `network` names plugins whose processes may use it, `writable` directories in which all may write.
     """
 
     algorithms: tuple[str, ...] = ()
@@ -29,6 +29,8 @@ class Policy:
     initiators: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     aggregators: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
 
     def check_algorithm(self, algorithm: str, plugin: str, distribution: str) -> None:
         """Raises Denied when the owner did not allow this algorithm."""
@@ -77,3 +79,13 @@ class Policy:
             f"the policy here does not let {name or peer} start runs",
             hint="add it to initiators in [policy] of fedd.toml",
         )
+
+    def walls(self, hidden: Iterable[str], plugins: Iterable[str]) -> tuple[str, ...]:
+        """What a worker process is told to give up (`fedd.worker`), as arguments of its command line.
+
+        `hidden` are the directories of the daemon's own files, `plugins` those for which it is started. One
+        that may use the network brings it to the others in its process.
+        """
+        options = [option for path in hidden for option in ("--hide", path)]
+        options += [option for path in self.writable for option in ("--writable", path)]
+        return (*options, *(["--network"] if set(plugins) & set(self.network) else []))

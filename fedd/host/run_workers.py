@@ -13,10 +13,10 @@ import trio
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
 from fedd.api.types import PeerId
 from fedd.core.dataclass import dataclass
+from fedd.core.manifest import Proposal
 from fedd.host.inputs import Inputs, no_input
 
 if TYPE_CHECKING:
-    from fedd.core.manifest import Proposal
     from fedd.host.worker_process import WorkerProcess
 
 MAX_FRAME_BYTES = 1 << 30
@@ -106,7 +106,8 @@ class Seat:
 class RunWorkers:
     """Spawns workers, each in a scratch directory of its own below `scratch`.
 
-    `aggregators` tells {name: plugin} of those that the owner allows; without it all may be used.
+    `aggregators` tells {name: plugin} of those that the owner allows; without it all may be used. `walls`
+    tells what a process for these plugins must give up (`Policy.walls`).
     """
 
     def __init__(
@@ -115,12 +116,14 @@ class RunWorkers:
         inputs: Inputs,
         command: Sequence[str] | None = None,
         aggregators: Callable[[], Mapping[str, str]] | None = None,
+        walls: Callable[[Sequence[str]], Sequence[str]] = lambda plugins: (),
     ) -> None:
         shutil.rmtree(scratch, ignore_errors=True)  # what the workers of a killed daemon left
         self._scratch = scratch
         self._inputs = inputs
         self._command = command
         self._aggregators = aggregators
+        self._walls = walls
         self._numbers = itertools.count(1)
 
     async def prepare(self, proposal: Proposal) -> Seat:
@@ -130,11 +133,13 @@ class RunWorkers:
         """
         handle = await self._inputs.open(proposal.input) if proposal.input else no_input()
         with handle:
-            scratch = os.path.join(self._scratch, f"{os.getpid()}-{next(self._numbers)}")
-            more = {} if self._command is None else {"command": self._command}
-            from fedd.host.worker_process import WorkerProcess  # here: only a device with runs needs it
+            # here: only a device with runs needs it
+            from fedd.host.worker_process import WorkerProcess, worker_command
 
-            process = await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, handle.fds, **more)
+            scratch = os.path.join(self._scratch, f"{os.getpid()}-{next(self._numbers)}")
+            plugins = [proposal.plugin, str(handle.description.get("plugin") or "")]
+            command = self._command or worker_command("run", scratch, self._walls(plugins))
+            process = await WorkerProcess.spawn(scratch, MAX_FRAME_BYTES, handle.fds, command)
         allowed = None if self._aggregators is None else self._aggregators()
         return Seat(process, handle.description, allowed)
 

@@ -88,7 +88,9 @@ class Runs(KnownRuns):
         self._limits = limits or RunLimits()
         super().__init__(RunStorage(state, self._limits.results, write), clock)
         self._events = events
-        self._workers = workers or RunWorkers(scratch, inputs, aggregators=registry.allowed_aggregators)
+        self._workers = workers or RunWorkers(
+            scratch, inputs, aggregators=registry.allowed_aggregators, walls=registry.walls
+        )
         self._nursery: trio.Nursery | None = None
         self._shuts_down = False
         self._gate = RunGate(

@@ -53,6 +53,12 @@ _ENVIRONMENT = {
 }
 
 
+def worker_command(program: str, own: str, walls: Sequence[str]) -> tuple[str, ...]:
+    """The command line of a program of `fedd.worker` that keeps to `walls` (`Policy.walls`) and may write in
+    the directory `own`; what the program is told follows."""
+    return (sys.executable, "-I", "-m", "fedd.worker", *walls, "--own", own, program)
+
+
 class WorkerProcess:
     """`python -I -m fedd.worker run FD` with a pipe, its own session, scratch directory and environment."""
 
@@ -74,7 +80,7 @@ class WorkerProcess:
         scratch: str,
         max_frame_bytes: int,
         fds: Sequence[int] = (),
-        command: Sequence[str] = (sys.executable, "-I", "-m", "fedd.worker", "run"),
+        command: Sequence[str] | None = None,
     ) -> WorkerProcess:
         """Start a worker that inherits `fds` under their numbers, in the new directory `scratch`.
 
@@ -86,7 +92,7 @@ class WorkerProcess:
         try:
             os.makedirs(scratch, mode=0o700, exist_ok=True)
             process = await trio.lowlevel.open_process(
-                [*command, str(theirs.fileno())],
+                [*(command or worker_command("run", scratch, ())), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -1,6 +1,8 @@
-"""`python -I -m fedd.worker inspect | run FD | commands PAGE_FD FD | topology NAME NODES SEED TOLERANCE`.
+"""`python -I -m fedd.worker [WALLS] PROGRAM`.
 
-Started by the daemon only, and `topology` by fedctl.
+PROGRAM is one of `inspect`, `run FD`, `commands PAGE_FD FD` and `topology NAME NODES SEED TOLERANCE`. All are
+started by the daemon, and `topology` by fedctl. WALLS are `--hide DIRECTORY` and `--writable DIRECTORY`, as
+often as needed, `--own DIRECTORY` and `--network`: see `fedd.worker.confinement.Walls`.
 """
 
 from __future__ import annotations
@@ -8,12 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
-from fedd.worker.confinement import confine
+from fedd.worker.confinement import Walls, confine, wall_off
+
+_USAGE = (
+    "usage: python -I -m fedd.worker [--hide DIRECTORY] [--writable DIRECTORY] [--own DIRECTORY] [--network] "
+    "inspect | run FD | commands PAGE_FD FD | topology NAME NODES SEED TOLERANCE\n"
+)
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the four programs; the exit code is 2 for wrong usage."""
     confine()
+    walls, arguments = read_walls(arguments)
     # A worker is one of many processes on a small device, its matrices are small: threads of the linear
     # algebra library would cost memory and time. Must be set before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -27,27 +35,44 @@ def main(arguments: list[str]) -> int:
 
             from fedd.worker.inspect import inspect_plugins
 
+            said = inspect_plugins(wall_off(walls, parent=True))
             with open(document, "w", encoding="utf-8") as out:
-                out.write(json.dumps(inspect_plugins()) + "\n")
+                out.write(json.dumps(said) + "\n")
         case ["topology", name, nodes, seed, tolerance]:
             return _describe(document, name, nodes, seed, tolerance)
         case ["run", descriptor] if descriptor.isdecimal():
             os.close(document)
+            wall_off(walls)
             from fedd.worker.process import run
 
             run(int(descriptor))
         case ["commands", page, descriptor] if page.isdecimal() and descriptor.isdecimal():
             os.close(document)
+            wall_off(walls)
             from fedd.worker.commands import run as run_commands
 
             run_commands(int(page), int(descriptor))
         case _:
-            sys.stderr.write(
-                "usage: python -I -m fedd.worker inspect | run FD | commands PAGE_FD FD | "
-                "topology NAME NODES SEED TOLERANCE\n"
-            )
+            sys.stderr.write(_USAGE)
             return 2
     return 0
+
+
+def read_walls(arguments: list[str]) -> tuple[Walls, list[str]]:
+    """The options in front, and the rest."""
+    walls = Walls()
+    while True:
+        match arguments:
+            case ["--network", *arguments]:
+                walls = walls._replace(network=True)
+            case ["--own", path, *arguments]:
+                walls = walls._replace(own=path)
+            case ["--hide", path, *arguments]:
+                walls = walls._replace(hidden=(*walls.hidden, path))
+            case ["--writable", path, *arguments]:
+                walls = walls._replace(writable=(*walls.writable, path))
+            case _:
+                return walls, arguments
 
 
 def _describe(document: int, name: str, nodes: str, seed: str, tolerance: str) -> int:

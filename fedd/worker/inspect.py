@@ -21,6 +21,7 @@ from typing import Any
 
 from fedd.api.errors import FeddError
 from fedd.worker.abilities import abilities
+from fedd.worker.confinement import Confinement, keep_signals
 from fedd.worker.failures import plugin_failure
 from fedd.worker.parameters import (
     Parameter,
@@ -50,10 +51,14 @@ KINDS = ("algorithm", "command", "learner", "aggregator")
 _MAX_DOC = 2000
 
 
-def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
-    """The document: {"format": 1, "plugins": [{name, value, distribution, version, error, ...}]}.
+def inspect_plugins(
+    confined: Confinement | None = None, deadline_s: float = IMPORT_DEADLINE_S
+) -> dict[str, Any]:
+    """The document: {"format": 1, "confinement", "plugins": [{name, value, distribution, version, error}]}.
 
-    Each plugin with its `algorithms`, `commands`, `learners` and `aggregators`.
+    Each plugin also with its `algorithms`, `commands`, `learners` and `aggregators`. `confinement` is what
+    this process has given up, None for nothing: {"landlock": version or 0, "seccomp": flag, "open": [what
+    plugins are not kept from]}.
     """
     # Most plugins import NumPy: once here takes less than again and again in their children.
     importlib.import_module("numpy")
@@ -66,10 +71,16 @@ def inspect_plugins(deadline_s: float = IMPORT_DEADLINE_S) -> dict[str, Any]:
             described["error"] = f"the name {point.name} is taken by {taken[point.name]}"
         else:
             taken[point.name] = described["distribution"]
-            described.update(_in_child(point, deadline_s))
+            described.update(_in_child(point, deadline_s, confined))
         _refuse_doubles(described, owners)
         plugins.append(described)
-    return {"format": FORMAT, "plugins": plugins}
+    return {"format": FORMAT, "confinement": _confinement(confined), "plugins": plugins}
+
+
+def _confinement(confined: Confinement | None) -> dict[str, Any] | None:
+    if confined is None:
+        return None
+    return {"landlock": confined.landlock, "seccomp": confined.seccomp, "open": list(confined.open)}
 
 
 def _head(point: importlib.metadata.EntryPoint) -> dict[str, Any]:
@@ -98,7 +109,9 @@ def _refuse_doubles(described: dict[str, Any], owners: dict[tuple[str, str], str
                 return
 
 
-def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[str, Any]:
+def _in_child(
+    point: importlib.metadata.EntryPoint, deadline_s: float, confined: Confinement | None = None
+) -> dict[str, Any]:
     """Describe a plugin in a child process, as `describe` does."""
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -106,7 +119,7 @@ def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[s
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _be_child(point, writer, deadline_s)
+        _be_child(point, writer, deadline_s, confined)
     os.close(writer)
     try:
         said, why = _read(reader, deadline_s)
@@ -125,9 +138,13 @@ def _in_child(point: importlib.metadata.EntryPoint, deadline_s: float) -> dict[s
     return _nothing(why or _ended(status))
 
 
-def _be_child(point: importlib.metadata.EntryPoint, writer: int, deadline_s: float) -> None:
+def _be_child(
+    point: importlib.metadata.EntryPoint, writer: int, deadline_s: float, confined: Confinement | None
+) -> None:
     """Describe and end, whatever happens, without unwinding into the parent's code."""
     try:
+        if confined is not None:
+            keep_signals(confined)
         cpu_s = int(deadline_s) + 1  # backstops should the parent be killed meanwhile
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
         signal.alarm(cpu_s)  # for one that only sleeps

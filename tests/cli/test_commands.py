@@ -335,6 +335,26 @@ def test_status_says_why_there_is_no_federation(fedctl: Any, place: dict[str, An
     assert said in fedctl("status")[1]
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "confined    -\n"),
+        ({"landlock": 7, "seccomp": True, "open": []}, "confined    plugins, by Landlock 7 and seccomp\n"),
+        (
+            {"landlock": 0, "seccomp": True, "open": ["the daemon's files"]},
+            "confined    plugins, by seccomp - NOT from the daemon's files\n",
+        ),
+        (
+            {"landlock": 0, "seccomp": False, "open": ["the network", "other processes"]},
+            "confined    plugins, by nothing - NOT from the network, other processes\n",
+        ),
+    ],
+)
+def test_status_says_what_keeps_plugins_in(fedctl: Any, found: dict[str, Any] | None, said: str) -> None:
+    fedctl.answer("GET", "/v1/status", {**STATUS, "confinement": found})
+    assert said in fedctl("status")[1]
+
+
 def test_a_terminal_is_told_what_to_do_with_a_token(fedctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fedctl.answer("POST", "/v1/federation/invite", {"token": "fedd1-x", "uses": 1, "expires_s": 3600.0})
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

@@ -84,6 +84,7 @@ class House:
             reach=self.reach, bounds=bound("relay.circuits"), carried_for=lambda peer: (2, 3000)
         )
         self.registry = SimpleNamespace(
+            confinement=None,
             ready=self.note("ready"),
             plugins=lambda: [plugin, broken],
             algorithms=lambda: [algorithm],
@@ -170,6 +171,7 @@ async def test_status_has_the_keys_that_scripts_know(ask: Any, house: House) -> 
     assert set(keys.split()) <= set(status)
     assert status["members"] == {"alive": 3, "suspect": 0, "dead": 1, "left": 0}
     assert (status["federation"], status["runs_active"], status["plugins"]) == ("plant7", 1, ["p"])
+    assert status["confinement"] is None  # the plugins were not looked at
     assert status["rss_bytes"] == pytest.approx(resident_bytes(), rel=0.2)
     assert status["rss_bytes"] > 2**20
     assert status["observed_addresses"] == {"/ip4/5.6.7.8": 2}

@@ -8,7 +8,7 @@ import trio
 from host.worlds import document, parameter
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
-from fedd.host.plugins import PluginRegistry, run_inspector
+from fedd.host.plugins import PluginRegistry
 from fedd.host.policy import Policy
 
 
@@ -214,9 +214,55 @@ async def test_an_inspector_that_fails() -> None:
 
 
 async def test_the_real_inspector_knows_the_bundled_plugins() -> None:
-    made = PluginRegistry(None, run_inspector)
+    made = PluginRegistry()
     with trio.fail_after(60):
         await made.load()
+    assert made.confinement is not None
     consensus = made.algorithm("consensus")
     assert (consensus.distribution, consensus.plugin) == ("fedd", "consensus")
     assert {"iterations", "tolerance"} <= {field.name for field in consensus.parameters}
+
+
+async def test_what_processes_of_plugins_are_told_to_give_up() -> None:
+    policy = Policy(network=("weather",), writable=("/srv/models",))
+    told = ("--hide", "/state", "--hide", "/keys", "--writable", "/srv/models")
+    assert policy.walls(("/state", "/keys"), ("vote", "")) == told
+    assert policy.walls(("/state", "/keys"), ("vote", "weather")) == (*told, "--network")
+    assert Policy().walls((), ("weather",)) == ()
+
+
+@pytest.mark.parametrize(("offers", "network"), [("commands", True), ("learners", False)])
+async def test_the_process_of_all_commands_may_do_what_one_of_their_plugins_may(
+    offers: str, network: bool
+) -> None:
+    offered = {
+        "name": "rain", "version": "1.0.0", "audience": "members", "max_payload_bytes": 9, "timeout_s": 1,
+    }  # fmt: skip
+    weather = {**plugin("weather"), offers: [offered]}
+
+    async def inspector() -> bytes:
+        return json.dumps({"format": 1, "plugins": [weather]}).encode()
+
+    made = PluginRegistry(Policy(network=("weather",)), inspector, hidden=("/state",))
+    await made.load()
+    assert made.command_walls() == ("--hide", "/state", *(["--network"] if network else []))
+
+
+async def test_what_the_kernel_lacks_is_kept_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    said: dict[str, Any] = {"landlock": 0, "seccomp": True, "open": ["the daemon's files"]}
+
+    async def inspector() -> bytes:
+        return json.dumps({"format": 1, "confinement": said, "plugins": []}).encode()
+
+    made = PluginRegistry(None, inspector)
+    assert made.confinement is None
+    for _ in range(2):
+        await made.load()
+    assert made.confinement == said
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugins are not kept from the daemon's files: see fedctl status"
+    ]
+    said["open"] = []
+    caplog.clear()
+    await made.load()
+    assert (made.confinement, caplog.records) == (said, [])

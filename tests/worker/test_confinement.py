@@ -13,7 +13,7 @@ from fedd.worker.confinement import OOM_SCORE_ADJ
 
 LOOK = """
 import json, resource
-def look():
+def look(*_):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return {
         "no_new_privs": int(status["NoNewPrivs"]),
