@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
+from zlib import crc32
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
@@ -38,6 +39,9 @@ from fedd.core.membership_types import Send
 
 # Honest members pass on only what they have verified; a liar costs so many signature checks a link.
 MAX_BAD: Final = 32
+# Of those who have a small broadcast from the same neighbour so many pass it on to whom it does not reach:
+# one would do; the second makes up for a link that breaks or a member that stalls, and the marks for both.
+GIVERS: Final = 2
 # An honest origin stays at half of its allowance: who sends so much beyond it is a storm.
 MAX_EXCESS: Final = 4096
 
@@ -85,21 +89,31 @@ class BroadcastIntake:
     def _spread(self, posts: list[Post], whole: bool, source: PeerId | None) -> None:
         """Pass on to all but whom it came from and who has it from there; only what is held here, so once.
 
-        Whoever gave it gives it to all its neighbours: by induction up to the origin nobody is left out, and
-        in a full mesh nobody gets it twice. What a broken link or a liar withholds, the marks bring.
+        Whoever gave it gives it to all its neighbours, or others do: by induction up to the origin nobody is
+        left out, and in a full mesh nobody gets it twice. What a broken link or a liar withholds, the marks
+        bring.
         """
-        served = self._neighbours_of(source) if source is not None else ()
+        served = self._neighbours_of(source) if source is not None else frozenset()
         make = Bcast if whole else Ihave
         # Nearly all get the same, which is then put into a frame once.
         everything = [make(group) for group in split_posts(posts)]
         origins = {post.origin for post in posts}
         for peer in self._links:
-            if peer != source and peer not in served:
+            if peer != source and peer not in served and not (whole and self._is_given(peer, served)):
                 messages = everything
                 if peer in origins:
                     rest = [post for post in posts if post.origin != peer]
                     messages = [make(group) for group in split_posts(rest)]
                 self._sends += [Send(peer, message) for message in messages]
+
+    def _is_given(self, peer: PeerId, served: AbstractSet[PeerId]) -> bool:
+        """Whether enough others of those `served` pass on to `peer`: each pair prefers another."""
+
+        def rank(giver: PeerId) -> int:
+            return crc32(f"{giver} {peer}".encode())
+
+        mine = rank(self.me)
+        return sum(rank(giver) < mine for giver in served & self._neighbours_of(peer)) >= GIVERS
 
     # -- taking what comes
 

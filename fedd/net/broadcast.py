@@ -122,9 +122,9 @@ class Broadcaster:
             if not 0.0 < wait_s < give_up_at - self._clock():
                 break
             await trio.sleep(max(wait_s, 0.001))
+        name = self._publish(channel, payload, wants_acks=True)  # on its way before anything else is done
         members = self._presence.members()[1:]
         waiting = _Waiting({view.peer_id for view in members if view.state in ("alive", "suspect")})
-        name = self._publish(channel, payload, wants_acks=True)
         self._waiting[name.epoch, name.seq] = waiting
         try:
             with trio.move_on_after(max(0.0, give_up_at - self._clock())):

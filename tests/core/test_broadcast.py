@@ -9,7 +9,7 @@ import pytest
 from core.broadcast_world import FEDERATION, PEERS, Node, World, cheap_keys
 
 from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
-from fedd.core.broadcast_intake import MAX_BAD
+from fedd.core.broadcast_intake import GIVERS, MAX_BAD
 from fedd.core.broadcast_messages import (
     CHUNK_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -98,6 +98,27 @@ def test_who_has_it_from_the_same_neighbour_gets_no_second_copy() -> None:
     assert sum(isinstance(message, Bcast) for message in sent) == 5
     assert sum(isinstance(message, Ihave) for message in sent) == 5
     assert all(len(node.heard) == 2 for node in nodes)
+
+
+def test_of_many_who_could_pass_it_on_some_do() -> None:
+    """Two hops from its origin, behind seven neighbours of that: not a copy from each."""
+    world = World(9)
+    for middle in range(1, 8):
+        world.line(0, middle, 8)
+    world.run(1)
+
+    def copies(number: int) -> int:
+        counts = [len(node.sent) for node in world.nodes.values()]
+        world[0].publish(b"%d" % number)
+        world.run(0.1)
+        sent = [item for node, n in zip(world.nodes.values(), counts, strict=True) for item in node.sent[n:]]
+        return sum(isinstance(message, Bcast) and peer == PEERS[8] for peer, message in sent)
+
+    assert copies(1) == GIVERS
+    # who is not known to have it from there gives it in any case
+    world.records_known = False
+    assert copies(2) == 7
+    assert world[8].payloads(A) == [b"1", b"2"]
 
 
 def test_one_delivers_its_own_to_itself() -> None:
