@@ -19,9 +19,9 @@ import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
 from fedd.core.dataclass import dataclass
-from fedd.core.epochs import SURVIVORS
-from fedd.core.manifest import Parameter as ParameterValue
 from fedd.core.nearest import nearest
+from fedd.core.run_terms import SURVIVORS
+from fedd.core.run_terms import Parameter as ParameterValue
 from fedd.host.plugin_schema import (
     AggregatorInfo,
     AlgorithmInfo,

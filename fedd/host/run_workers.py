@@ -13,10 +13,10 @@ import trio
 from fedd.api.errors import FeddError, InvalidParameter, PluginFailed, TimedOut
 from fedd.api.types import PeerId
 from fedd.core.dataclass import dataclass
-from fedd.core.manifest import Proposal
 from fedd.host.inputs import Inputs, no_input
 
 if TYPE_CHECKING:
+    from fedd.core.manifest import Proposal
     from fedd.host.worker_process import WorkerProcess
 
 MAX_FRAME_BYTES = 1 << 30
