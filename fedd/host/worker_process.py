@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,8 @@ _READ_BYTES = 256 * 1024
 _SOCKET_BYTES = 512 * 1024
 """Of what is under way in the kernel: with 208 KiB, the default, two processes that pass 2 MiB to each other
 wait for each other 12 times, with this twice."""
+_LARGE_BLOCK_BYTES = 16 * 1024 * 1024
+"""The largest message of a run, as `[limits]` has it."""
 _STDERR_KEPT_BYTES = 4096
 """The end of what a worker printed: a traceback's last lines, for the log and the hint."""
 
@@ -45,11 +47,10 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # mallopt(3): blocks below 32 MiB, the most that glibc allows, come from the heap, of which up to 64 MiB
-    # are kept when free. Else every array of a model is mapped and unmapped anew, with a page fault for 4 KiB
-    # of it, several times in each round.
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
+    # mallopt(3): all blocks come from the heap, of which up to 256 MiB are kept when free. Else every array
+    # of a large model is mapped and unmapped anew, with its pages cleared, several times in each round.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
 }
 
 
@@ -57,6 +58,16 @@ def worker_command(program: str, own: str, walls: Sequence[str]) -> tuple[str, .
     """The command line of a program of `fedd.worker` that keeps to `walls` (`Policy.walls`) and may write in
     the directory `own`; what the program is told follows."""
     return (sys.executable, "-I", "-m", "fedd.worker", *walls, "--own", own, program)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the messages of a large model reuse each other's pages, in this process and from now on.
+
+    glibc gives freed memory back to the kernel above twice the largest block that was ever mapped and freed
+    (mallopt(3), M_TRIM_THRESHOLD). Here it is one of which no page is touched.
+    """
+    bytes(_LARGE_BLOCK_BYTES)
 
 
 class WorkerProcess:
@@ -112,6 +123,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
+        _keep_freed_memory()
         return cls(process, ours, scratch, max_frame_bytes)
 
     @property
