@@ -18,11 +18,12 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.pieces import Payload
 
 WINDOW = 16

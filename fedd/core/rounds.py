@@ -9,11 +9,12 @@ never copied, nor put together from the pieces in which they came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.pieces import Arrived, Payload
 
 MAX_TAG_BYTES = 255

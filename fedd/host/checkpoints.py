@@ -9,11 +9,11 @@ import hashlib
 import logging
 import re
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedd.api.errors import FeddError
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.run_terms import MAX_DOCUMENT_BYTES
 from fedd.host.stores import ResultStore
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.codec import ArrayView, decode
+from fedd.core.dataclass import dataclass
 from fedd.core.history import History
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from fedd.api.types import PeerId
+from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey
 from fedd.host.run_limits import RunLimits
 
