@@ -307,9 +307,10 @@ class RunContext(Protocol):
         """Send to every neighbour, return what each sent: the k-th call here meets the k-th call there.
 
         `message` is one value for all, or a function of the neighbour's peer id; what it returns for
-        several, one and the same object, is encoded once. Waits for every neighbour that is alive or
-        suspect; one that died, left, finished or was cut off is absent from the answer and from
-        `neighbors` afterwards. The answer is in sorted peer order.
+        several, one and the same object, is encoded once. Arrays in it must not change until this
+        returns. Waits for every neighbour that is alive or suspect; one that died, left, finished or was
+        cut off is absent from the answer and from `neighbors` afterwards. The answer is in sorted peer
+        order.
 
         `read(peer, message)` returns what the algorithm works with, in place of the message. A neighbour is
         cut off (see `cut`) for a message for which it raises anything, InvalidMessage with the reason if it

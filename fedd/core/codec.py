@@ -124,12 +124,20 @@ def encode(value: Any, *, canonical: bool = True) -> bytes:
     Not `canonical`: keys in the order of the dict, in half the time, for what nobody signs or compares.
     InvalidMessage when it contains a type, a depth or an integer outside the data model.
     """
-    return _encode_checked(value, _check(value), canonical)
+    return b"".join(_encode_checked(value, _check(value), canonical))
 
 
-def _encode_checked(value: Any, special: bool, canonical: bool) -> bytes:
-    """`encode` for a value that `_check` has seen, which found it `special` or not."""
-    omitted: list[bytes | memoryview] = []
+def encode_in_pieces(value: Any) -> list[bytes | memoryview]:
+    """What `encode` returns, in pieces: the elements of large arrays are not copied.
+
+    They must not change before the pieces are written. Errors as `encode`.
+    """
+    return _encode_checked(value, _check(value), True)
+
+
+def _encode_checked(value: Any, special: bool, canonical: bool) -> list[bytes | memoryview]:
+    """`encode_in_pieces` for a value that `_check` has seen, which found it `special` or not."""
+    omitted: list[memoryview] = []
     encoders: dict[type, _Encoder] | None = None
     if special:
         encoders = {ArrayView: partial(_encode_array, omitted), memoryview: _encode_memory}
@@ -137,11 +145,9 @@ def _encode_checked(value: Any, special: bool, canonical: bool) -> bytes:
         encoded: bytes = cbor2.dumps(value, canonical=canonical, encoders=encoders)
     except UnicodeEncodeError:
         raise InvalidMessage("a text holds a lone surrogate, which is not valid Unicode") from None
-    if omitted:
-        encoded = _with_arrays(encoded, omitted)
-    if len(encoded) > MAX_MESSAGE_BYTES:
-        _check_item_count(encoded)
-    return encoded
+    if len(encoded) + sum(map(len, omitted)) > MAX_MESSAGE_BYTES:
+        _check_item_count(encoded, elements_omitted=True)
+    return _with_arrays(encoded, omitted) if omitted else [encoded]
 
 
 def decode(
@@ -178,7 +184,7 @@ def decode(
     if source.tell() != len(document):
         raise InvalidMessage(f"a message is followed by {len(document) - source.tell()} bytes too many")
     special = _check(value)
-    if canonical and _encode_checked(value, special, True) != data:
+    if canonical and b"".join(_encode_checked(value, special, True)) != data:
         raise InvalidMessage("a message is not in its one canonical form")
     return value
 
@@ -249,7 +255,7 @@ def _refuse_tag(content: Any, immutable: bool) -> Any:
 _REFUSING_DECODERS: dict[int, Callable[[Any, bool], Any]] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
 
 
-def _encode_array(omitted: list[bytes | memoryview], encoder: cbor2.CBOREncoder, array: ArrayView) -> None:
+def _encode_array(omitted: list[memoryview], encoder: cbor2.CBOREncoder, array: ArrayView) -> None:
     """Write an array; of a large one all but its elements, which are added to `omitted`."""
     tag, _, _ = _TYPED_ARRAY_TAGS[array.dtype]
     encoder.encode_length(6, _ARRAY_TAG)
@@ -260,11 +266,11 @@ def _encode_array(omitted: list[bytes | memoryview], encoder: cbor2.CBOREncoder,
         encoder.encode(bytes(array.data))
     else:  # the encoder would copy them twice more
         encoder.encode_length(2, array.nbytes)
-        omitted.append(array.data)
+        omitted.append(memoryview(array.data).cast("B"))
 
 
-def _with_arrays(encoded: bytes, omitted: list[bytes | memoryview]) -> bytes:
-    """An encoding that lacks the elements of its large arrays, with them: each is copied once."""
+def _with_arrays(encoded: bytes, omitted: list[memoryview]) -> list[bytes | memoryview]:
+    """The pieces of an encoding that lacks the elements of its large arrays, with them."""
     view = memoryview(encoded)
     pieces: list[bytes | memoryview] = []
     left = iter(omitted)
@@ -273,7 +279,7 @@ def _with_arrays(encoded: bytes, omitted: list[bytes | memoryview]) -> bytes:
         if size >= _LARGE_BYTES:
             pieces += (view[kept_to:begin], next(left))
             kept_to = begin
-    return b"".join((*pieces, view[kept_to:]))
+    return [*pieces, view[kept_to:]]
 
 
 def _typed_arrays(data: memoryview, *, elements_omitted: bool = False) -> Iterator[tuple[int, int, int]]:
@@ -355,9 +361,13 @@ def _check_keys(fields: dict[Any, Any]) -> None:
         raise InvalidMessage(f"a dict's keys must be text, not {kind.__name__}")
 
 
-def _check_item_count(data: bytes | bytearray | memoryview) -> None:
-    """Walk over the heads of all items, whatever their nesting; InvalidMessage beyond MAX_ITEMS."""
+def _check_item_count(data: bytes | bytearray | memoryview, *, elements_omitted: bool = False) -> None:
+    """Walk over the heads of all items, whatever their nesting; InvalidMessage beyond MAX_ITEMS.
+
+    `elements_omitted`: those of large arrays are not there.
+    """
     offset, end = 0, len(data)
+    typed = False  # the item before was a typed array's tag, and the elements may be missing
     for _ in range(MAX_ITEMS):
         if offset >= end:  # beyond the end when a string is cut short, which the decoder reports
             return
@@ -368,8 +378,9 @@ def _check_item_count(data: bytes | bytearray | memoryview) -> None:
             width = 1 << (size - 24)
             size = int.from_bytes(data[offset : offset + width], "big")
             offset += width
-        if major in (2, 3):
+        if major in (2, 3) and not (typed and size >= _LARGE_BYTES):
             offset += size
+        typed = elements_omitted and major == 6 and size in _DTYPES
     if offset < end:
         raise InvalidMessage(
             f"a message of {end} bytes has more than {MAX_ITEMS} items", hint="send large lists as arrays"

@@ -24,7 +24,7 @@ from fedd.core.epochs import (
 )
 from fedd.core.graph import Graph
 from fedd.core.mail import Item, Receipt
-from fedd.core.pieces import Payload, whole
+from fedd.core.pieces import Arrived, Payload, whole
 from fedd.core.rounds import Action, Completed, Rounds, Send
 from fedd.core.run_terms import RESTART
 from fedd.testing.edges import CutEdges
@@ -209,13 +209,14 @@ class Node(MailEnd):
 
     # ---- port ----------------------------------------------------------------------------
 
-    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
+    async def exchange(self, tag: str, payloads: Mapping[PeerId, Arrived]) -> Round:
         """`fedd.worker.context.Port`."""
+        sent = {peer: whole(payload) for peer, payload in payloads.items()}
         if self.kill is not None and self.kill.round <= self.round:
-            await self._die(tag, payloads)
+            await self._die(tag, sent)
         self.simulation.reached(self, self.round)
         self.wake = trio.Event()
-        self.perform(self.rounds.begin(tag, payloads))
+        self.perform(self.rounds.begin(tag, sent))
         await self.wake.wait()
         await trio.lowlevel.checkpoint_if_cancelled()  # by an epoch that began in the same moment
         completed, self.completed = self.completed, None

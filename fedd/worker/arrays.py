@@ -13,6 +13,7 @@ from fedd.api.errors import InvalidMessage
 from fedd.api.types import Message, PeerId
 from fedd.core import codec
 from fedd.core.codec import ArrayView
+from fedd.core.pieces import Arrived, Pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,18 +27,27 @@ def encode(message: Message) -> bytes:
     return codec.encode(to_wire(message))
 
 
-def encode_each(message: Callable[[PeerId], Message], peers: Iterable[PeerId]) -> dict[PeerId, bytes]:
-    """The bytes of the message for each peer.
+def encode_to_send(message: Message) -> Arrived:
+    """The bytes of a message; the elements of large arrays are not copied and must not change meanwhile.
+
+    Errors as `encode`.
+    """
+    pieces = codec.encode_in_pieces(to_wire(message))
+    return Pieces(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def encode_each(message: Callable[[PeerId], Message], peers: Iterable[PeerId]) -> dict[PeerId, Arrived]:
+    """`encode_to_send` of the message for each peer.
 
     Those for whom `message` returns one and the same object get the same bytes, encoded once. Errors as
     `encode`.
     """
-    made: dict[int, tuple[Message, bytes]] = {}  # with the object, so that its id stays its own
-    found: dict[PeerId, bytes] = {}
+    made: dict[int, tuple[Message, Arrived]] = {}  # with the object, so that its id stays its own
+    found: dict[PeerId, Arrived] = {}
     for peer in peers:
         given = message(peer)
         if id(given) not in made:
-            made[id(given)] = (given, encode(given))
+            made[id(given)] = (given, encode_to_send(given))
         found[peer] = made[id(given)][1]
     return found
 

@@ -15,6 +15,7 @@ from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter
 from fedd.api.graph import Spectrum
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
+from fedd.core.pieces import Arrived
 from fedd.core.run_signature import MAX_SIGNED_BYTES, signed_bytes
 from fedd.worker import arrays, collectives
 from fedd.worker.books import LEDGER_TAG, Books
@@ -194,7 +195,7 @@ class Context(Lent):
         if callable(message):
             payloads = arrays.encode_each(message, receivers)
         else:
-            payloads = dict.fromkeys(receivers, arrays.encode(message))
+            payloads = dict.fromkeys(receivers, arrays.encode_to_send(message))
         payloads = {peer: payloads.get(peer, b"") for peer in self._near.present}
         answers = await self._swap(payloads, _plain_tag(tag), lenient)
         sent = {peer: payload for peer, payload in answers.items() if peer in senders}
@@ -367,7 +368,7 @@ class Context(Lent):
         return await self._swap(payloads, tag, False)
 
     async def _swap(
-        self, payloads: Mapping[PeerId, Payload], tag: str, lenient: bool
+        self, payloads: Mapping[PeerId, Arrived], tag: str, lenient: bool
     ) -> Mapping[PeerId, Payload]:
         for payload in payloads.values():
             self._letters.check_size(payload)

@@ -8,6 +8,7 @@ from typing import Any
 from fedd.api.algorithm import Letter
 from fedd.api.errors import InvalidMessage, InvalidParameter, NotConnected, NotFound, PluginFailed
 from fedd.api.types import Message, PeerId
+from fedd.core.pieces import Arrived
 from fedd.worker import arrays
 from fedd.worker.mail import Mailroom
 from fedd.worker.port import Payload, Port, RunStart
@@ -88,7 +89,7 @@ class Letters:
         self._refused.add(peer)
         self._mail.on_left(peer, reason, "cut")
 
-    def check_size(self, payload: Payload) -> None:
+    def check_size(self, payload: Arrived) -> None:
         """Raise InvalidMessage when it is larger than this run's messages may be."""
         if len(payload) > self._max_payload_bytes:
             raise InvalidMessage(

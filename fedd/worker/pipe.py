@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import trio
 
 from fedd.api.errors import Dropped, FeddError, ProtocolError, QuorumLost, Stopped
 from fedd.core.mail import Item, MailKind
-from fedd.core.pieces import Buffer
+from fedd.core.pieces import Arrived, Buffer
 from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.worker import arrays
 from fedd.worker.metrics import Metric
@@ -88,9 +88,9 @@ class Pipe:
         """Why the run has ended, None while it goes on."""
         return self._end
 
-    async def send(self, header: dict[str, Any], body: list[Payload] | None = None) -> None:
+    async def send(self, header: dict[str, Any], body: Sequence[Arrived] = ()) -> None:
         """Write one frame, before it the metrics that are due."""
-        buffers = encode_frame(header, body or ())
+        buffers = encode_frame(header, body)
         now = trio.current_time()
         if self._reports and now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
@@ -252,7 +252,7 @@ class Pipe:
             case _:
                 self._sink.on_left(header["peer"], header["reason"], header["how"])
 
-    async def exchange(self, tag: str, payloads: Mapping[Any, Payload]) -> Round:
+    async def exchange(self, tag: str, payloads: Mapping[Any, Arrived]) -> Round:
         """Hand one payload for each neighbour to the daemon, wait for the completed round."""
         if self._end is not None:  # whatever has arrived since is of no use
             raise self._end

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from fedd.api.types import Message, PeerId
 from fedd.core.graph import Graph
 from fedd.core.mail import Item
+from fedd.core.pieces import Arrived
 from fedd.worker.metrics import Metric
 
 Payload: TypeAlias = bytes | memoryview
@@ -107,7 +108,7 @@ class Port(MailPort, Protocol):
         """Whether this is that member's signature over exactly these bytes."""
         ...
 
-    async def exchange(self, tag: str, payloads: Mapping[PeerId, Payload]) -> Round:
+    async def exchange(self, tag: str, payloads: Mapping[PeerId, Arrived]) -> Round:
         """Send one payload to each neighbour, return the completed exchange.
 
         Raises Stopped, Dropped or QuorumLost when the run ends.

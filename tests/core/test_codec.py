@@ -2,6 +2,7 @@
 
 import math
 import struct
+from array import array
 from typing import Any
 
 import cbor2
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedd.api.errors import InvalidMessage
-from fedd.core.codec import ArrayView, decode, encode
+from fedd.core.codec import MAX_ITEMS, ArrayView, decode, encode, encode_in_pieces
 
 DTYPES = {
     "uint8": "B",
@@ -221,6 +222,23 @@ def test_large_arrays_share_the_memory_of_their_message() -> None:
     found = decode(memoryview(room), max_bytes=len(room))
     data = [array.data for array in found]
     assert all(isinstance(view, memoryview) and view.readonly and view.obj is room for view in data)
+
+
+@pytest.mark.parametrize("size", [3, LARGE - 1, LARGE, 5 * LARGE])
+def test_the_pieces_of_a_message_are_the_message_and_hold_no_copy(size: int) -> None:
+    numbers = array("d", range(2 * size))
+    value = ["x", large_array(1, size), ArrayView("float64", (2, size), memoryview(numbers)), {"end": 5}]
+    pieces = encode_in_pieces(value)
+    assert b"".join(pieces) == encode(value)
+    assert all(memoryview(piece).itemsize == 1 for piece in pieces)
+    own = [piece for piece in pieces if isinstance(piece, memoryview) and piece.obj is numbers]
+    assert sum(map(len, own)) == (16 * size if 16 * size >= LARGE else 0)
+
+
+def test_items_are_counted_though_the_elements_are_elsewhere() -> None:
+    assert b"".join(encode_in_pieces([large_array(1), [0] * (MAX_ITEMS - 8)]))
+    with pytest.raises(InvalidMessage, match="items"):
+        encode_in_pieces([large_array(1), [0] * MAX_ITEMS])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedd.api import InvalidMessage
-from fedd.worker.arrays import decode, encode, encode_each
+from fedd.core.pieces import Pieces, whole
+from fedd.worker.arrays import decode, encode, encode_each, encode_to_send
 
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 
@@ -67,3 +68,12 @@ def test_one_object_for_several_peers_is_encoded_once() -> None:
 def test_objects_that_do_not_last_are_not_taken_for_each_other() -> None:
     found = encode_each(lambda peer: [ord(peer)], "abc")
     assert [decode(found[peer], 100) for peer in "abc"] == [[97], [98], [99]]
+
+
+def test_large_arrays_are_sent_from_where_they_are() -> None:
+    numbers = np.arange(10_000.0)
+    sent = encode_to_send(["x", numbers])
+    assert isinstance(sent, Pieces)
+    assert whole(sent) == encode(["x", numbers])
+    assert any(np.shares_memory(np.frombuffer(piece, np.uint8), numbers) for piece in sent.buffers)
+    assert encode_to_send(["x", numbers[:9]]) == encode(["x", numbers[:9]])
