@@ -31,8 +31,8 @@ log = logging.getLogger("fedd.host")
 _READ_BYTES = 256 * 1024
 _SOCKET_BYTES = 4 * 1024 * 1024
 """Of what is under way in the kernel: a message of the largest size that learning sends. With 208 KiB, the
-default, two processes that pass 4 MiB to each other wait for each other 14 times each way, with this once, and
-take half the processor's time."""
+default, two processes that pass 4 MiB to each other wait for each other 14 times each way, with this once,
+and take half the processor's time."""
 _LARGE_BLOCK_BYTES = 16 * 1024 * 1024
 """The largest message of a run, as `[limits]` has it."""
 _STDERR_KEPT_BYTES = 4096
