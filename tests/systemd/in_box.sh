@@ -49,6 +49,7 @@ seen nobody "$(setpriv --reuid=nobody --clear-groups --regid=nogroup /opt/fedd/b
 /opt/fedd/bin/fedctl init plant7 >/dev/null
 /opt/fedd/bin/fedctl set x 2.5 >/dev/null
 seen run "$(/opt/fedd/bin/fedctl --json run consensus --input x | tr '\n' ' ')"
+seen confined "$(/opt/fedd/bin/fedctl status | grep '^confined' || true)"
 
 # A network that comes after the start: its address is told, and multicast DNS is spoken there.
 ip link add late0 type bridge

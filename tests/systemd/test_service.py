@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fedd.worker import landlock, seccomp
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UNITS = ROOT / "systemd"
@@ -98,6 +100,11 @@ class TestInABox:
     def test_a_run_works_under_the_restrictions(self, seen: dict[str, str]) -> None:
         result = json.loads(seen["run"])
         assert (result["state"], result["value"]) == ("finished", 2.5)
+
+    def test_plugins_are_walled_off_within_the_restrictions(self, seen: dict[str, str]) -> None:
+        """Whatever the kernel has of it: the unit must not stand in the way of what the processes do."""
+        assert ("Landlock" in seen["confined"]) == bool(landlock.abi())
+        assert ("seccomp" in seen["confined"]) == seccomp.knows_this_machine()
 
     def test_a_network_that_comes_late_is_used(self, seen: dict[str, str]) -> None:
         assert seen["late"] == "/ip4/192.0.2.9/tcp/4747"
