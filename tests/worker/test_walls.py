@@ -161,6 +161,25 @@ attempt("device file", lambda: os.mknod("disk", 0o060600, os.makedev(8, 0)))
 
 
 @with_files
+def test_terminals_and_disks_are_closed(home: Home) -> None:
+    tried = home.run("""
+disks = [each for each in os.listdir("/dev") if os.path.exists(f"/sys/class/block/{each}")]
+for device in ("tty", "pts/ptmx", *disks):
+    if os.path.exists(f"/dev/{device}"):
+        attempt(device, lambda: open(f"/dev/{device}", "rb", buffering=0))
+""")
+    assert all_refused(tried)
+
+
+def test_a_process_of_roots_keeps_no_capability_but_for_reading_files(home: Home) -> None:
+    tried = home.run("""
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+tried.update({each: int(status[each], 16) for each in ("CapPrm", "CapEff", "CapInh")})
+""")
+    assert set(tried.values()) <= {0, 0b010, 0b100, 0b110}
+
+
+@with_files
 def test_python_itself_is_read_even_when_it_lies_in_a_hidden_directory(home: Home) -> None:
     (home.state / "environment").mkdir()
     (home.state / "environment" / "module.py").write_text("found = True")
