@@ -55,3 +55,19 @@ def test_what_runs_and_commands_need_is_loaded_with_the_first_of_them() -> None:
     names = [*ONLY_FOR_RUNS, *ONLY_FOR_COMMANDS]
     done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=60)
     assert done.stdout == "\n", done.stderr
+
+
+def test_the_dataclasses_of_a_daemon_share_their_methods() -> None:
+    # Those of fedd.api have the standard library's, for plugins are made of them.
+    program = (
+        "import sys, fedd.daemon; from fedd.core.dataclass import dataclass\n"
+        "shared = dataclass(type('Any', (), {})).__repr__\n"
+        "rooms = [module for name, module in sys.modules.items() if name.startswith('fedd.')]\n"
+        "found = {each for room in rooms for each in vars(room).values() if isinstance(each, type)}\n"
+        "found = {each for each in found if '__dataclass_fields__' in vars(each)}\n"
+        "assert len(found) > 80, len(found)\n"
+        "print(*sorted(each.__name__ for each in found if each.__repr__ is not shared\n"
+        "              and not each.__module__.startswith('fedd.api.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "\n", done.stderr

@@ -49,7 +49,8 @@ def _dataclass(
     made: Any = dataclasses.dataclass(frozen=frozen, slots=slots, eq=False, repr=False)(cls)
     methods: dict[str, Any] = {"__repr__": _repr}
     if eq:
-        made._compared = attrgetter(*[field.name for field in dataclasses.fields(made) if field.compare])
+        compared = [field.name for field in dataclasses.fields(made) if field.compare]
+        made._compared = attrgetter(*compared or ["__class__"])  # without fields, all of a class are equal
         methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
     for name, method in methods.items():
         if name not in vars(cls):

@@ -53,6 +53,16 @@ class Seat:
 
 
 @dataclass(frozen=True)
+class Empty:
+    pass
+
+
+@dataclass(frozen=True)
+class AlsoEmpty:
+    pass
+
+
+@dataclass(frozen=True)
 class Deeper(Other):
     z: int = 0
 
@@ -103,6 +113,12 @@ def test_values_of_two_classes_are_never_equal() -> None:
     assert Point(1, 2) != (1, 2)
     assert Other(1, 2) != Deeper(1, 2)
     assert Deeper(1, 2, 3) == Deeper(1, 2, 3) != Deeper(1, 2, 4)
+
+
+def test_without_fields_all_of_a_class_are_equal() -> None:
+    assert Empty() == Empty() != AlsoEmpty()
+    assert hash(Empty()) == hash(Empty())
+    assert repr(Empty()) == "Empty()"
 
 
 def test_a_frozen_one_can_be_neither_changed_nor_stripped() -> None:
