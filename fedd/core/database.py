@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from fedd.api.types import PeerId
 from fedd.core.presence_messages import HASH_BYTES, Versions
@@ -62,7 +62,7 @@ class Database:
         if held is None:
             if self._knows(row.id, row.stamp):
                 return None
-        elif row.stamp < held.stamp or (row.stamp == held.stamp and row.sealed <= held.sealed):
+        elif row.stamp <= held.stamp and (row.stamp < held.stamp or row.sealed <= held.sealed):
             return None
         used_up = self._used_up.get(row.id, now)
         if used_up - now > BURST_S:
@@ -79,6 +79,7 @@ class Database:
     def take(self, record: Record, held: Record | None, used_up: float) -> None:
         """Keep a record that is newer than `held`, which is what is held of its owner; charge as `charge`."""
         peer = record.id
+        muted = self.edges.muted
         if held is None:
             if self._forgotten:
                 self._forgotten.pop(peer, None)
@@ -86,19 +87,20 @@ class Database:
         else:
             self._hash ^= held.fingerprint ^ record.fingerprint
         if peer not in self._before:
-            self._before[peer] = held if peer not in self.edges.muted else None
-        self.edges.muted.discard(peer)
+            self._before[peer] = held if peer not in muted else None
+        if muted:
+            muted.discard(peer)
         self._used_up[peer] = used_up
         self.records[peer] = record
 
-    def update(self) -> tuple[Mapping[PeerId, Record | None], list[PeerId], list[PeerId]]:
+    def update(self) -> tuple[set[PeerId], list[PeerId], list[PeerId]]:
         """Bring `edges` up to date with the records.
 
-        Whose record is another since the last time, with what counted then; who has come to be reachable, and
-        who is no longer.
+        Whom the records that have come since the last time concern, whoever is reachable; who has come to be
+        reachable, and who is no longer.
         """
         before, self._before = self._before, {}
-        return before, *self.edges.update(before)
+        return self.edges.update(before)
 
     def merge(self, record: Record, now: float) -> bool:
         """Keep the newer of `record` and what is held, at nobody's charge; True when that is `record`."""

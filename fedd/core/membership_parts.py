@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from fedd.api.types import PeerId
 from fedd.core.database import MAX_RECORDS
@@ -31,7 +31,6 @@ MAX_BAD_ROWS = 32
 # Who wakes finds that the others have withdrawn their edges to it: so long for them to list it again, before
 # it takes anybody for unreachable.
 WAKE_SETTLE_S = 0.5
-_NOBODY: Mapping[PeerId, LossReason] = {}
 
 
 class MembershipParts(MembershipView):
@@ -201,8 +200,9 @@ class MembershipParts(MembershipView):
         if held is None:
             self._remembered.pop(peer, None)
             self._expelled.pop(peer, None)
-            self._overlay.met(peer, now)
-            self._overlay.learn(record)
+            if record.addresses:
+                self._overlay.met(peer, now)
+                self._overlay.learn(record)
             return
         if record.epoch > held.epoch:
             self._actions += [Changed(change) for change in self._verdicts.restarted(peer, now)]
@@ -278,21 +278,22 @@ class MembershipParts(MembershipView):
     def _judge_now(self, now: float) -> None:
         self._judge_due = NEVER
         self._judged_at = now
-        before, gained, lost = self._exchange.database.update()
+        unjudged, gained, lost = self._exchange.database.update()
         self._new = self._new and not gained
         self._own.look_again(now)
-        unjudged, self._unjudged = self._unjudged, set()
-        self._note_changed(before, unjudged)
+        unjudged |= self._unjudged
+        self._unjudged.clear()
+        records = self.records
         for moved in (gained, lost):
             unjudged.update(moved)
             for peer in moved:
                 # It counts as a witness of those it has lost only while it is reachable itself.
-                record = self.records.get(peer)
+                record = records.get(peer)
                 if record is not None and record.lost:
                     unjudged.update(record.lost)
         if self._ended:
             return
-        changes = self._verdicts.judge(sorted(unjudged), self.records, self.edges.reachable, now)
+        changes = self._verdicts.judge(sorted(unjudged), records, self.edges.reachable, now)
         self._actions += [Changed(change) for change in changes]
         if changes:
             self._overlay_due = now
@@ -300,20 +301,6 @@ class MembershipParts(MembershipView):
             suspects = {change.peer_id for change in changes if change.new == "suspect"}
             if not suspects.isdisjoint(self._links.up):
                 self._own.hurry(now)
-
-    def _note_changed(self, before: Mapping[PeerId, Record | None], unjudged: set[PeerId]) -> None:
-        """Add those whose verdict may depend on what has come since verdicts were last given."""
-        records, reachable = self.records, self.edges.reachable
-        for peer, held in before.items():
-            record = records.get(peer)
-            if record is None:
-                continue
-            # Who was reachable and still is has not left, and is alive as before if it is the same life.
-            if held is None or peer not in reachable or record.epoch != held.epoch:
-                unjudged.add(peer)
-            lost, loses = held.lost if held is not None else _NOBODY, record.lost
-            if (lost or loses) and loses != lost:
-                unjudged.update(other for other in {*lost, *loses} if lost.get(other) != loses.get(other))
 
     def _keep_house(self, now: float) -> None:
         """Refresh what others would let expire, and let go what is old."""

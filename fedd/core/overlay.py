@@ -42,6 +42,8 @@ MAX_HINTS = 64
 MAX_PINS = 64
 
 
+_FOUND: tuple[State | None, ...] = ("alive", "left")
+
 T = TypeVar("T")
 
 
@@ -236,9 +238,8 @@ class Overlay:
         candidates = [
             peer
             for peer in dict.fromkeys((*self.hints, *self._dialable))
-            if peer not in linked
-            and opinion_on(peer) not in ("alive", "left")
-            and self.addresses(peer, records)
+            # Most are alive, so this is asked first.
+            if opinion_on(peer) not in _FOUND and peer not in linked and self.addresses(peer, records)
         ]
         return self.rng.choice(candidates) if candidates else None
 

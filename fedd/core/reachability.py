@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import KeysView, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
@@ -11,6 +11,8 @@ from fedd.core.records import Record
 
 _Peers: TypeAlias = set[PeerId]
 _NONE: frozenset[PeerId] = frozenset()
+# When more than one in so many has lost its tree edge, it is quicker to look at all than at each of these.
+MANY_CUTS = 32
 # In place of a parent: the tree edge to it is gone.
 _CUT: PeerId = ""
 
@@ -46,54 +48,74 @@ class TwoSidedEdges:
         """How many edges `peer` has."""
         return len(self._adjacent(peer))
 
-    def update(self, before: Mapping[PeerId, Record | None]) -> tuple[list[PeerId], list[PeerId]]:
-        """Bring `reachable` up to date; who has come to be in it, and who is no longer.
+    def update(
+        self, before: Mapping[PeerId, Record | None]
+    ) -> tuple[set[PeerId], list[PeerId], list[PeerId]]:
+        """Bring `reachable` up to date; whom the changes concern, who has come to be in it, who is no longer.
 
         `before` holds what counted at the last update of all whose record has been replaced since, or taken
         away, or muted; None is nothing.
         """
-        cut, added = self._changes(before)
+        concerned, cut, outside, added = self._changes(before)
         # Whether each of those that changed was reachable before.
         was: dict[PeerId, bool] = {}
         if cut:
             self._mend(cut, was)
         parent = self._parent
+        for peer in outside:
+            if peer not in parent:
+                self._join(peer, was)
         for one, other in added:
-            if one in parent and other not in parent and self._is_edge(one, other):
+            if other not in parent and one in parent and self._is_edge(one, other):
                 self._grow(one, other, was)
         gained = [peer for peer, before in was.items() if not before and peer in self._parent]
         lost = [peer for peer, before in was.items() if before and peer not in self._parent]
-        return gained, lost
+        return concerned, gained, lost
 
     def _changes(
         self, replaced: Mapping[PeerId, Record | None]
-    ) -> tuple[list[PeerId], list[tuple[PeerId, PeerId]]]:
-        """Whose tree edge has gone, and what may be edges that lead from the reachable to somebody else.
+    ) -> tuple[set[PeerId], list[PeerId], list[PeerId], list[tuple[PeerId, PeerId]]]:
+        """Whom it concerns, whose tree edge has gone, who may be reached now, and what edges may lead there.
 
         An edge that has come between two of the reachable needs no look: should either be cut off, then
         whoever searches for another way finds it.
         """
         parent, records, muted = self._parent, self._records, self.muted
+        concerned: set[PeerId] = set()
         cut: dict[PeerId, None] = {}
-        added = []
+        outside: list[PeerId] = []
+        added: list[tuple[PeerId, PeerId]] = []
         for peer, held in replaced.items():
-            before = held.edges if held is not None else _NONE
             record = records.get(peer)
-            now = record.edges if record is not None and peer not in muted else _NONE
-            new = now - before if before else now
             inside = peer in parent
-            # Nothing has gone if as many are new as there are more.
-            if inside and len(now) - len(before) != len(new):
+            if not inside:
+                concerned.add(peer)
+                outside.append(peer)
+            if record is None or peer in muted:
+                new: Iterable[PeerId] = ()
+                gone = held.edges if held is not None else _NONE
+            elif held is None:
+                new, gone = record.edges, _NONE
+                concerned.add(peer)
+                concerned.update(record.lost)
+            else:
+                said = record.since(held)
+                new, gone = said.new, said.gone
+                if said.concerns:
+                    concerned.update(said.concerns)
+            if not inside:
+                continue
+            if gone:
                 above = parent[peer]
-                for other in before - now:
+                for other in gone:
                     if other == above:
                         cut[peer] = None
                     elif parent.get(other) == peer:
                         cut[other] = None
             for other in new:
-                if (other in parent) is not inside:
-                    added.append((peer, other) if inside else (other, peer))
-        return list(cut), added
+                if other not in parent:
+                    added.append((peer, other))
+        return concerned, list(cut), outside, added
 
     def _listed(self, peer: PeerId) -> frozenset[PeerId]:
         record = self._records.get(peer)
@@ -118,6 +140,18 @@ class TwoSidedEdges:
         parent = self._parent
         for peer in waiting:
             parent[peer] = _CUT
+        if len(waiting) * MANY_CUTS <= len(parent):
+            waiting = self._hang_all(waiting)
+        alone = [peer for peer in waiting if not self._adjacent(peer)]
+        for peer in alone:
+            # Nobody hangs from it either: these edges have gone as well.
+            was.setdefault(peer, True)
+            del parent[peer]
+        if len(alone) < len(waiting):
+            self._replant(was)
+
+    def _hang_all(self, waiting: list[PeerId]) -> list[PeerId]:
+        """Hang those `waiting` from neighbours that hang from the root; who is left."""
         # Whoever may be found to hang from the root in the course of this.
         rooted: _Peers = set()
         progress = True
@@ -125,9 +159,7 @@ class TwoSidedEdges:
             left = [peer for peer in waiting if not self._hang(peer, rooted)]
             progress = len(left) < len(waiting)
             waiting = left
-        for peer in waiting:
-            if parent.get(peer) == _CUT:
-                self._search(peer, rooted, was)
+        return waiting
 
     def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
         """Hang `peer` from a neighbour that hangs from the root, if there is one."""
@@ -150,45 +182,35 @@ class TwoSidedEdges:
         rooted.update(path)
         return True
 
-    def _search(self, start: PeerId, rooted: _Peers, was: dict[PeerId, bool]) -> None:
-        """Look through all that `start` is connected with for somebody who hangs from the root."""
-        parent = self._parent
-        came_from: dict[PeerId, PeerId | None] = {start: None}
-        todo = [start]
-        for peer in todo:
-            for other in self._adjacent(peer):
-                if other in came_from:
-                    continue
-                if self._is_rooted(other, rooted):
-                    self._turn(peer, other, came_from, was)
-                    return
-                came_from[other] = peer
-                todo.append(other)
-        for peer in todo:
-            if peer in parent:
-                was.setdefault(peer, True)
-                del parent[peer]
+    def _replant(self, was: dict[PeerId, bool]) -> None:
+        """Take those below a cut out of the tree, and in again by what edges they have.
 
-    def _turn(
-        self,
-        peer: PeerId,
-        above: PeerId,
-        came_from: dict[PeerId, PeerId | None],
-        was: dict[PeerId, bool],
-    ) -> None:
-        """Hang `peer` from `above`, and the way back to where the search began below it."""
-        at: PeerId | None = peer
-        new = []
-        while at is not None:
-            if at not in self._parent:
-                was.setdefault(at, False)
-                new.append(at)
-            self._parent[at] = above
-            above, at = at, came_from[at]
-        for at in new:
-            for other in self._listed(at):
-                if other not in self._parent and at in self._listed(other):
-                    self._grow(at, other, was)
+        Each of them is looked at once, however many were cut off.
+        """
+        parent = self._parent
+        hangs: dict[PeerId | None, bool] = {None: True, _CUT: False}
+        for peer in parent:
+            path: list[PeerId] = []
+            at: PeerId | None = peer
+            while at is not None and at not in hangs:
+                path.append(at)
+                at = parent.get(at, _CUT)
+            hangs.update(dict.fromkeys(path, hangs[at]))
+        fallen = [peer for peer in parent if not hangs[peer]]
+        for peer in fallen:
+            was.setdefault(peer, True)
+            del parent[peer]
+        for peer in fallen:
+            if peer not in parent:
+                self._join(peer, was)
+
+    def _join(self, peer: PeerId, was: dict[PeerId, bool]) -> None:
+        """Take `peer` into the tree by the first of its edges that leads there, if one does."""
+        parent = self._parent
+        for other in self._listed(peer):
+            if other in parent and peer in self._listed(other) and other != peer:
+                self._grow(other, peer, was)
+                return
 
     def _grow(self, above: PeerId, peer: PeerId, was: dict[PeerId, bool]) -> None:
         """Take `peer`, and all that it brings, into the tree."""

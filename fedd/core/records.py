@@ -73,6 +73,8 @@ class Record:
     row: Row = field(init=False, compare=False, repr=False)
     fingerprint: int = field(init=False, compare=False, repr=False)
     edges: frozenset[PeerId] = field(init=False, compare=False, repr=False)
+    # What it says otherwise than the version that it was last compared with.
+    _difference: Difference | None = field(init=False, compare=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         stamp = (self.epoch, self.left, self.seq)
@@ -82,6 +84,38 @@ class Record:
         object.__setattr__(self, "row", Row(self.id, stamp, self.sealed))
         object.__setattr__(self, "fingerprint", fingerprint)
         object.__setattr__(self, "edges", frozenset() if self.left else self.neighbours)
+
+    def since(self, held: Record) -> Difference:
+        """What this version says otherwise than `held`, an older one of the same member.
+
+        Kept until another version is compared with it: whoever takes a record in and then judges asks twice.
+        """
+        known = self._difference
+        if known is None or known.base != held.fingerprint:
+            known = Difference(self, held)
+            object.__setattr__(self, "_difference", known)
+        return known
+
+
+class Difference:
+    """What one version of a record says otherwise than an older one of the same member.
+
+    `base` is the older one's fingerprint; `new` and `gone` are ends of edges. `concerns` are those
+    whose verdict may depend on it, whoever is reachable.
+    """
+
+    __slots__ = ("base", "concerns", "gone", "new")
+
+    def __init__(self, record: Record, held: Record) -> None:
+        self.base = held.fingerprint
+        self.new = record.edges - held.edges
+        self.gone = held.edges - record.edges
+        lost, loses = held.lost, record.lost
+        concerns = {other for other in {*lost, *loses} if lost.get(other) != loses.get(other)}
+        # Who was reachable and still is has not left, and is alive as before if it is the same life.
+        if record.epoch != held.epoch:
+            concerns.add(record.id)
+        self.concerns = concerns
 
 
 @dataclass(frozen=True, slots=True)

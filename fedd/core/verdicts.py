@@ -125,12 +125,13 @@ class Verdicts:
         A member's verdict depends on its record, on whether it and those that it listed last are reachable,
         and on what these say they have lost: whoever calls names all for whom any of that has changed.
         """
-        changes = []
+        changes: list[MemberChange] = []
+        verdicts = self.verdicts
         for peer in peers:
             record = records.get(peer)
             if record is None or peer == self._me:
                 continue
-            verdict = self.verdicts.get(peer)
+            verdict = verdicts.get(peer)
             state = verdict.state if verdict is not None else None
             if record.left:
                 if state != "left":
@@ -140,10 +141,10 @@ class Verdicts:
                     changes.append(self._change(peer, "alive", "reachable", now))
             else:
                 if state is None:
-                    self.verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
+                    verdicts[peer] = Verdict("suspect", now, "unreachable", announced=False)
                 elif state == "alive":
                     changes.append(self._change(peer, "suspect", "unreachable", now))
-                if self.verdicts[peer].state == "suspect":
+                if verdicts[peer].state == "suspect":
                     self._suspect(record, records, reachable, now)
         return changes
 
@@ -262,16 +263,16 @@ class Verdicts:
         verdict = self.verdicts.get(peer)
         old: State | None = None
         if verdict is None:
-            self.verdicts[peer] = Verdict(new, now, reason, lived=new == "alive")
+            self.verdicts[peer] = Verdict(new, now, reason, True, new == "alive")
         else:
             if verdict.announced:
                 old = verdict.state
             verdict.state, verdict.since, verdict.reason, verdict.announced = new, now, reason, True
             if new == "alive":
                 verdict.lived = True
+            if new != "suspect":
+                self._suspect_no_more(peer)
             self.gone.pop(peer, None)
-        if new != "suspect":
-            self._suspect_no_more(peer)
         if new == "dead" or new == "left":
             self.gone[peer] = now
         return MemberChange(peer, old, new, reason)

@@ -84,21 +84,27 @@ def test_who_expired_is_reachable_again_with_its_next_version(forgotten: bool) -
     one.merge(theirs, 0.0)
     assert one.update()[1:] == (["x"], [])
     assert one.expire(1.0)
-    assert one.update() == ({"x": theirs}, [], ["x"])
+    assert one.update() == (set(), [], ["x"])
     if forgotten:
         one.forget(["x"])
     one.merge(replace(theirs, seq=2), 2.0)
-    assert one.update() == ({"x": None}, ["x"], [])
+    assert one.update() == ({"x"}, ["x"], [])
     assert one.edges.adjacent("m") == {"x"}
 
 
-def test_what_counted_before_several_changes_is_what_counted_at_the_last_update() -> None:
+def test_what_came_between_two_updates_concerns_nobody_if_it_was_taken_back() -> None:
     one = Database("m")
-    first = Record("x", 1, 1, neighbours=frozenset("m"))
+    first = Record("x", 1, 1, neighbours=frozenset("m"), lost={"y": "closed"})
+    one.merge(Record("m", 1, 1, neighbours=frozenset("x")), 0.0)
     one.merge(first, 0.0)
-    one.update()
-    for seq in (2, 3):
-        one.merge(replace(first, seq=seq), 0.0)
+    assert one.update() == ({"m", "x", "y"}, ["x"], [])
+    one.merge(replace(first, seq=2, neighbours=frozenset(), lost={}, sealed=b"2"), 0.0)
+    one.merge(replace(first, seq=3, sealed=b"3"), 0.0)
+    assert one.update() == (set(), [], [])
+    one.merge(replace(first, seq=4, lost={"y": "silent", "z": "closed"}, sealed=b"4"), 0.0)
+    assert one.update() == ({"y", "z"}, [], [])
+    one.merge(replace(first, epoch=2, lost={"y": "silent", "z": "closed"}, sealed=b"5"), 0.0)
+    assert one.update() == ({"x"}, [], [])
     one.forget(["x"])
-    assert one.update() == ({"x": first}, [], [])
-    assert one.update() == ({}, [], [])
+    assert one.update() == (set(), [], ["x"])
+    assert one.update() == (set(), [], [])
