@@ -30,7 +30,8 @@ _WRITE_FILE, _READ_FILE = 1 << 1, 1 << 2
 _REMOVE_DIR, _REMOVE_FILE = 1 << 4, 1 << 5
 _MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK = 1 << 6, 1 << 7, 1 << 8, 1 << 9
 _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = 1 << 10, 1 << 11, 1 << 12
-_REFER, _TRUNCATE = 1 << 13, 1 << 14
+REFER: Final = 1 << 13
+TRUNCATE: Final = 1 << 14
 
 READ: Final = _READ_FILE
 """Of files. Lists of directories and the facts of stat(2) are nobody's secret here: without them Python would
@@ -44,13 +45,13 @@ WRITE: Final = (
     | _MAKE_REG
     | _MAKE_FIFO
     | _MAKE_SYM
-    | _REFER
-    | _TRUNCATE
+    | REFER
+    | TRUNCATE
 )
 """Whatever a program does in a directory of its own. Nobody may make device files, or sockets to be called
 at."""
 _HANDLED: Final = WRITE | _MAKE_CHAR | _MAKE_BLOCK | _MAKE_SOCK
-_OF_A_FILE: Final = _READ_FILE | _WRITE_FILE | _TRUNCATE
+_OF_A_FILE: Final = _READ_FILE | _WRITE_FILE | TRUNCATE
 
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
@@ -100,7 +101,7 @@ def restrict(grants: Iterable[Grant], *, network: bool) -> Restricted:
     version = abi()
     if not version:
         return Restricted()
-    handled = _known(version)
+    handled = known_rights(version)
     tcp = version >= 4 and not network
     ruleset, signals = _ruleset(version, handled, tcp)
     try:
@@ -131,13 +132,13 @@ def openings(path: str, hidden: tuple[str, ...]) -> Iterator[str]:
                 yield entry.path
 
 
-def _known(version: int) -> int:
+def known_rights(version: int) -> int:
     """The rights over files that this version can withhold."""
     rights = _HANDLED
     if version < 2:
-        rights &= ~_REFER
+        rights &= ~REFER
     if version < 3:
-        rights &= ~_TRUNCATE
+        rights &= ~TRUNCATE
     return rights
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,12 +26,16 @@ with_filter = pytest.mark.skipif(not seccomp.knows_this_machine(), reason="no fi
 
 PRELUDE = """
 import ctypes, fcntl, json, os, resource, signal, socket, subprocess, sys, threading
-from fedd.worker import landlock, seccomp
+from fedd.worker import confinement, landlock, seccomp
 from fedd.worker.confinement import Walls, confine, keep_signals, wall_off
-state, own, daemon = sys.argv[1], sys.argv[2], int(sys.argv[3])
+state, own = sys.argv[1:]
 above = os.path.dirname(state)
 libc = ctypes.CDLL(None, use_errno=True)
 tried = {}
+# In place of the daemon, and with no more rights than this process will have. It ends with its input.
+fewer = lambda: (confine(), confinement._drop_capabilities())
+beside = subprocess.Popen(["/bin/sh", "-c", "read end"], stdin=subprocess.PIPE, preexec_fn=fewer)
+daemon = beside.pid
 
 def attempt(name, act):
     try:
@@ -57,7 +60,7 @@ class Home(NamedTuple):
     def run(self, code: str, walls: str = "hidden=(state,), own=own", before: str = "") -> Any:
         """What `code` puts into `tried` within the walls: of an attempt "done" or the error's name."""
         program = f"{PRELUDE}\nconfine()\n{before}\nsaid = wall_off(Walls({walls}))\n{code}\n"
-        arguments = [str(self.state), str(self.own), str(os.getpid())]
+        arguments = [str(self.state), str(self.own)]
         command = [sys.executable, "-I", "-c", f"{program}print(json.dumps(tried))", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=self.own)
         assert done.returncode == 0, done.stderr
@@ -375,6 +378,27 @@ def test_the_options_of_the_worker() -> None:
     walls = Walls(hidden=("/a", "/b"), own="/d", writable=("/c",), network=True)
     assert program.read_walls(line) == (walls, ["run", "7"])
     assert program.read_walls(["inspect"]) == (Walls(), ["inspect"])
+
+
+@with_files
+@with_filter
+def test_a_landlock_that_does_not_see_files_emptied_by_name_gets_help(home: Home) -> None:
+    tried = home.run(
+        f"""{KEY}
+attempt("key", lambda: os.truncate(key, 0))
+attempt("list", lambda: os.truncate(os.path.join(above, "list.txt"), 0))
+""",
+        before="landlock.abi = lambda: 2",
+    )
+    assert all_refused(tried)
+    assert (home.path / "list.txt").read_text() == "3"
+
+
+def test_an_older_landlock_is_asked_for_what_it_knows() -> None:
+    """A ruleset with rights that the kernel does not know is refused as a whole."""
+    unknown = {version: landlock.WRITE & ~landlock.known_rights(version) for version in range(1, 8)}
+    by_version = {1: landlock.REFER | landlock.TRUNCATE, 2: landlock.TRUNCATE}
+    assert unknown == {**dict.fromkeys(range(3, 8), 0), **by_version}
 
 
 def test_around_something_hidden_all_else_is_open(tmp_path: Path) -> None:
