@@ -76,8 +76,11 @@ class Database:
         """A verified record by this owner came, which has then used up what it may send until that time."""
         self._used_up[peer] = used_up
 
-    def take(self, record: Record, held: Record | None, used_up: float) -> None:
-        """Keep a record that is newer than `held`, which is what is held of its owner; charge as `charge`."""
+    def take(self, record: Record, held: Record | None, used_up: float) -> bool:
+        """Keep a record that is newer than `held`, which is what is held of its owner; charge as `charge`.
+
+        Whether its owner is new, or lives anew, or can be dialled elsewhere.
+        """
         peer = record.id
         muted = self.edges.muted
         if held is None:
@@ -92,6 +95,8 @@ class Database:
             muted.discard(peer)
         self._used_up[peer] = used_up
         self.records[peer] = record
+        # Nearly all news is of the links of somebody who is known.
+        return held is None or record.epoch != held.epoch or record.addresses != held.addresses
 
     def update(self) -> tuple[set[PeerId], list[PeerId], list[PeerId]]:
         """Bring `edges` up to date with the records.

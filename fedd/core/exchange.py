@@ -32,12 +32,14 @@ QUIET_S, COMPARED_S = 1.0, 30.0
 
 @dataclass(slots=True)
 class Intake:
-    """What became of rows: `news` are now held, each with what was held before; `own` claim to be ours.
+    """What became of rows: how many are `news`, which are held now, and which of these begin `anew`.
 
-    `forged` counts those that did not verify.
+    The latter come with what was held before. `own` claim to be ours; `forged` counts those that did not
+    verify.
     """
 
-    news: list[tuple[Record, Record | None]] = field(default_factory=list)
+    news: int = 0
+    anew: list[tuple[Record, Record | None]] = field(default_factory=list)
     own: list[Record] = field(default_factory=list)
     forged: int = 0
 
@@ -142,9 +144,7 @@ class Exchange:
         """
         database, dirty = self.database, self._dirty
         held_of = database.records.get
-        theirs = self._theirs.get(source)
-        if theirs is None:
-            theirs = self._theirs[source] = set()
+        theirs = self._theirs.setdefault(source, set())
         if self._comparing_with is not None:
             self._see_comparison_through(now)
         intake: Intake | None = None
@@ -174,12 +174,13 @@ class Exchange:
                 database.charge(peer, used_up)
                 intake.own.append(record)
                 continue
-            database.take(record, held, used_up)
+            intake.news += 1
+            if database.take(record, held, used_up):
+                intake.anew.append((record, held))
             if held is not None or record.neighbours or record.left:
                 # A newcomer that lists nobody can be reached by nobody: its next version is for all.
                 self._pass_on(row)
                 theirs.add(peer)
-            intake.news.append((record, held))
         if intake is not None and intake.news:
             self._news_at = now
         return intake

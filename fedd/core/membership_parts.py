@@ -178,10 +178,8 @@ class MembershipParts(MembershipView):
         intake = self._exchange.accept(rows, source, MAX_BAD_ROWS - self._links.bad_rows(source), now)
         if intake is None:
             return False
-        for record, held in intake.news:
-            # Nearly all news is of the links of somebody who is known.
-            if held is None or record.epoch != held.epoch or record.addresses != held.addresses:
-                self._learn(record, held, now)
+        for record, held in intake.anew:
+            self._learn(record, held, now)
         for record in intake.own:
             self._outbid(record, now)
         if intake.news:
