@@ -45,6 +45,20 @@ def fold(values: FloatArray) -> float:
     return float(flat[0]) if flat.size else 0.0
 
 
+def all_finite(array: Array) -> bool:
+    """Whether every value is finite.
+
+    The sum of all squares is finite only if every value is, and a linear-algebra library has it four times
+    sooner. Where it is not, the values may be large only: then each is looked at. Nothing is read out of the
+    sum, so in which order it was taken does not matter.
+    """
+    if array.dtype.char in "fd" and array.flags.c_contiguous and array.flags.aligned:
+        with np.errstate(all="ignore"):
+            if math.isfinite(np.vdot(array, array)):
+                return True
+    return bool(np.isfinite(array).all())
+
+
 def squared_distance(left: Sequence[Array], right: Sequence[Array]) -> float:
     """The sum of all squared differences between two models; infinite where a square is too large."""
     total = 0.0

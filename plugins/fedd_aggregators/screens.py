@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedd.api import Contribution, InvalidParameter, PeerId
-from fedd_aggregators.arithmetic import distance
+from fedd_aggregators.arithmetic import all_finite, distance
 
 if TYPE_CHECKING:
     from fedd.api.types import Array
@@ -110,5 +110,5 @@ def check_max_norm(max_norm: float) -> None:
 
 def _is_finite(array: Array) -> bool:
     return isinstance(array, np.ndarray) and (
-        array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
+        array.dtype.kind in "iu" or (array.dtype.kind == "f" and all_finite(array))
     )

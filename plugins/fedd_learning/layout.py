@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedd.api import InvalidMessage
+from fedd_aggregators.arithmetic import all_finite
 
 if TYPE_CHECKING:
     from fedd.api import Message
@@ -119,20 +120,23 @@ class Rows:
         return [self.rows[index][begin:end] for index, begin, end in segments]
 
     def put(self, segments: Sequence[Segment], pieces: Sequence[Array]) -> None:
-        """Write one part, as `checked` gave it."""
+        """Write one part, as `checked` gave it. Raises InvalidMessage when a value in it is not finite."""
         for (index, begin, end), piece in zip(segments, pieces, strict=True):
-            self.rows[index][begin:end] = piece
+            room = self.rows[index][begin:end]
+            room[:] = piece
+            if not all_finite(room):  # here, where they are at hand, and aligned as they may not have come
+                raise InvalidMessage(NOT_FINITE)
 
     def arrays(self) -> list[Array]:
         """In their shapes, sharing the rows' memory."""
         return [row.reshape(shape) for row, (_, shape) in zip(self.rows, self.layout.specs, strict=True)]
 
 
-def checked(
-    layout: Layout, segments: Sequence[Segment], given: Message, *, finite: bool = True
-) -> list[Array]:
-    """The pieces of a part that somebody sent. Raises InvalidMessage: they are of another shape or type, or
-    hold values that are not finite, unless `finite` is false and somebody else looks for these."""
+def checked(layout: Layout, segments: Sequence[Segment], given: Message) -> list[Array]:
+    """The pieces of a part that somebody sent. Raises InvalidMessage: they are of another shape or type.
+
+    Whether their values are finite is for somebody else to look.
+    """
     if not isinstance(given, list) or len(given) != len(segments):
         raise InvalidMessage("a part of another shape")
     pieces: list[Array] = []
@@ -141,8 +145,6 @@ def checked(
             raise InvalidMessage("a part of another shape")
         if piece.dtype.str[1:] != layout.specs[index][0]:
             raise InvalidMessage(f"a part of another type: {piece.dtype}")
-        if finite and piece.dtype.kind == "f" and not np.isfinite(piece).all():
-            raise InvalidMessage(NOT_FINITE)
         pieces.append(piece)
     return pieces
 

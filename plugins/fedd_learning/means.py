@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedd.api import PeerId
+from fedd_aggregators.arithmetic import all_finite
 
 if TYPE_CHECKING:
     from fedd.api.types import Array
@@ -43,7 +44,7 @@ def put_mean(rows: Sequence[Array], weights: Sequence[int], into: Array) -> bool
         for row, share in zip(rows[1:], shares[1:], strict=True):
             _put_share(row[begin:end], share, product)
             sums += product
-        finite = finite and bool(np.isfinite(sums).all())
+        finite = finite and all_finite(sums)
         if halves:
             sums *= 1.0 / divisor
         else:

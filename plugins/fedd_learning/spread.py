@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from fedd.api import InvalidMessage, Message, PeerId
+from fedd_aggregators.arithmetic import all_finite
 from fedd_learning.layout import NOT_FINITE, Layout, Rows, checked
 from fedd_learning.means import put_mean
 from fedd_learning.messages import FullModel, InitModel, PartialModel, RunMessage, read
@@ -180,7 +179,7 @@ class MeanSpread:
             )
             return
         try:
-            contributed[peer] = checked(self._layout, self._parts[part], message.arrays, finite=False)
+            contributed[peer] = checked(self._layout, self._parts[part], message.arrays)
         except InvalidMessage as error:
             self.refused.setdefault(peer, f"it sent {error.detail}")
 
@@ -272,11 +271,11 @@ class WholeSpread:
             return "it sent another number of samples than it offered"
         try:
             pieces = checked(self._layout, self._parts[number], message.arrays)
+            if peer not in self._models:
+                self._models[peer] = self._layout.empty()
+            self._models[peer].put(self._parts[number], pieces)
         except InvalidMessage as error:
             return f"it sent {error.detail}"
-        if peer not in self._models:
-            self._models[peer] = self._layout.empty()
-        self._models[peer].put(self._parts[number], pieces)
         self._held[peer] += 1
         return ""
 
@@ -349,7 +348,7 @@ class CopySpread:
 
 
 def _is_finite(pieces: Sequence[Array]) -> bool:
-    return all(bool(np.isfinite(piece).all()) for piece in pieces)
+    return all(map(all_finite, pieces))
 
 
 def goes_whole(layout: Layout, members: int, chunk_bytes: int) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import trio
 
 from fedd.api import Aggregator, Message, RunLearner, TrainResult
+from fedd_aggregators.arithmetic import all_finite
 from fedd_learning.layout import Layout
 from fedd_learning.messages import ModelTrained
 
@@ -108,7 +108,7 @@ class Trainer:
         trained = self._learner.parameters()
         own_next, extras = self._aggregator.after(model, trained, result, state, own)
         arrays = [*trained, *extras]
-        if not all(np.isfinite(array).all() for array in arrays):
+        if not all(map(all_finite, arrays)):
             offer = ModelTrained(round, 0, reason="its training diverged: the model is not finite")
             return Training(round, digest, offer, [], own_next)
         offer = ModelTrained(round, result.num_samples, Layout.of(extras).text, _labels(result))

@@ -177,6 +177,14 @@ async def test_a_learner_may_train_in_the_arrays_that_it_gets() -> None:
     assert given.tolist() == [0.0]
 
 
+@pytest.mark.parametrize("value", [1e300, -1e308, 5e-324])
+async def test_a_value_may_be_so_large_that_its_square_is_none(value: float) -> None:
+    made = await lent()
+    with np.errstate(all="raise"):
+        made.load([np.array([value])])
+    assert made.parameters()[0].tolist() == [value]
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedd_aggregators.arithmetic import (
     BLOCK,
+    all_finite,
     back,
     blocks,
     distance,
@@ -83,3 +84,34 @@ def test_blocks_cover_an_array_once() -> None:
     parts = [np.arange(BLOCK + 3, dtype=np.float32).reshape(1, -1) + shift for shift in (0, 1)]
     seen = [(where, values.shape) for where, values in blocks(parts)]
     assert seen == [(slice(0, BLOCK), (2, BLOCK)), (slice(BLOCK, 2 * BLOCK), (2, 3))]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("scale", [1.0, 3e4])
+@pytest.mark.parametrize("shape", [(), (1,), (40, 7), (0, 3)])
+def test_a_value_that_is_not_finite_is_found_wherever_it_is(
+    dtype: str, scale: float, shape: tuple[int, ...]
+) -> None:
+    values = np.full(shape, scale, dtype)
+    assert all_finite(values)
+    for at in {0, values.size // 2, values.size - 1} if values.size else ():
+        for bad in (np.nan, np.inf, -np.inf):
+            wrong = values.copy()
+            wrong.reshape(-1)[at] = bad
+            assert not all_finite(wrong)
+            assert not all_finite(wrong.T)
+            apart = np.frombuffer(b"x" + wrong.tobytes(), dtype, wrong.size, offset=1)
+            assert not all_finite(apart)
+
+
+def test_large_values_are_finite_though_their_squares_are_not() -> None:
+    for dtype in (np.float32, np.float64):
+        values = np.full(1000, np.finfo(dtype).max / 2, dtype)
+        with np.errstate(all="raise"):
+            assert all_finite(values)
+        values[77] = np.nan
+        assert not all_finite(values)
+
+
+def test_whole_numbers_are_finite() -> None:
+    assert all_finite(np.arange(9))

@@ -88,7 +88,7 @@ def test_bits_and_shapes_make_the_digest() -> None:
 )
 def test_what_is_wrong_with_a_part(pieces: Any, reason: str) -> None:
     with pytest.raises(InvalidMessage, match=reason):
-        checked(LAYOUT, LAYOUT.parts(1)[0], pieces)
+        LAYOUT.empty().put(LAYOUT.parts(1)[0], checked(LAYOUT, LAYOUT.parts(1)[0], pieces))
 
 
 # ---- messages ----------------------------------------------------------------------------------
