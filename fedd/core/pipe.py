@@ -18,11 +18,11 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fedd.api.errors import InvalidMessage, ProtocolError
 from fedd.core import codec
+from fedd.core.dataclass import dataclass
 from fedd.core.pieces import Arrived, Buffer, Pieces
 
 MAX_HEADER_BYTES = 256 * 1024

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
 
 from fedd.api.errors import ProtocolError
+from fedd.core.dataclass import dataclass
 from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.pieces import Arrived, Buffer, Payload, Pieces, whole
 from fedd.core.run_terms import MAX_DOCUMENT_BYTES
