@@ -35,6 +35,9 @@ MAX_STATEMENT_BYTES = 4096
 JOIN_UP_TO_BYTES = 16 * 1024
 """Smaller payloads are copied behind their header, so that one write carries both."""
 
+FIRST_BYTES = 64 * 1024
+"""Of a larger one so much is: a header by itself would be a write, and wake its reader, for 11 bytes."""
+
 
 class Kind(enum.IntEnum):
     """What a frame says; `number` and payload mean what is noted."""
@@ -81,16 +84,13 @@ def encode_preamble(sealed_manifest: bytes) -> bytes:
 
 
 def encode_round(number: int, tag: str, payload: Payload) -> list[Payload]:
-    """A message as buffers to write one after the other; a large payload is not copied."""
+    """A message as buffers to write one after the other; a large payload is not copied, but for its start."""
     raw_tag = tag.encode()
-    head = _HEADER.pack(Kind.ROUND, number, len(raw_tag), len(payload)) + raw_tag
-    if len(payload) <= JOIN_UP_TO_BYTES:
-        return [head + payload]
-    return [head, payload]
+    return _behind(_HEADER.pack(Kind.ROUND, number, len(raw_tag), len(payload)) + raw_tag, payload)
 
 
 def encode_mail(number: int, item: Item, receipt: Receipt) -> list[Payload]:
-    """An item as buffers to write one after the other; a large payload is not copied."""
+    """An item as buffers to write one after the other; a large payload is not copied, but for its start."""
     raw_tag = item.tag.encode()
     head = b"".join(
         (
@@ -100,9 +100,15 @@ def encode_mail(number: int, item: Item, receipt: Receipt) -> list[Payload]:
             _ITEM.pack(number, item.kind, item.ref),
         )
     )
-    if len(item.payload) <= JOIN_UP_TO_BYTES:
-        return [head + item.payload]
-    return [head, item.payload]
+    return _behind(head, item.payload)
+
+
+def _behind(head: bytes, payload: Payload) -> list[Payload]:
+    if len(payload) <= JOIN_UP_TO_BYTES:
+        return [head + payload]
+    view = memoryview(payload)
+    first = head + view[:FIRST_BYTES]
+    return [first, view[FIRST_BYTES:]] if len(view) > FIRST_BYTES else [first]
 
 
 def read_mail(frame: RunFrame) -> tuple[int, Receipt, Item]:
@@ -185,42 +191,42 @@ class FrameDecoder:
             if taken == len(data):
                 return frames
             data = data[taken:]
-        self._buffer += data
+        source: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            source = self._buffer
         start = 0
-        while self._begun is None and len(self._buffer) - start >= _HEADER.size:
-            end = self._read_frame(start, frames)
+        while self._begun is None and len(source) - start >= _HEADER.size:
+            end = self._read_frame(source, start, frames)
             if end == start:
                 break
             start = end
-        if start:
-            del self._buffer[:start]
+        self._buffer = bytearray(source[start:])
         return frames
 
-    def _read_frame(self, start: int, frames: list[RunFrame]) -> int:
-        """Take the frame that begins at `start` of the buffer if its head is there; where the next one does.
+    def _read_frame(self, source: bytes | bytearray, start: int, frames: list[RunFrame]) -> int:
+        """Take the frame that begins at `start` if its head is there; where the next one does.
 
         A large payload is not waited for in the buffer, where each further piece would move it.
         """
-        buffer = self._buffer
-        raw_kind, number, tag_length, length = _HEADER.unpack_from(buffer, start)
+        raw_kind, number, tag_length, length = _HEADER.unpack_from(source, start)
         self._check(raw_kind, length)
         body: int = start + _HEADER.size + tag_length
         end: int = body + length
         large = length > JOIN_UP_TO_BYTES
-        if len(buffer) < (body if large else end):
+        if len(source) < (body if large else end):
             return start
         try:
-            tag = buffer[start + _HEADER.size : body].decode()
+            tag = source[start + _HEADER.size : body].decode()
         except UnicodeDecodeError as error:
             raise ProtocolError("a run frame's tag is not UTF-8") from error
-        payload = bytes(memoryview(buffer)[body:end])
-        if len(payload) == length:
-            frames.append(RunFrame(Kind(raw_kind), number, tag, payload))
-        else:
+        if large:
             self._begun = (Kind(raw_kind), number, tag)
             self._missing = length
-            self._add(payload, frames)
-        return min(end, len(buffer))
+            self._add(memoryview(source)[body:end], frames)
+        else:
+            frames.append(RunFrame(Kind(raw_kind), number, tag, bytes(source[body:end])))
+        return min(end, len(source))
 
     def _add(self, piece: bytes | memoryview, frames: list[RunFrame]) -> None:
         """The next piece of a large payload: large ones as they are, small ones together.

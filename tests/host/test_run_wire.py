@@ -10,6 +10,7 @@ from fedd.api.errors import ProtocolError
 from fedd.core.mail import Item, MailKind, Receipt
 from fedd.core.pieces import Pieces
 from fedd.host.run_wire import (
+    FIRST_BYTES,
     JOIN_UP_TO_BYTES,
     FrameDecoder,
     Kind,
@@ -83,7 +84,7 @@ def test_a_large_payload_comes_in_pieces_of_any_size(size: int) -> None:
 def test_the_pieces_of_a_large_payload_are_not_put_together() -> None:
     large = [bytes([number]) * JOIN_UP_TO_BYTES for number in range(3)]
     small = b"small"
-    head, _ = encode_round(1, "t", b"".join((large[0], large[1], small, small, large[2])))
+    head = encode_round(1, "t", b"".join((large[0], large[1], small, small, large[2])))[0][:11]
     decoder = FrameDecoder(10 * JOIN_UP_TO_BYTES)
     for piece in (head, large[0], large[1], small, small):
         assert decoder.receive_data(bytes(piece)) == []
@@ -95,12 +96,29 @@ def test_the_pieces_of_a_large_payload_are_not_put_together() -> None:
     assert len(frame.payload) == 3 * JOIN_UP_TO_BYTES + 2 * len(small)
 
 
+def test_the_start_of_a_large_payload_stays_where_it_came() -> None:
+    small = b"".join(encode_round(1, "", b"small"))
+    large = b"".join(encode_round(2, "t", bytes(3 * JOIN_UP_TO_BYTES)))
+    came = small + large[: 2 * JOIN_UP_TO_BYTES]
+    decoder = FrameDecoder(len(large))
+    (frame,) = decoder.receive_data(came)
+    assert contents(frame) == (Kind.ROUND, 1, "", b"small")
+    frame, _ = decoder.receive_data(large[2 * JOIN_UP_TO_BYTES :] + small)
+    assert isinstance(frame.payload, Pieces)
+    first, _ = frame.payload.buffers
+    assert isinstance(first, memoryview)
+    assert first.obj is came
+    assert contents(frame) == (Kind.ROUND, 2, "t", bytes(3 * JOIN_UP_TO_BYTES))
+
+
 def test_large_payloads_are_not_copied() -> None:
-    large = bytes(JOIN_UP_TO_BYTES + 1)
-    head, body = encode_round(1, "t", large)
-    assert body is large
-    assert len(encode_round(1, "t", memoryview(large)[:10])) == 1
-    assert len(head) == 11
+    large = bytes(FIRST_BYTES + 10)
+    first, rest = encode_round(1, "t", large)
+    assert isinstance(rest, memoryview)
+    assert rest.obj is large
+    assert (len(first), len(rest)) == (11 + FIRST_BYTES, 10)
+    for size in (10, JOIN_UP_TO_BYTES + 1, FIRST_BYTES):
+        assert list(map(len, encode_round(1, "t", memoryview(large)[:size]))) == [11 + size]
 
 
 @pytest.mark.parametrize(
@@ -141,12 +159,12 @@ def test_arbitrary_bytes_raise_only_the_protocol_error(data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("size", [0, 5, JOIN_UP_TO_BYTES + 1])
+@pytest.mark.parametrize("size", [0, 5, JOIN_UP_TO_BYTES + 1, FIRST_BYTES + 1])
 def test_mail_carries_its_number_its_receipt_and_its_item(size: int) -> None:
     item = Item(MailKind.QUESTION, 2**32 - 1, "täg", bytes(size))
     receipt = Receipt(2**40, 3, 2**33, True)
     buffers = encode_mail(7, item, receipt)
-    assert len(buffers) == (2 if size > JOIN_UP_TO_BYTES else 1)
+    assert len(buffers) == (2 if size > FIRST_BYTES else 1)
     (frame,) = FrameDecoder(size).receive_data(b"".join(buffers))
     assert read_mail(frame) == (7, receipt, item)
     (frame,) = FrameDecoder(0).receive_data(encode_confirm(receipt))
