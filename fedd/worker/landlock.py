@@ -56,9 +56,9 @@ _OF_A_FILE: Final = _READ_FILE | _WRITE_FILE | TRUNCATE
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
 
-MAX_RULES: Final = 8192
-"""Each takes 10 us and some 100 bytes of the kernel's memory. Beside a state directory among more files than
-that, the rest of them stays closed."""
+MAX_NEIGHBOURS: Final = 8192
+"""Entries of a directory in which something is hidden; each takes a rule of 7 us and some 100 bytes of the
+kernel's memory. What is beyond them stays closed."""
 
 
 class Grant(NamedTuple):
@@ -105,9 +105,9 @@ def restrict(grants: Iterable[Grant], *, network: bool) -> Restricted:
     tcp = version >= 4 and not network
     ruleset, signals = _ruleset(version, handled, tcp)
     try:
-        paths = ((path, grant.rights) for grant in grants for path in openings(grant.path, grant.hidden))
-        for path, rights in itertools.islice(paths, MAX_RULES):
-            _allow(ruleset, path, rights & handled)
+        for grant in grants:
+            for path in openings(grant.path, grant.hidden):
+                _allow(ruleset, path, grant.rights & handled)
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
@@ -125,7 +125,7 @@ def openings(path: str, hidden: tuple[str, ...]) -> Iterator[str]:
         yield path
         return
     with contextlib.suppress(OSError), os.scandir(path) as entries:  # a closed or vanished one hides itself
-        for entry in entries:
+        for entry in itertools.islice(entries, MAX_NEIGHBOURS):
             if entry.is_dir(follow_symlinks=False):
                 yield from openings(entry.path, hidden)
             elif not entry.is_symlink() and entry.path not in hidden:
@@ -161,17 +161,15 @@ def _create(*attributes: int) -> int:
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    """Add a rule, unless there is nothing (any more) or nothing that this user may look at."""
-    try:
+    """Add a rule. What is not there (any more), or is none of this user's or of Landlock's, stays closed."""
+    with contextlib.suppress(OSError):
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            rights &= _OF_A_FILE
-        _call(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, fd))
-    finally:
-        os.close(fd)
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                rights &= _OF_A_FILE
+            _call(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, fd))
+        finally:
+            os.close(fd)
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
