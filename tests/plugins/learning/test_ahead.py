@@ -54,14 +54,15 @@ def opened(me: str = "a", **plan: Any) -> Workflow:
 def offering(round: int, *without: str) -> dict[str, tuple[Any, ...]]:
     """All hold the same model after that many rounds; all but these have trained on it."""
     return {
-        peer: (*ready(round, "y"), *([] if peer in without else [ModelTrained(round, 10)])) for peer in PEERS
+        peer: (*ready(round, "y"), *([] if peer in without else [ModelTrained(round, 10, "", {"7": 3})]))
+        for peer in PEERS
     }
 
 
 def test_offers_along_with_sync_count_if_the_whole_train_set_makes_them() -> None:
     flow = opened()
     assert flow.foreseen_ahead(offering(1)) == ({"a": 10, "b": 10, "c": 10}, "")
-    assert (flow.round, flow.weights) == (0, {})  # it has only looked
+    assert (flow.round, flow.weights, flow.labels) == (0, {}, {})  # it has only looked
     assert flow.conclude_sync(offering(1)) is Event.OFFERED
     assert (flow.round, flow.weights) == (1, {"a": 10, "b": 10, "c": 10})
     assert flow.record is not None
