@@ -10,7 +10,7 @@ from fedd.api.errors import InvalidParameter
 from fedd.cli.show import Output, value_text
 from fedd.control.client import Client, path_of
 
-RIGHTS_NOTE = "Plugins run with the daemon's rights."
+RIGHTS_NOTE = "Plugins read what the daemon's user may read; fedctl status says what they are kept from."
 
 
 def do_plugins(client: Client, options: Namespace, out: Output) -> int:

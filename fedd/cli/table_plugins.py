@@ -15,7 +15,7 @@ PLUGINS: tuple[Command, ...] = (
         "list plugins, those that failed to load with the reason",
         """
   fedctl plugins""",
-        detail="Plugins run with the daemon's rights: install only what you trust.",
+        detail="Plugins read what the daemon's user may read: install only what you trust with that.",
     ),
     Command(
         "algorithms",

@@ -59,7 +59,7 @@ def test_plugins(fedctl: Any) -> None:
     assert "x, y" in text
     assert "z (not in [policy])" in text
     assert "failed: ImportError: no" in text
-    assert "Plugins run with the daemon's rights." in text
+    assert "Plugins read what the daemon's user may read" in text
 
 
 ALGORITHM = {
