@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from worker import strangers
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, TimedOut
 from fedd.core import codec
 from fedd.core.command_messages import encode_value, read_answer
-from fedd.host.command_call import Call
-from fedd.host.command_host import STRIKES, CommandHost
+from fedd.host.command_call import Call, Page
+from fedd.host.command_host import STRIKES, CommandHost, spawn_host
 from fedd.host.plugins import PluginRegistry
+from fedd.host.worker_process import WorkerProcess
 
 ME, OTHER = "12D3me", "12D3other"
 
@@ -285,3 +286,17 @@ async def test_a_plugin_that_never_finishes_to_import(tmp_path: Path, site: Path
                 await bench.call("bad")
         assert outcomes == ["on"]
     assert bench.around.troubles[0][0] == "bad"
+
+
+async def test_the_process_is_told_its_walls_when_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page()
+
+    async def spawn(scratch: str, max_frame_bytes: int, fds: Sequence[int], command: Sequence[str]) -> None:
+        told = ("-I", "-m", "fedd.worker", "--hide", "/state", "--own", scratch, "commands")
+        assert (fds, command[1:]) == ((page.descriptor,), (*told, str(page.descriptor)))
+        raise PluginFailed("seen")
+
+    monkeypatch.setattr(WorkerProcess, "spawn", spawn)
+    with pytest.raises(PluginFailed, match="seen"):
+        await spawn_host("/own", page, lambda: ("--hide", "/state"))
+    page.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from fedd.host import run_workers
 from fedd.host.inputs import Inputs
 from fedd.host.plugin_schema import LearnerInfo
 from fedd.host.run_workers import RunWorkers
+from fedd.host.worker_process import WorkerProcess
 
 
 def proposal(**more: Any) -> Proposal:
@@ -101,6 +104,28 @@ async def test_what_the_learner_refuses_and_what_is_told_of_aggregators(tmp_path
         await seat.check(offer)
     assert caught.value.field == "step"
     await seat.aclose()
+
+
+async def test_a_worker_is_told_its_walls_for_its_plugin_and_that_of_its_learner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Learners:
+        def learner(self, name: str) -> LearnerInfo:
+            return LearnerInfo(name, "nets", "acme", "0", "", ())
+
+        def check_options(self, learner: str, given: Any) -> dict[str, Any]:
+            return {}
+
+    async def spawn(scratch: str, max_frame_bytes: int, fds: Sequence[int], command: Sequence[str]) -> None:
+        own = os.path.join(tmp_path, os.path.basename(scratch))
+        assert command[1:] == ("-I", "-m", "fedd.worker", "--for", "consensus nets", "--own", own, "run")
+        raise PluginFailed("seen")
+
+    monkeypatch.setattr(WorkerProcess, "spawn", spawn)
+    inputs = Inputs({"x": {"learner": "net", "options": {}}}, MemoryStore(), Learners())
+    workers = RunWorkers(str(tmp_path), inputs, walls=lambda plugins: ("--for", " ".join(plugins)))
+    with pytest.raises(PluginFailed, match="seen"):
+        await workers.prepare(proposal(input="x"))
 
 
 async def test_a_plugin_that_is_never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
