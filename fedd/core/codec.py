@@ -128,11 +128,11 @@ def encode(value: Any, *, canonical: bool = True) -> bytes:
 
 
 def encode_in_pieces(value: Any) -> list[bytes | memoryview]:
-    """What `encode` returns, in pieces: the elements of large arrays are not copied.
+    """What `encode` returns when not `canonical`, in pieces: the elements of large arrays are not copied.
 
     They must not change before the pieces are written. Errors as `encode`.
     """
-    return _encode_checked(value, _check(value), True)
+    return _encode_checked(value, _check(value), False)
 
 
 def _encode_checked(value: Any, special: bool, canonical: bool) -> list[bytes | memoryview]:
@@ -145,9 +145,11 @@ def _encode_checked(value: Any, special: bool, canonical: bool) -> list[bytes | 
         encoded: bytes = cbor2.dumps(value, canonical=canonical, encoders=encoders)
     except UnicodeEncodeError:
         raise InvalidMessage("a text holds a lone surrogate, which is not valid Unicode") from None
-    if len(encoded) + sum(map(len, omitted)) > MAX_MESSAGE_BYTES:
-        _check_item_count(encoded, elements_omitted=True)
-    return _with_arrays(encoded, omitted) if omitted else [encoded]
+    if omitted:
+        return _with_arrays(encoded, omitted)
+    if len(encoded) > MAX_MESSAGE_BYTES:
+        _check_item_count(encoded)
+    return [encoded]
 
 
 def decode(
@@ -164,7 +166,6 @@ def decode(
     document: bytes | bytearray | memoryview = data
     arrays = _LargeArrays()
     if len(data) > MAX_MESSAGE_BYTES:
-        _check_item_count(data)
         document = arrays.cut_from(data)
     source = BytesIO(document)
     decoder = cbor2.CBORDecoder(
@@ -207,7 +208,10 @@ class _LargeArrays:
         self._taken = 0
 
     def cut_from(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
-        """The message with the number of each large array, from 0, in place of its elements."""
+        """The message with the number of each large array, from 0, in place of its elements.
+
+        Raises InvalidMessage beyond MAX_ITEMS.
+        """
         view = memoryview(data).toreadonly()
         pieces: list[bytes | memoryview] = []
         kept_to = 0
@@ -270,7 +274,10 @@ def _encode_array(omitted: list[memoryview], encoder: cbor2.CBOREncoder, array: 
 
 
 def _with_arrays(encoded: bytes, omitted: list[memoryview]) -> list[bytes | memoryview]:
-    """The pieces of an encoding that lacks the elements of its large arrays, with them."""
+    """The pieces of an encoding that lacks the elements of its large arrays, with them.
+
+    Raises InvalidMessage beyond MAX_ITEMS.
+    """
     view = memoryview(encoded)
     pieces: list[bytes | memoryview] = []
     left = iter(omitted)
@@ -285,11 +292,14 @@ def _with_arrays(encoded: bytes, omitted: list[memoryview]) -> list[bytes | memo
 def _typed_arrays(data: memoryview, *, elements_omitted: bool = False) -> Iterator[tuple[int, int, int]]:
     """For each typed array: where the head of its elements begins, where they begin, their bytes.
 
-    `elements_omitted`: those of large arrays are not there.
+    `elements_omitted`: those of large arrays are not there. Walks over the heads of all items, whatever their
+    nesting, and raises InvalidMessage beyond MAX_ITEMS.
     """
     offset, end = 0, len(data)
     typed = False  # the item before was a typed array's tag
-    while offset < end:
+    for _ in range(MAX_ITEMS):
+        if offset >= end:  # beyond the end when a string is cut short, which the decoder reports
+            return
         at, head = offset, data[offset]
         major, size = head >> 5, head & 31
         offset += 1
@@ -302,6 +312,10 @@ def _typed_arrays(data: memoryview, *, elements_omitted: bool = False) -> Iterat
         if major in (2, 3) and not (typed and elements_omitted and size >= _LARGE_BYTES):
             offset += size
         typed = major == 6 and size in _DTYPES
+    if offset < end:
+        raise InvalidMessage(
+            f"a message of {end} bytes has more than {MAX_ITEMS} items", hint="send large lists as arrays"
+        )
 
 
 def _encode_memory(encoder: cbor2.CBOREncoder, memory: memoryview) -> None:
@@ -361,27 +375,7 @@ def _check_keys(fields: dict[Any, Any]) -> None:
         raise InvalidMessage(f"a dict's keys must be text, not {kind.__name__}")
 
 
-def _check_item_count(data: bytes | bytearray | memoryview, *, elements_omitted: bool = False) -> None:
-    """Walk over the heads of all items, whatever their nesting; InvalidMessage beyond MAX_ITEMS.
-
-    `elements_omitted`: those of large arrays are not there.
-    """
-    offset, end = 0, len(data)
-    typed = False  # the item before was a typed array's tag, and the elements may be missing
-    for _ in range(MAX_ITEMS):
-        if offset >= end:  # beyond the end when a string is cut short, which the decoder reports
-            return
-        head = data[offset]
-        major, size = head >> 5, head & 31
-        offset += 1
-        if 24 <= size < 28:
-            width = 1 << (size - 24)
-            size = int.from_bytes(data[offset : offset + width], "big")
-            offset += width
-        if major in (2, 3) and not (typed and size >= _LARGE_BYTES):
-            offset += size
-        typed = elements_omitted and major == 6 and size in _DTYPES
-    if offset < end:
-        raise InvalidMessage(
-            f"a message of {end} bytes has more than {MAX_ITEMS} items", hint="send large lists as arrays"
-        )
+def _check_item_count(data: bytes) -> None:
+    """Raise InvalidMessage when there are more than MAX_ITEMS."""
+    for _ in _typed_arrays(memoryview(data)):
+        pass

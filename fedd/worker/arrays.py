@@ -18,6 +18,9 @@ from fedd.core.pieces import Arrived, Pieces
 if TYPE_CHECKING:
     import numpy as np
 
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+"""Most of what messages hold: the same on the wire, and not worth a call."""
+
 
 def encode(message: Message) -> bytes:
     """The bytes of a message.
@@ -62,15 +65,15 @@ def decode(data: bytes | memoryview, max_bytes: int) -> Any:
 
 def from_wire(value: Any) -> Any:
     """The value with every ArrayView replaced by a NumPy array."""
+    if isinstance(value, list):
+        return [item if type(item) in _PLAIN else from_wire(item) for item in value]
+    if isinstance(value, dict):
+        return {key: item if type(item) in _PLAIN else from_wire(item) for key, item in value.items()}
     if isinstance(value, ArrayView):
         import numpy as np
 
         dtype = np.dtype(value.dtype).newbyteorder("<")
         return np.frombuffer(value.data, dtype=dtype).reshape(value.shape)
-    if isinstance(value, list):
-        return [from_wire(item) for item in value]
-    if isinstance(value, dict):
-        return {key: from_wire(item) for key, item in value.items()}
     return value
 
 
@@ -85,14 +88,14 @@ def to_wire(value: Any) -> Any:
 def _to_wire(value: Any) -> Any:
     import numpy as np
 
+    if isinstance(value, dict):
+        return {key: item if type(item) in _PLAIN else _to_wire(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [item if type(item) in _PLAIN else _to_wire(item) for item in value]
     if isinstance(value, np.ndarray):
         return _view(value)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):
-        return {key: _to_wire(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_wire(item) for item in value]
     return value
 
 

@@ -229,7 +229,7 @@ def test_the_pieces_of_a_message_are_the_message_and_hold_no_copy(size: int) -> 
     numbers = array("d", range(2 * size))
     value = ["x", large_array(1, size), ArrayView("float64", (2, size), memoryview(numbers)), {"end": 5}]
     pieces = encode_in_pieces(value)
-    assert b"".join(pieces) == encode(value)
+    assert b"".join(pieces) == encode(value, canonical=False)
     assert all(memoryview(piece).itemsize == 1 for piece in pieces)
     own = [piece for piece in pieces if isinstance(piece, memoryview) and piece.obj is numbers]
     assert sum(map(len, own)) == (16 * size if 16 * size >= LARGE else 0)
