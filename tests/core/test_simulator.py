@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 
 import pytest
 from core.simulated_history import Story
 from core.simulator import Simulation
+
+from fedd.core.own_record import SPARE_EDGE_S
 
 
 def check(nodes: int) -> None:
@@ -59,3 +62,17 @@ def test_thirty_that_join_at_once_are_quiet_a_second_later(seed: int) -> None:
     assert statistics.mean(sent) / 20.0 <= 1.2 * 1024
     assert statistics.mean(sim.degrees()) <= 7.0
     assert sim.degrees()[0] >= 5
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_thirty_that_come_one_soon_after_the_other_wait_for_no_pause(seed: int) -> None:
+    """Whoever finds no room at the first begins with several links at once: each end could tell of it."""
+    sim = Simulation(seed, latency_s=(0.0005, 0.003))
+    names = [f"n{index:02d}" for index in range(30)]
+    rng = random.Random(seed)
+    rng.shuffle(names)
+    sim.add(names[0], [])
+    for name in names[1:]:
+        sim.at(rng.uniform(0.0, 0.1), sim.add, name, names[:1])
+    sim.run(0.1)
+    assert sim.run_until(sim.full_view, 2.0, step_s=0.01) < SPARE_EDGE_S - 0.1
