@@ -36,6 +36,7 @@ class Agreement:
         mine = self._members.index(me)
         self._known: dict[int, Any] = {mine: [message.to_wire() for message in statement]}
         self._news = dict(self._known)
+        self._read: dict[int, tuple[RunMessage, ...] | None] = {}
         self.exchanges = crashes + 1
 
     def message(self, beside: Message = None) -> Message:
@@ -64,14 +65,21 @@ class Agreement:
                     self._known[origin] = self._news[origin] = statement
 
     def statements(self) -> dict[PeerId, tuple[RunMessage, ...]]:
-        """After all exchanges: what each member said, the unreadable left out."""
-        found = {}
-        for origin, statement in sorted(self._known.items()):
-            try:
-                found[self._members[origin]] = read_all(statement)
-            except InvalidMessage:
-                continue
-        return found
+        """What each member said, as far as it is known and readable; agreed on after all exchanges."""
+        for origin in self._known.keys() - self._read.keys():
+            self._read[origin] = _readable(self._known[origin])
+        return {
+            self._members[origin]: statement
+            for origin, statement in sorted(self._read.items())
+            if statement is not None
+        }
+
+
+def _readable(statement: Any) -> tuple[RunMessage, ...] | None:
+    try:
+        return read_all(statement)
+    except InvalidMessage:
+        return None
 
 
 def _pairs(answer: Any, label: str, members: int) -> list[tuple[int, Any]]:

@@ -186,6 +186,15 @@ def test_what_is_known_is_passed_on_once() -> None:
     assert agreement.statements() == {"a": (), "b": (), "c": ()}
 
 
+def test_statements_may_be_asked_for_before_all_are_there() -> None:
+    agreement = Agreement("a", PEERS, 1, [])
+    assert agreement.statements() == {"a": ()}
+    said = [Metrics(1, {"loss": 1.0})]
+    agreement.take({"b": {"at": "", "said": [[1, [said[0].to_wire()]], [2, "nonsense"]]}})
+    assert agreement.statements() == {"a": (), "b": tuple(said)}
+    assert agreement.statements() == {"a": (), "b": tuple(said)}
+
+
 # ---- parameters --------------------------------------------------------------------------------
 
 
