@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     # What plugins print is for the log: stdout may carry a document.
     document = os.dup(1)
     os.dup2(2, 1)
+    # What is fedd's own is imported before the walls stand, so Python can keep it compiled; plugins are later.
     match arguments:
         case ["inspect"]:
             import json
@@ -42,15 +43,15 @@ def main(arguments: list[str]) -> int:
             return _describe(document, name, nodes, seed, tolerance)
         case ["run", descriptor] if descriptor.isdecimal():
             os.close(document)
-            wall_off(walls)
             from fedd.worker.process import run
 
+            wall_off(walls)
             run(int(descriptor))
         case ["commands", page, descriptor] if page.isdecimal() and descriptor.isdecimal():
             os.close(document)
-            wall_off(walls)
             from fedd.worker.commands import run as run_commands
 
+            wall_off(walls)
             run_commands(int(page), int(descriptor))
         case _:
             sys.stderr.write(_USAGE)
