@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     # What plugins print is for the log: stdout may carry a document.
     document = os.dup(1)
     os.dup2(2, 1)
-    # What is fedd's own is imported before the walls stand, so Python can keep it compiled; plugins are later.
+    # fedd's own modules come before the walls, so that Python can keep them compiled; plugins come after.
     match arguments:
         case ["inspect"]:
             import json
