@@ -11,8 +11,6 @@ from fedd.core.records import Record
 
 _Peers: TypeAlias = set[PeerId]
 _NONE: frozenset[PeerId] = frozenset()
-# When more than one in so many has lost its tree edge, it is quicker to look at all than at each of these.
-MANY_CUTS = 32
 # In place of a parent: the tree edge to it is gone.
 _CUT: PeerId = ""
 
@@ -140,18 +138,6 @@ class TwoSidedEdges:
         parent = self._parent
         for peer in waiting:
             parent[peer] = _CUT
-        if len(waiting) * MANY_CUTS <= len(parent):
-            waiting = self._hang_all(waiting)
-        alone = [peer for peer in waiting if not self._adjacent(peer)]
-        for peer in alone:
-            # Nobody hangs from it either: these edges have gone as well.
-            was.setdefault(peer, True)
-            del parent[peer]
-        if len(alone) < len(waiting):
-            self._replant(was)
-
-    def _hang_all(self, waiting: list[PeerId]) -> list[PeerId]:
-        """Hang those `waiting` from neighbours that hang from the root; who is left."""
         # Whoever may be found to hang from the root in the course of this.
         rooted: _Peers = set()
         progress = True
@@ -159,7 +145,9 @@ class TwoSidedEdges:
             left = [peer for peer in waiting if not self._hang(peer, rooted)]
             progress = len(left) < len(waiting)
             waiting = left
-        return waiting
+        for peer in waiting:
+            if parent.get(peer) == _CUT:
+                self._search(peer, rooted, was)
 
     def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
         """Hang `peer` from a neighbour that hangs from the root, if there is one."""
@@ -182,27 +170,45 @@ class TwoSidedEdges:
         rooted.update(path)
         return True
 
-    def _replant(self, was: dict[PeerId, bool]) -> None:
-        """Take those below a cut out of the tree, and in again by what edges they have.
-
-        Each of them is looked at once, however many were cut off.
-        """
+    def _search(self, start: PeerId, rooted: _Peers, was: dict[PeerId, bool]) -> None:
+        """Look through all that `start` is connected with for somebody who hangs from the root."""
         parent = self._parent
-        hangs: dict[PeerId | None, bool] = {None: True, _CUT: False}
-        for peer in parent:
-            path: list[PeerId] = []
-            at: PeerId | None = peer
-            while at is not None and at not in hangs:
-                path.append(at)
-                at = parent.get(at, _CUT)
-            hangs.update(dict.fromkeys(path, hangs[at]))
-        fallen = [peer for peer in parent if not hangs[peer]]
-        for peer in fallen:
-            was.setdefault(peer, True)
-            del parent[peer]
-        for peer in fallen:
-            if peer not in parent:
-                self._join(peer, was)
+        came_from: dict[PeerId, PeerId | None] = {start: None}
+        todo = [start]
+        for peer in todo:
+            for other in self._adjacent(peer):
+                if other in came_from:
+                    continue
+                if self._is_rooted(other, rooted):
+                    self._turn(peer, other, came_from, was)
+                    return
+                came_from[other] = peer
+                todo.append(other)
+        for peer in todo:
+            if peer in parent:
+                was.setdefault(peer, True)
+                del parent[peer]
+
+    def _turn(
+        self,
+        peer: PeerId,
+        above: PeerId,
+        came_from: dict[PeerId, PeerId | None],
+        was: dict[PeerId, bool],
+    ) -> None:
+        """Hang `peer` from `above`, and the way back to where the search began below it."""
+        at: PeerId | None = peer
+        new = []
+        while at is not None:
+            if at not in self._parent:
+                was.setdefault(at, False)
+                new.append(at)
+            self._parent[at] = above
+            above, at = at, came_from[at]
+        for at in new:
+            for other in self._listed(at):
+                if other not in self._parent and at in self._listed(other):
+                    self._grow(at, other, was)
 
     def _join(self, peer: PeerId, was: dict[PeerId, bool]) -> None:
         """Take `peer` into the tree by the first of its edges that leads there, if one does."""
