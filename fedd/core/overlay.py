@@ -18,7 +18,7 @@ from fedd.core.verdicts import State
 MIN_DEGREE = 5
 # So many links are looked for at once. The others one by one: whoever comes with a crowd is dialled by others
 # meanwhile, and would otherwise end with twice the links, each with its handshake and its heartbeats.
-HASTY_DEGREE, CALM_DIAL_S = 2, 0.15
+HASTY_DEGREE, CALM_DIAL_S = 3, 0.15
 # Shedding begins above these, and links are refused at the caps; who can be dialled carries more.
 SHED_ABOVE, SHED_ABOVE_DIALABLE = 8, 16
 CAP, CAP_DIALABLE = 12, 24
