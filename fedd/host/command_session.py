@@ -65,6 +65,8 @@ class Session:
                 self.how = self.how or how
             except FeddError as error:
                 self.how = f"made the plugin host send nonsense: {error.detail}"
+                for call in self._calls.values():
+                    call.begun = True  # that it had may have been said in the nonsense
             finally:
                 self._dead = True
                 self._settle()

@@ -12,7 +12,14 @@ from host.command_plugins import HANGS, TIMES, document_of, host_of, install, ru
 from waiting import until
 from worker import strangers
 
-from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter, PluginFailed, TimedOut
+from fedd.api.errors import (
+    FeddError,
+    InvalidMessage,
+    InvalidParameter,
+    PluginFailed,
+    ProtocolError,
+    TimedOut,
+)
 from fedd.core import codec
 from fedd.core.command_messages import encode_value, read_answer
 from fedd.host.command_call import Call, Page
@@ -209,6 +216,37 @@ async def test_the_calls_beside_a_crash(bench: Bench) -> None:
     assert "send it again if that does no harm" in outcomes["under way"].hint
     assert outcomes["waits"]["text"] == "me too"
     assert len(bench.around.troubles) == 1
+
+
+class Babbler:
+    """A process that has done what it was told, and of which nothing is heard but nonsense."""
+
+    last_line = ""
+
+    def __init__(self) -> None:
+        self._told = trio.Event()
+
+    def send(self, header: Mapping[str, Any], body: Sequence[bytes]) -> None:
+        if header["kind"] == "call":
+            self._told.set()
+
+    async def run(self, take: object) -> str:
+        await self._told.wait()
+        raise ProtocolError("garbage")
+
+
+async def test_what_may_have_begun_before_nonsense_is_not_done_again(bench: Bench, tmp_path: Path) -> None:
+    processes: list[Babbler] = []
+
+    async def spawn(scratch: str, page: Page) -> Any:
+        processes.append(Babbler())
+        return processes[-1]
+
+    bench.host = CommandHost(str(tmp_path), bench.around, TIMES, spawn)
+    async with running(bench.host):
+        with pytest.raises(PluginFailed, match="the handler of echo made the plugin host send nonsense"):
+            await bench.call("echo", text="once")
+    assert len(processes) == 1
 
 
 async def test_three_crashes_in_a_row_disable_a_plugin(bench: Bench) -> None:
