@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -34,18 +37,26 @@ class HoledNetwork(MemoryNetwork):
         return await super().connect(address)
 
 
-async def test_an_address_learnt_on_the_way_is_tried_at_once(autojump_clock: MockClock) -> None:
-    network = HoledNetwork()
+@asynccontextmanager
+async def two_on(network: HoledNetwork) -> AsyncIterator[tuple[Swarm, Swarm, str, trio.Nursery]]:
+    """One that dials, one that listens, where, and a nursery that is cancelled at the end."""
     here, there = (Swarm(PrivateKey.from_seed(bytes([n]) * 32), network=network) for n in (1, 2))
-    made: list[Connection] = []
-
-    async def dial(address: str) -> None:
-        made.append(await here.dial([address], there.peer_id))
-
     async with trio.open_nursery() as nursery:
         await nursery.start(here.run)
         await nursery.start(there.run)
         (address,) = await there.listen("/memory/2")
+        yield here, there, address, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_address_learnt_on_the_way_is_tried_at_once(autojump_clock: MockClock) -> None:
+    network = HoledNetwork()
+    made: list[Connection] = []
+    async with two_on(network) as (here, there, address, _):
+
+        async def dial(address: str) -> None:
+            made.append(await here.dial([address], there.peer_id))
+
         start = trio.current_time()
         async with trio.open_nursery() as dials:
             dials.start_soon(dial, HOLE)
@@ -54,32 +65,22 @@ async def test_an_address_learnt_on_the_way_is_tried_at_once(autojump_clock: Moc
         assert trio.current_time() - start < 2 * dialling.DIAL_STAGGER_S
         assert made == [here.connections[there.peer_id]] * 2
         assert network.dialled == [99, 2]
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_next_address_waits_for_the_end_of_one_that_answers(autojump_clock: MockClock) -> None:
     """A peer whose processor is busy with a crowd must not get a second connection for it."""
     network = HoledNetwork()
-    here, there = (Swarm(PrivateKey.from_seed(bytes([n]) * 32), network=network) for n in (1, 2))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(here.run)
-        await nursery.start(there.run)
-        (address,) = await there.listen("/memory/2")
+    async with two_on(network) as (here, there, address, _):
         await network.listen(parse_multiaddr(MUTE))  # accepts nobody: the handshake never goes on
         start = trio.current_time()
         await here.dial([MUTE, address], there.peer_id)
         assert network.dialled == [98, 2]
         assert network.last_at - start == here.limits.dial_s / 2
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_next_address_is_tried_while_a_door_is_closed(autojump_clock: MockClock) -> None:
     network = HoledNetwork()
-    here, there = (Swarm(PrivateKey.from_seed(bytes([n]) * 32), network=network) for n in (1, 2))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(here.run)
-        await nursery.start(there.run)
-        (address,) = await there.listen("/memory/2")
+    async with two_on(network) as (here, there, address, nursery):
         listener = await network.listen(parse_multiaddr(MUTE))
 
         async def turn_away() -> None:
@@ -90,7 +91,6 @@ async def test_the_next_address_is_tried_while_a_door_is_closed(autojump_clock: 
         start = trio.current_time()
         await here.dial([MUTE, address], there.peer_id)
         assert trio.current_time() - start < dialling.BUSY_DOOR_RETRY_S
-        nursery.cancel_scope.cancel()
 
 
 async def test_whoever_adds_addresses_learns_why_none_worked(autojump_clock: MockClock) -> None:
