@@ -1,7 +1,8 @@
 """Acknowledgements of broadcasts: each signed by who delivered, passed on towards the origin.
 
-Everybody sends to the neighbour from which it had the broadcast first, what came within 20 ms together. That
-tree is as wide as the flood was quick, and no node has to hear from all.
+Everybody sends to the neighbour from which it had the broadcast first: at once who gave it to nobody, the
+others what came within 50 ms together. That tree is as wide as the flood was quick, and no node has to hear
+from all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fedd.core.broadcast_types import Acked, BroadcastId
 from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
-BATCH_S: Final = 0.02
+BATCH_S: Final = 0.05
 # Broadcasts that somebody waits for, each with its set of members; beyond it the oldest are forgotten.
 MAX_TRACKED: Final = 256
 TRACKED_S: Final = 60.0
@@ -32,7 +33,6 @@ class _Tracked:
     parent: PeerId | None
     at: float
     passed: set[PeerId] = field(default_factory=set)
-    waiting: list[tuple[PeerId, bytes]] = field(default_factory=list)
 
 
 class Acknowledgements:
@@ -51,6 +51,8 @@ class Acknowledgements:
         self._sign = sign
         self._verify = verify
         self._tracked: dict[BroadcastId, _Tracked] = {}
+        # What is to be passed on of those of the tracked that others sent, and when.
+        self._waiting: dict[BroadcastId, list[tuple[PeerId, bytes]]] = {}
         self._due: float | None = None
 
     def wait_s(self, origin: PeerId, most: int, now: float) -> float:
@@ -60,24 +62,23 @@ class Acknowledgements:
 
     def delivered(self, name: BroadcastId, source: PeerId | None, now: float) -> None:
         """This node has delivered a broadcast that came from `source` (None: its own)."""
-        self._tracked.pop(name, None)
+        self._forget(name)
         if self.wait_s(name.origin, 2 * OWN_MOST, now):
             return
         self._tracked[name] = _Tracked(source, now)
         oldest = next(iter(self._tracked))
         while len(self._tracked) > MAX_TRACKED or self._tracked[oldest].at + TRACKED_S < now:
-            del self._tracked[oldest]
+            self._forget(oldest)
             oldest = next(iter(self._tracked))
         if source is not None:
-            self._tracked[name].waiting.append((self._me, self._sign(name)))
-            self._due = now + BATCH_S if self._due is None else self._due
+            self._pass_on(name, self._me, self._sign(name), now)
 
     def asked_again(self, name: BroadcastId, source: PeerId | None, mine: bool, now: float) -> None:
         """The origin asks again, through `source`; `mine`: also for this node's."""
         if name in self._tracked and source is not None:
             self.delivered(name, source, now)
-            if not mine and name in self._tracked:
-                self._tracked[name].waiting.clear()
+            if not mine:
+                self._waiting.pop(name, None)
 
     def receive(self, message: Acks, certified: Callable[[PeerId], bool], now: float) -> list[Acked]:
         """Somebody passes acknowledgements on; those of this node's own broadcasts.
@@ -98,9 +99,18 @@ class Acknowledgements:
             if tracked.parent is None:
                 arrived.append(Acked(name.epoch, name.seq, peer))
             else:
-                tracked.waiting.append((peer, sealed))
-                self._due = now + BATCH_S if self._due is None else self._due
+                self._pass_on(name, peer, sealed, now)
         return arrived
+
+    def at_once(self, name: BroadcastId) -> list[Send]:
+        """What waits of a broadcast that this node has given to nobody, so that nobody else's is to come."""
+        waiting, tracked = self._waiting.pop(name, []), self._tracked.get(name)
+        if not self._waiting:
+            self._due = None
+        if tracked is None or tracked.parent is None:
+            return []
+        parts = (waiting[at : at + ACKS_A_FRAME] for at in range(0, len(waiting), ACKS_A_FRAME))
+        return [Send(tracked.parent, Acks(*name, tuple(part))) for part in parts]
 
     def next_deadline(self) -> float | None:
         """When a batch is to leave."""
@@ -111,9 +121,12 @@ class Acknowledgements:
         if self._due is None or now < self._due:
             return []
         self._due = None
-        sends = []
-        for name, tracked in self._tracked.items():
-            while tracked.waiting and tracked.parent is not None:
-                part, tracked.waiting = tracked.waiting[:ACKS_A_FRAME], tracked.waiting[ACKS_A_FRAME:]
-                sends.append(Send(tracked.parent, Acks(*name, tuple(part))))
-        return sends
+        return [send for name in list(self._waiting) for send in self.at_once(name)]
+
+    def _pass_on(self, name: BroadcastId, peer: PeerId, sealed: bytes, now: float) -> None:
+        self._waiting.setdefault(name, []).append((peer, sealed))
+        self._due = now + BATCH_S if self._due is None else self._due
+
+    def _forget(self, name: BroadcastId) -> None:
+        self._tracked.pop(name, None)
+        self._waiting.pop(name, None)

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
-from zlib import crc32
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
 from fedd.core.broadcast_acks import Acknowledgements
 from fedd.core.broadcast_bodies import Bodies
+from fedd.core.broadcast_givers import Givers
 from fedd.core.broadcast_keys import BroadcastKeys
 from fedd.core.broadcast_marks import MarkTeller
 from fedd.core.broadcast_messages import (
@@ -39,9 +41,6 @@ from fedd.core.membership_types import Send
 
 # Honest members pass on only what they have verified; a liar costs so many signature checks a link.
 MAX_BAD: Final = 32
-# Of those who have a small broadcast from the same neighbour so many pass it on to whom it does not reach:
-# one would do; the second makes up for a link that breaks or a member that stalls, and the marks for both.
-GIVERS: Final = 2
 # An honest origin stays at half of its allowance: who sends so much beyond it is a storm.
 MAX_EXCESS: Final = 4096
 
@@ -74,7 +73,7 @@ class BroadcastIntake:
     ) -> None:
         self.me = me
         self._keys = keys
-        self._neighbours_of = neighbours_of
+        self._givers = Givers(me, neighbours_of)
         self._table = OriginTable(me, epoch, certified, now)
         self._links: dict[PeerId, Neighbour] = {}
         self._search = Search(self._table.by_name, rtt_of)
@@ -87,33 +86,24 @@ class BroadcastIntake:
     # -- passing on
 
     def _spread(self, posts: list[Post], whole: bool, source: PeerId | None) -> None:
-        """Pass on to all but whom it came from and who has it from there; only what is held here, so once.
+        """Pass on what is held here, so once: small ones to whom this node is to give them, else to all.
 
-        Whoever gave it gives it to all its neighbours, or others do: by induction up to the origin nobody is
-        left out, and in a full mesh nobody gets it twice. What a broken link or a liar withholds, the marks
-        bring.
+        Announcements of large ones go to all but whom they came from and who has them from there.
         """
-        served = self._neighbours_of(source) if source is not None else frozenset()
         make = Bcast if whole else Ihave
-        # Nearly all get the same, which is then put into a frame once.
-        everything = [make(group) for group in split_posts(posts)]
-        origins = {post.origin for post in posts}
-        for peer in self._links:
-            if peer != source and peer not in served and not (whole and self._is_given(peer, served)):
-                messages = everything
-                if peer in origins:
-                    rest = [post for post in posts if post.origin != peer]
-                    messages = [make(group) for group in split_posts(rest)]
-                self._sends += [Send(peer, message) for message in messages]
-
-    def _is_given(self, peer: PeerId, served: AbstractSet[PeerId]) -> bool:
-        """Whether enough others of those `served` pass on to `peer`: each pair prefers another."""
-
-        def rank(giver: PeerId) -> int:
-            return crc32(f"{giver} {peer}".encode())
-
-        mine = rank(self.me)
-        return sum(rank(giver) < mine for giver in served & self._neighbours_of(peer)) >= GIVERS
+        for origin, posts_of in groupby(posts, key=attrgetter("origin")):
+            group = list(posts_of)
+            # All get the same, which is then put into a frame once.
+            messages = [make(part) for part in split_posts(group)]
+            if whole:
+                receivers = self._givers.mine(self._links, origin, source)
+                if not receivers:
+                    names = [BroadcastId(origin, post.epoch, post.seq) for post in group]
+                    self._sends += [send for name in names for send in self._acks.at_once(name)]
+            else:
+                known = {source, origin, *self._givers.served_by(source)}
+                receivers = [peer for peer in self._links if peer not in known]
+            self._sends += [Send(peer, message) for peer in receivers for message in messages]
 
     # -- taking what comes
 

@@ -9,7 +9,8 @@ import pytest
 from core.broadcast_world import FEDERATION, PEERS, Node, World, cheap_keys
 
 from fedd.api.errors import FeddError, InvalidParameter, Unhealthy
-from fedd.core.broadcast_intake import GIVERS, MAX_BAD
+from fedd.core.broadcast_givers import GIVERS
+from fedd.core.broadcast_intake import MAX_BAD
 from fedd.core.broadcast_messages import (
     CHUNK_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -102,7 +103,7 @@ def test_who_has_it_from_the_same_neighbour_gets_no_second_copy() -> None:
 
 def test_of_many_who_could_pass_it_on_some_do() -> None:
     """Two hops from its origin, behind seven neighbours of that: not a copy from each."""
-    world = World(9)
+    world = World(9, latency_s=(0.005, 0.005))
     for middle in range(1, 8):
         world.line(0, middle, 8)
     world.run(1)

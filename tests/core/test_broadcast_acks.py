@@ -7,7 +7,7 @@ from core.broadcast_world import PEERS, World, cheap_keys
 from core.test_broadcast import A, B, C, D, deaf, pair, post, tell
 
 from fedd.api.errors import Unhealthy
-from fedd.core.broadcast_acks import MAX_TRACKED, OWN_MOST, TRACKED_S
+from fedd.core.broadcast_acks import BATCH_S, MAX_TRACKED, OWN_MOST, TRACKED_S
 from fedd.core.broadcast_intake import MAX_BAD
 from fedd.core.broadcast_messages import (
     Acks,
@@ -31,6 +31,22 @@ def test_acknowledgements_come_back_in_batches() -> None:
     carried = [message for peer, message in world[1].sent if isinstance(message, Acks) and peer == A]
     assert len(carried) <= 3
     assert not any(isinstance(message, Acks) for _, message in world[0].sent)
+
+
+def test_who_gave_it_to_nobody_acknowledges_at_once_and_who_did_waits_for_them() -> None:
+    world = World(4, latency_s=(0.01, 0.01))
+    world.line(0, 1, 2)
+    world.link(1, 3)
+    world.run(1)
+    world[0].publish(b"?", wants_acks=True)
+    began = world.now
+    world.run(0.025)
+    assert [type(message) for _, message in world[2].sent[-1:]] == [Acks]
+    assert world[2].core._acks.next_deadline() is None
+    assert world[1].core._acks.next_deadline() == pytest.approx(began + 0.01 + BATCH_S)
+    world.run(BATCH_S)
+    assert {each.peer for each in world[0].acked} == set(PEERS[1:4])
+    assert sum(isinstance(message, Acks) for _, message in world[1].sent) == 1
 
 
 def test_acknowledgements_that_were_lost_are_asked_for_again() -> None:

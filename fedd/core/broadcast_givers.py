@@ -1,0 +1,94 @@
+"""Who passes a small broadcast on to whom: what each can tell from the records that all have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from typing import Final
+from zlib import crc32
+
+from fedd.api.types import PeerId
+
+# Of those who could give a member its copy so many do: one would do; the second makes up for a link that
+# breaks or a member that stalls, and the marks for both.
+GIVERS: Final = 2
+# Whose neighbours are looked at for one broadcast, at most: some 3 us each. It is enough for all of a
+# federation of fifty, and for the first two steps from an origin in any.
+MAX_LOOKS: Final = 50
+
+_NOBODY: Final[frozenset[PeerId]] = frozenset()
+
+
+class Givers:
+    """Whose part it is to give whom a broadcast, so that few copies meet and nobody is left out.
+
+    The origin gives it to its neighbours. A member so many steps away from it has its copies from GIVERS of
+    its neighbours that are a step nearer; where there is one only, also from one that is as far. What is beyond
+    MAX_LOOKS is given by those whom the same neighbour serves. `neighbours_of(peer)` are the members with which
+    that member has links, by both their records. Where these have changed a moment ago two may leave a third
+    to each other; what does not come, for this or because of a liar, the marks bring.
+    """
+
+    def __init__(self, me: PeerId, neighbours_of: Callable[[PeerId], AbstractSet[PeerId]]) -> None:
+        self._me = me
+        self._neighbours_of = neighbours_of
+
+    def served_by(self, source: PeerId | None) -> AbstractSet[PeerId]:
+        """To whom `source` gives all it has, or sees to it that others do."""
+        return self._neighbours_of(source) if source is not None else _NOBODY
+
+    def mine(self, links: Iterable[PeerId], origin: PeerId, source: PeerId | None) -> list[PeerId]:
+        """Those of `links` to whom this node gives what `origin` sent and `source` gave it (None: its own)."""
+        if source is None:
+            return list(links)
+        seen: dict[PeerId, AbstractSet[PeerId]] = {}
+        steps = self._steps(origin, seen)
+        served = seen.get(source) or self._neighbours_of(source)
+        given = []
+        for peer in links:
+            if peer == source or peer == origin:
+                continue
+            theirs = seen.get(peer) or self._neighbours_of(peer)
+            place = steps.get(peer)
+            if place is None:
+                wanted = peer not in served and self._is_among(GIVERS, peer, served & theirs)
+            elif place == 1:
+                wanted = False
+            else:
+                near = {other for other in theirs if steps.get(other) == place - 1}
+                if self._me in near:
+                    wanted = self._is_among(GIVERS, peer, near)
+                elif len(near) < GIVERS and steps.get(self._me) == place:
+                    beside = {other for other in theirs if steps.get(other) == place}
+                    wanted = self._is_among(GIVERS - len(near), peer, beside)
+                else:
+                    wanted = False
+            if wanted:
+                given.append(peer)
+        return given
+
+    def _steps(self, origin: PeerId, seen: dict[PeerId, AbstractSet[PeerId]]) -> dict[PeerId, int]:
+        """How many steps everybody is away from `origin`, as far as MAX_LOOKS go; `seen`: whose neighbours."""
+        steps = {origin: 0}
+        edge = [origin]
+        place = 0
+        while edge and len(seen) + len(edge) <= MAX_LOOKS:
+            place += 1
+            beyond: dict[PeerId, int] = {}
+            for peer in edge:
+                seen[peer] = theirs = self._neighbours_of(peer)
+                for other in theirs:
+                    if other not in steps:
+                        beyond[other] = place
+            steps |= beyond
+            edge = list(beyond)
+        return steps
+
+    def _is_among(self, most: int, peer: PeerId, givers: AbstractSet[PeerId]) -> bool:
+        """Whether fewer than `most` of `givers` are preferred to this node: each pair prefers another."""
+
+        def rank(giver: PeerId) -> int:
+            return crc32(f"{giver} {peer}".encode())
+
+        mine = rank(self._me)
+        return sum(rank(giver) < mine for giver in givers) < most
