@@ -22,11 +22,11 @@ _NOBODY: Final[frozenset[PeerId]] = frozenset()
 class Givers:
     """Whose part it is to give whom a broadcast, so that few copies meet and nobody is left out.
 
-    The origin gives it to its neighbours. A member so many steps away from it has its copies from GIVERS of
-    its neighbours that are a step nearer; where there is one only, also from one that is as far. What is beyond
-    MAX_LOOKS is given by those whom the same neighbour serves. `neighbours_of(peer)` are the members with which
-    that member has links, by both their records. Where these have changed a moment ago two may leave a third
-    to each other; what does not come, for this or because of a liar, the marks bring.
+    The origin gives it to its neighbours. Whoever is further away has it from GIVERS of its neighbours that
+    are a step nearer; where there is one only, also from one that is as far. Beyond MAX_LOOKS all give it who
+    are not served by the same neighbour, of those who are GIVERS. `neighbours_of(peer)` are the members with
+    which that member has links, by both their records. Where these have changed a moment ago two may leave a
+    third to each other; what does not come, for this or because of a liar, the marks bring.
     """
 
     def __init__(self, me: PeerId, neighbours_of: Callable[[PeerId], AbstractSet[PeerId]]) -> None:
@@ -38,7 +38,7 @@ class Givers:
         return self._neighbours_of(source) if source is not None else _NOBODY
 
     def mine(self, links: Iterable[PeerId], origin: PeerId, source: PeerId | None) -> list[PeerId]:
-        """Those of `links` to whom this node gives what `origin` sent and `source` gave it (None: its own)."""
+        """To whom of `links` this node gives what `origin` sent and `source` gave it (None: its own)."""
         if source is None:
             return list(links)
         seen: dict[PeerId, AbstractSet[PeerId]] = {}
@@ -46,7 +46,7 @@ class Givers:
         served = seen.get(source) or self._neighbours_of(source)
         given = []
         for peer in links:
-            if peer == source or peer == origin:
+            if peer in (source, origin):
                 continue
             theirs = seen.get(peer) or self._neighbours_of(peer)
             place = steps.get(peer)
@@ -68,7 +68,7 @@ class Givers:
         return given
 
     def _steps(self, origin: PeerId, seen: dict[PeerId, AbstractSet[PeerId]]) -> dict[PeerId, int]:
-        """How many steps everybody is away from `origin`, as far as MAX_LOOKS go; `seen`: whose neighbours."""
+        """How many steps all are away from `origin`, as far as MAX_LOOKS go; whose neighbours: `seen`."""
         steps = {origin: 0}
         edge = [origin]
         place = 0

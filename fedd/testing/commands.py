@@ -17,7 +17,7 @@ from fedd.core.command_messages import encode_value, read_answer
 from fedd.core.nearest import nearest
 from fedd.worker import arrays
 from fedd.worker.command_context import CallContext, Fields, answer_call, check_size, encoded
-from fedd.worker.parameters import MAX_COMMAND_BYTES, command_schema, command_terms
+from fedd.worker.parameters import MAX_COMMAND_BYTES, command_kind, command_schema, command_terms
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Commands:
             receiver, sender, lambda: self._members, _Port(self, receiver, sender, command), []
         )
         with trio.move_on_after(terms.timeout_s):
-            return await answer_call(lambda: cls, payload, context)
+            return await answer_call(lambda: command_kind(cls), payload, context)
         raise TimedOut(f"the handler of {command} did not end in time")
 
     async def _spread(self, sender: PeerId, command: str, parameters: Mapping[str, Message]) -> Reached:
@@ -127,7 +127,9 @@ class Commands:
             raise Denied(f"{command} is for one device at a time, or for runs", field="command")
         check_size(parameters, 64 * 1024, "the broadcast")
         context = CallContext(sender, sender, lambda: self._members, _Port(self, sender, sender, command), [])
-        await answer_call(lambda: cls, arrays.encode(dict(parameters)), context, only_check=True)
+        await answer_call(
+            lambda: command_kind(cls), arrays.encode(dict(parameters)), context, only_check=True
+        )
         alive = [peer for peer in self.peer_ids if self._members[peer].state in ("alive", "suspect")]
         for peer in alive:
             try:

@@ -17,7 +17,7 @@ from fedd.core.codec import MAX_DEPTH
 from fedd.core.command_messages import MAX_ANSWER_OVERHEAD_BYTES, encode_value, read_answer, read_parameters
 from fedd.worker import arrays
 from fedd.worker.failures import plugin_failure
-from fedd.worker.parameters import MAX_COMMAND_BYTES, build_command, command_terms
+from fedd.worker.parameters import MAX_COMMAND_BYTES, CommandKind, build_command
 
 MAX_EVENTS = 16
 """Of one call: a handler that writes more would push everybody else's out of the log."""
@@ -128,7 +128,7 @@ class CallContext:
         self.port.event(text, fields)
 
 
-Finder = Callable[[], type[Any]]
+Finder = Callable[[], CommandKind]
 _ANY = (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup)
 """What a plugin may raise: all but what ends a task."""
 
@@ -141,16 +141,16 @@ async def answer_call(
     Raises FeddError: what the handler raised is PluginFailed, with the place in the plugin as its hint.
     """
     try:
-        cls = find()
+        kind = find()
         values = arrays.from_wire(read_parameters(parameters, MAX_COMMAND_BYTES))
-        command: Command = build_command(cls, values)
+        command: Command = build_command(kind, values)
     except FeddError:
         raise
     except _ANY as error:
         raise plugin_failure(error) from error
     if only_check:
         return encode_value(None)
-    most = command_terms(cls).max_payload_bytes
+    most = kind.terms.max_payload_bytes
     value = await _handled(command.handle(context))
     check_size(value, most, "its answer")
     data = encode_value(arrays.to_wire(value))

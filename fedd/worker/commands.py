@@ -28,6 +28,7 @@ from fedd.core.command_messages import encode_error
 from fedd.core.pipe import BUFFERS_AT_ONCE, Frame, PipeDecoder, drop_written, encode_frame
 from fedd.worker.command_context import Answer, CallContext, Fields, answer_call
 from fedd.worker.orphan import daemon_is_gone, end_group, end_with_the_daemon
+from fedd.worker.parameters import CommandKind, command_kind
 from fedd.worker.plugins import find_command
 
 MAX_FRAME_BYTES = 17 * 1024 * 1024
@@ -88,7 +89,7 @@ class PluginHost:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._asked: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
-        self._classes: dict[tuple[str, str], type[Any]] = {}
+        self._kinds: dict[tuple[str, str], CommandKind] = {}
 
     async def run(self) -> None:
         """Serve until the daemon closes the socket."""
@@ -181,16 +182,19 @@ class PluginHost:
             answer = encode_error(TimedOut(f"the handler of {header['command']} did not end in time"))
         self.say({"kind": "answer", "call": call}, answer)
 
-    def _find(self, header: dict[str, Any]) -> type[Any]:
-        """The command's class, its plugin imported when it is needed for the first time."""
+    def _find(self, header: dict[str, Any]) -> CommandKind:
+        """What the command is, its plugin imported when it is needed for the first time."""
         key = (header["plugin"], header["command"])
         call = header["call"]
-        if key not in self._classes:
-            self._gauge.importing(call, True)
-            self._classes[key] = find_command(*key)
-            self._gauge.importing(call, False)
+        if key in self._kinds:
+            self.say({"kind": "began", "call": call})
+            return self._kinds[key]
+        self._gauge.importing(call, True)
+        command = find_command(*key)
+        self._gauge.importing(call, False)
         self.say({"kind": "began", "call": call})
-        return self._classes[key]
+        kind = self._kinds[key] = command_kind(command)
+        return kind
 
     async def ask(self, header: dict[str, Any], parameters: bytes) -> Answer:
         """Put a handler's question to the daemon and wait for the answer."""

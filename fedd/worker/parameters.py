@@ -145,9 +145,23 @@ def build_aggregator(aggregator: type[Any], values: Mapping[str, Any]) -> Aggreg
     return cast(Aggregator, _built(aggregator, aggregator_schema(aggregator), values))
 
 
-def build_command(command: type[Any], values: Mapping[str, Any]) -> Command:
+@dataclass(frozen=True, slots=True)
+class CommandKind:
+    """A command class and what it asks for: looked at once, however many calls there are."""
+
+    cls: type[Any]
+    parameters: tuple[Parameter, ...]
+    terms: Terms
+
+
+def command_kind(command: type[Any]) -> CommandKind:
+    """What there is to know of a command class. Raises InvalidParameter as `command_schema`."""
+    return CommandKind(command, command_schema(command), command_terms(command))
+
+
+def build_command(kind: CommandKind, values: Mapping[str, Any]) -> Command:
     """The command with these parameters, as `build`; arrays become NumPy arrays."""
-    return cast(Command, _built(command, command_schema(command), values))
+    return cast(Command, _built(kind.cls, kind.parameters, values))
 
 
 def _built(cls: type[Any], parameters: tuple[Parameter, ...], values: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from fedd.worker.parameters import (
     Terms,
     build,
     build_command,
+    command_kind,
     command_schema,
     command_terms,
     schema,
@@ -201,7 +202,9 @@ def test_a_commands_fields() -> None:
 
 
 def test_a_command_of_values() -> None:
-    told = build_command(Told, {"text": "x", "weights": [{"a": 1}], "scale": [[1, 2], [3, 4]], "count": "7"})
+    told = build_command(
+        command_kind(Told), {"text": "x", "weights": [{"a": 1}], "scale": [[1, 2], [3, 4]], "count": "7"}
+    )
     assert isinstance(told, Told)
     assert (told.weights, told.count, told.scale.shape) == ([{"a": 1}], 7, (2, 2))
     for given, blamed in (
@@ -211,7 +214,7 @@ def test_a_command_of_values() -> None:
         ({"text": "x", "weights": 1, "scale": 1, "wieghts": 2}, "wieghts"),
     ):
         with pytest.raises(InvalidParameter) as caught:
-            build_command(Told, given)
+            build_command(command_kind(Told), given)
         assert caught.value.field == blamed
 
 
