@@ -1,9 +1,10 @@
 """The plugin host: one process for the commands of all plugins, steered by frames over one socket.
 
 From the daemon: `members` (who is there), `call`, `cancel`, `answer` (to a question of a handler). To the
-daemon: `ready`, `began`, `answer` (of a call), `ask` (send, broadcast, something about runs), `event`. Calls
-run beside each other in one event loop; which of them is at work at this moment stands in a page of memory
-that the daemon shares, so that it knows whom to blame for a process that hangs or dies.
+daemon: `ready`, `began` (unless the answer comes along), `answer` (of a call), `ask` (send, broadcast,
+something about runs), `event`. Calls run beside each other in one event loop; which of them is at work at
+this moment stands in a page of memory that the daemon shares, so that it knows whom to blame for a process
+that hangs or dies.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ class PluginHost:
         self._asked: dict[int, _Question] = {}
         self._numbers = itertools.count(1)
         self._kinds: dict[tuple[str, str], CommandKind] = {}
+        # Which call has begun in this step (0: none). That it did goes without saying when it ends in it too.
+        self._beginning = 0
 
     async def run(self) -> None:
         """Serve until the daemon closes the socket."""
@@ -110,6 +113,9 @@ class PluginHost:
         self._unsent.append(memoryview(b"".join(encode_frame(header, body))))
 
     def _send_said(self) -> None:
+        if self._beginning:
+            call, self._beginning = self._beginning, 0
+            self.say({"kind": "began", "call": call})
         if self._unsent and not self._waits_for_room:
             self._write()
             if self._unsent:
@@ -180,6 +186,8 @@ class PluginHost:
         del self._scopes[call]
         if scope.cancel_called:
             answer = encode_error(TimedOut(f"the handler of {header['command']} did not end in time"))
+        if self._beginning == call:
+            self._beginning = 0
         self.say({"kind": "answer", "call": call}, answer)
 
     def _find(self, header: dict[str, Any]) -> CommandKind:
@@ -187,12 +195,12 @@ class PluginHost:
         key = (header["plugin"], header["command"])
         call = header["call"]
         if key in self._kinds:
-            self.say({"kind": "began", "call": call})
+            self._beginning = call
             return self._kinds[key]
         self._gauge.importing(call, True)
         command = find_command(*key)
         self._gauge.importing(call, False)
-        self.say({"kind": "began", "call": call})
+        self._beginning = call
         kind = self._kinds[key] = command_kind(command)
         return kind
 
