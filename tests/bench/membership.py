@@ -307,7 +307,8 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for package in (fedd, *map(import_module, PLUGINS)):
         compileall.compile_dir(str(Path(package.__file__ or "").parent), quiet=2)
-    print(json.dumps({"load": os.getloadavg(), "processors": os.cpu_count(), "serf": serf_version()}))
+    versions = {"python": sys.version, "serf": serf_version()}
+    print(json.dumps({"load": os.getloadavg(), "processors": os.cpu_count(), **versions}))
     report = Report()
     for nodes in sorted(options.nodes):
         smallest = nodes == min(options.nodes)
