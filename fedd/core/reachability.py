@@ -9,10 +9,12 @@ from typing import TypeAlias
 from fedd.api.types import PeerId
 from fedd.core.records import Record
 
-_Peers: TypeAlias = set[PeerId]
+# Whether each of some hangs from the root, in the end.
+_Known: TypeAlias = dict[PeerId, bool]
 _NONE: frozenset[PeerId] = frozenset()
-# In place of a parent: the tree edge to it is gone.
+# In place of a parent, neither an id: the tree edge to it is gone; the root has none.
 _CUT: PeerId = ""
+_NOBODY: PeerId = "/"
 
 
 class TwoSidedEdges:
@@ -27,9 +29,11 @@ class TwoSidedEdges:
     incremental shortest path first, McQuillan, Richer and Rosen 1980, without distances).
     """
 
+    __slots__ = ("_parent", "_records", "muted")
+
     def __init__(self, root: PeerId, records: Mapping[PeerId, Record]) -> None:
         self._records = records
-        self._parent: dict[PeerId, PeerId | None] = {root: None}
+        self._parent: dict[PeerId, PeerId] = {root: _NOBODY}
         self.muted: set[PeerId] = set()
         """Whose record is there and counts for nothing."""
 
@@ -91,9 +95,9 @@ class TwoSidedEdges:
                 outside.append(peer)
             if record is None or peer in muted:
                 new: Iterable[PeerId] = ()
-                gone = held.edges if held is not None else _NONE
+                gone: Iterable[PeerId] = held.edges if held is not None else ()
             elif held is None:
-                new, gone = record.edges, _NONE
+                new, gone = record.edges, ()
                 concerned.add(peer)
                 concerned.update(record.lost)
             else:
@@ -138,48 +142,60 @@ class TwoSidedEdges:
         parent = self._parent
         for peer in waiting:
             parent[peer] = _CUT
-        # Whoever may be found to hang from the root in the course of this.
-        rooted: _Peers = set()
-        progress = True
-        while waiting and progress:
-            left = [peer for peer in waiting if not self._hang(peer, rooted)]
-            progress = len(left) < len(waiting)
-            waiting = left
+        # Who was found to hang from the root, and who was not: the latter may since.
+        known: _Known = {_NOBODY: True, _CUT: False}
+        waiting = [peer for peer in waiting if not self._hang(peer, known)]
+        if waiting:
+            known = {peer: True for peer, hangs in known.items() if hangs}
+            known[_CUT] = False
         for peer in waiting:
             if parent.get(peer) == _CUT:
-                self._search(peer, rooted, was)
+                self._search(peer, known, was)
 
-    def _hang(self, peer: PeerId, rooted: _Peers) -> bool:
-        """Hang `peer` from a neighbour that hangs from the root, if there is one."""
+    def _hang(self, peer: PeerId, known: _Known) -> bool:
+        """Hang `peer` from a neighbour that hangs from the root, if one is found."""
         for other in self._listed(peer):
             # One by one: the first that is looked at often will do.
-            if other != peer and peer in self._listed(other) and self._is_rooted(other, rooted):
+            hangs = known.get(other)
+            if hangs is False or peer not in self._listed(other):
+                continue
+            if hangs or self._is_rooted(other, known):
                 self._parent[peer] = other
                 return True
         return False
 
-    def _is_rooted(self, peer: PeerId, rooted: _Peers) -> bool:
+    def _is_rooted(self, peer: PeerId, known: _Known) -> bool:
+        """Whether the way up from `peer` leads to the root; noted for all on it."""
         parent = self._parent
         path = []
-        at: PeerId | None = peer
-        while at is not None and at not in rooted:
+        at = peer
+        while (hangs := known.get(at)) is None:
             path.append(at)
             at = parent.get(at, _CUT)
-            if at == _CUT:
-                return False
-        rooted.update(path)
-        return True
+        for passed in path:
+            known[passed] = hangs
+        return hangs
 
-    def _search(self, start: PeerId, rooted: _Peers, was: dict[PeerId, bool]) -> None:
-        """Look through all that `start` is connected with for somebody who hangs from the root."""
-        parent = self._parent
+    def _search(self, start: PeerId, known: _Known, was: dict[PeerId, bool]) -> None:
+        """Look through all that `start` is connected with for somebody who hangs from the root.
+
+        `known` are those of whom it is known that they do.
+        """
+        parent, theirs, muted = self._parent, self._records.get, self.muted
         came_from: dict[PeerId, PeerId | None] = {start: None}
         todo = [start]
         for peer in todo:
-            for other in self._adjacent(peer):
+            for other in self._listed(peer):
                 if other in came_from:
                     continue
-                if self._is_rooted(other, rooted):
+                back = theirs(other)
+                if back is None or peer not in back.edges or other in muted:
+                    continue
+                at = other
+                while at not in known and at not in came_from:
+                    at = parent.get(at, _CUT)
+                if known.get(at):
+                    known[other] = True
                     self._turn(peer, other, came_from, was)
                     return
                 came_from[other] = peer

@@ -108,14 +108,14 @@ class Difference:
 
     def __init__(self, record: Record, held: Record) -> None:
         self.base = held.fingerprint
-        self.new = record.edges - held.edges
-        self.gone = held.edges - record.edges
+        self.new = tuple(record.edges - held.edges)
+        self.gone = tuple(held.edges - record.edges)
         lost, loses = held.lost, record.lost
         concerns = {other for other in {*lost, *loses} if lost.get(other) != loses.get(other)}
         # Who was reachable and still is has not left, and is alive as before if it is the same life.
         if record.epoch != held.epoch:
             concerns.add(record.id)
-        self.concerns = concerns
+        self.concerns = tuple(concerns)
 
 
 @dataclass(frozen=True, slots=True)
