@@ -26,6 +26,18 @@ BURST_S = (OWNER_BURST - 1) / OWNER_PER_S
 class Database:
     """Records by id; merging keeps the newest, whatever the order in which they come."""
 
+    __slots__ = (
+        "_before",
+        "_forgotten",
+        "_hash",
+        "_me",
+        "_none_before",
+        "_used_up",
+        "edges",
+        "records",
+        "refused",
+    )
+
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._hash = 0

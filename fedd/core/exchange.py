@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import field
+from itertools import filterfalse
 
 from fedd.api.errors import FeddError
 from fedd.api.types import PeerId
@@ -51,6 +52,26 @@ class Exchange:
     node that has nothing but its own record to show shows its versions without being asked.
     """
 
+    __slots__ = (
+        "_compared",
+        "_compared_at",
+        "_comparing_with",
+        "_dirty",
+        "_flushed_at",
+        "_largest_bytes",
+        "_me",
+        "_news_at",
+        "_open_row",
+        "_pause_s",
+        "_theirs",
+        "_timing",
+        "_waiting",
+        "compare_due",
+        "database",
+        "due",
+        "rows_refused",
+    )
+
     def __init__(self, me: PeerId, open_row: Callable[[Row], Record], timing: PresenceTiming) -> None:
         self._me = me
         self._open_row = open_row
@@ -79,7 +100,7 @@ class Exchange:
     def publish(self, record: Record, now: float) -> None:
         """Hold and pass on a new version of this node's own record."""
         self.database.merge(record, now)
-        self._pass_on(record.row)
+        self._pass_on([record.row], set())
 
     def forget(self, peers: Iterable[PeerId]) -> None:
         """Hold these records no more, nor pass them on."""
@@ -112,7 +133,8 @@ class Exchange:
             if known:
                 if len(known) == len(dirty):
                     continue
-                frames = self._in_frames([row for i, row in dirty.items() if i not in known], largest)
+                unknown = filterfalse(known.__contains__, dirty)
+                frames = self._in_frames(list(map(dirty.__getitem__, unknown)), largest)
             for frame in frames:
                 sends.append(Send(peer, frame))
         return sends
@@ -123,17 +145,24 @@ class Exchange:
             return [Rows(tuple(rows))] if rows else []
         return [Rows(part) for part in split_rows(rows)]
 
-    def _pass_on(self, row: Row) -> None:
-        """Note that `row` is to go to all linked peers but those that will turn out to have it."""
-        peer, dirty = row.id, self._dirty
-        if not dirty:
+    def _pass_on(self, rows: list[Row], theirs: set[PeerId]) -> None:
+        """Note that `rows` are to go to all linked peers but those that will turn out to have them.
+
+        `theirs` is what the peer that sent them is known to have.
+        """
+        dirty, largest = self._dirty, self._largest_bytes
+        if rows and not dirty:
             self.due = self._flushed_at + self._pause_s
-        elif peer in dirty:
-            for known in self._theirs.values():
-                known.discard(peer)
-        dirty[peer] = row
-        if len(row.sealed) > self._largest_bytes:
-            self._largest_bytes = len(row.sealed)
+        for row in rows:
+            peer = row.id
+            if peer in dirty:
+                for known in self._theirs.values():
+                    known.discard(peer)
+            dirty[peer] = row
+            theirs.add(peer)
+            if len(row.sealed) > largest:
+                largest = len(row.sealed)
+        self._largest_bytes = largest
 
     # -- taking in
 
@@ -148,6 +177,9 @@ class Exchange:
         if self._comparing_with is not None:
             self._see_comparison_through(now)
         intake: Intake | None = None
+        fresh: list[Row] = []
+        # One number for all who have used up nothing else, which are most.
+        once = now + VERSION_S
         for row in rows:
             peer = row.id
             held = held_of(peer)
@@ -169,7 +201,10 @@ class Exchange:
                 if intake.forged > most_forged:
                     break
                 continue
-            used_up += EPOCH_S if held is not None and record.epoch > held.epoch else VERSION_S
+            if held is not None and record.epoch > held.epoch:
+                used_up += EPOCH_S
+            else:
+                used_up = once if used_up == now else used_up + VERSION_S
             if peer == self._me:
                 database.charge(peer, used_up)
                 intake.own.append(record)
@@ -179,10 +214,10 @@ class Exchange:
                 intake.anew.append((record, held))
             if held is not None or record.neighbours or record.left:
                 # A newcomer that lists nobody can be reached by nobody: its next version is for all.
-                self._pass_on(row)
-                theirs.add(peer)
+                fresh.append(row)
         if intake is not None and intake.news:
             self._news_at = now
+            self._pass_on(fresh, theirs)
         return intake
 
     # -- comparing

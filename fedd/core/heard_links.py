@@ -29,6 +29,8 @@ class HeardLinks:
     is given up.
     """
 
+    __slots__ = ("_close_s", "_links", "_lost_at", "_silent_s", "_up", "due", "get", "lost")
+
     def __init__(self, silent_s: float, close_s: float) -> None:
         self._silent_s = silent_s
         self._close_s = close_s
@@ -119,8 +121,6 @@ class HeardLinks:
         """Who has fallen silent, and who was silent so long that the link is given up."""
         silent: list[PeerId] = []
         given_up: list[PeerId] = []
-        if now < self.due:
-            return silent, given_up
         self._up = None
         for peer, link in self.items():
             if link.up and now >= link.heard + self._silent_s:

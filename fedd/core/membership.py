@@ -44,6 +44,8 @@ class Membership(MembershipParts):
     records of earlier days: members to be found again.
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         mine: Record,
@@ -226,18 +228,10 @@ class Membership(MembershipParts):
         if late_s > self._timing.heartbeat_s / 2:
             self._exchange.database.shift(late_s)
             self._wake(late_s, now)
-        self._check_links(now)
-        if now >= self._heartbeat_due:
-            self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
-            self._ping(now)
-            self._keep_house(now)
-        if now >= self._heal_due:
-            self._heal_due = now + self._timing.heal_s * self._rng.uniform(0.75, 1.25)
-            self._heal()
-        if now >= self._digest_due:
-            self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
-            self._compare_with_one()
-        self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)
+        if now >= self._links.due:
+            self._check_links(now)
+        if now >= self._house_due:
+            self._do_rounds(now)
         isolated = not self._links.any_up
         self._verdicts.set_isolated(isolated, now)
         if isolated:
@@ -250,7 +244,8 @@ class Membership(MembershipParts):
         if not self._warned and self._verdicts.holding(now):
             self._warned = True
             self._actions.append(Notice("isolated"))
-        self._actions += [Changed(change) for change in self._verdicts.expire(now)]
+        if now >= self._verdicts.due:
+            self._actions += [Changed(change) for change in self._verdicts.expire(now)]
         return self._finish(now)
 
     def woke(self, gap_s: float, now: float) -> list[Action]:
@@ -261,3 +256,17 @@ class Membership(MembershipParts):
         if gap_s > self._timing.heartbeat_s / 2:
             self._wake(gap_s, now)
         return self._finish(now)
+
+    def _do_rounds(self, now: float) -> None:
+        """What comes round again: heartbeats, healing, a comparison with somebody."""
+        if now >= self._heartbeat_due:
+            self._heartbeat_due = now + self._timing.heartbeat_s * self._rng.uniform(0.9, 1.0)
+            self._ping(now)
+            self._keep_house(now)
+        if now >= self._heal_due:
+            self._heal_due = now + self._timing.heal_s * self._rng.uniform(0.75, 1.25)
+            self._heal()
+        if now >= self._digest_due:
+            self._digest_due = now + self._timing.digest_s * self._rng.uniform(0.75, 1.25)
+            self._compare_with_one()
+        self._house_due = min(self._heartbeat_due, self._heal_due, self._digest_due)

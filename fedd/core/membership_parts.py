@@ -36,6 +36,24 @@ WAKE_SETTLE_S = 0.5
 class MembershipParts(MembershipView):
     """The steps of which `Membership` composes what it does; each notes actions and what is due."""
 
+    __slots__ = (
+        "_actions",
+        "_digest_due",
+        "_due",
+        "_heal_due",
+        "_heartbeat_due",
+        "_house_due",
+        "_judge_due",
+        "_judged_at",
+        "_long_gap_s",
+        "_new",
+        "_overlay_due",
+        "_ping_number",
+        "_settled_at",
+        "_unjudged",
+        "_warned",
+    )
+
     def __init__(
         self,
         mine: Record,
@@ -292,8 +310,8 @@ class MembershipParts(MembershipView):
         if self._ended:
             return
         changes = self._verdicts.judge(sorted(unjudged), records, self.edges.reachable, now)
-        self._actions += [Changed(change) for change in changes]
         if changes:
+            self._actions += [Changed(change) for change in changes]
             self._overlay_due = now
             self._warned = False
             suspects = {change.peer_id for change in changes if change.new == "suspect"}
@@ -336,16 +354,22 @@ class MembershipParts(MembershipView):
             self._actions += exchange.compare(self._is_joined, now)
         if now >= exchange.due:
             self._flush(now)
-        self._due = min(
-            self._house_due,
-            self._judge_due,
-            self._own.due,
-            self._overlay_due,
-            self._links.due,
-            self._verdicts.due,
-            exchange.due,
-            exchange.compare_due,
-        )
+        due = self._house_due
+        if self._judge_due < due:
+            due = self._judge_due
+        if self._own.due < due:
+            due = self._own.due
+        if self._overlay_due < due:
+            due = self._overlay_due
+        if self._links.due < due:
+            due = self._links.due
+        if self._verdicts.due < due:
+            due = self._verdicts.due
+        if exchange.due < due:
+            due = exchange.due
+        if exchange.compare_due < due:
+            due = exchange.compare_due
+        self._due = due
         actions, self._actions = self._actions, []
         return actions
 

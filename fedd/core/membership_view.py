@@ -18,6 +18,22 @@ from fedd.core.verdicts import State, Verdicts
 class MembershipView:
     """The parts of membership and the questions that can be asked of them; nothing here changes anything."""
 
+    # Here and in the parts: every message looks at them, and in its place an attribute is found with fewer
+    # fetches from memory.
+    __slots__ = (
+        "_ended",
+        "_exchange",
+        "_expelled",
+        "_links",
+        "_overlay",
+        "_own",
+        "_remembered",
+        "_rng",
+        "_timing",
+        "_verdicts",
+        "me",
+    )
+
     def __init__(
         self,
         mine: Record,

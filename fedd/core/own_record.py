@@ -29,6 +29,21 @@ TOLD_BY_PEER_S = 2.0
 class OwnRecord:
     """Versions of one's own record, strictly rising and paced: losses at once, new links in growing steps."""
 
+    __slots__ = (
+        "_changed",
+        "_hold_s",
+        "_jumps",
+        "_mine",
+        "_pressing",
+        "_put_off",
+        "_seal",
+        "_spare_due",
+        "_timing",
+        "_told_by",
+        "due",
+        "published_at",
+    )
+
     def __init__(self, mine: Record, seal: Callable[[Record], Record], timing: PresenceTiming) -> None:
         self._mine = replace(mine, seq=0, neighbours=frozenset(), lost={}, left=False)
         self._seal = seal

@@ -61,6 +61,19 @@ class _Suspicion:
 class Verdicts:
     """The verdict on each member but the observer itself."""
 
+    __slots__ = (
+        "_closed_counts_at",
+        "_confirm_closed_s",
+        "_confirm_s",
+        "_isolated_hold_s",
+        "_isolated_since",
+        "_me",
+        "_suspicions",
+        "due",
+        "gone",
+        "verdicts",
+    )
+
     def __init__(
         self, me: PeerId, *, confirm_s: float, confirm_closed_s: float, isolated_hold_s: float
     ) -> None:
