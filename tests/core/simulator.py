@@ -10,33 +10,20 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from core.simulated_sizes import SIZES
+
 from fedd.api.errors import ProtocolError
 from fedd.core.membership import Membership
 from fedd.core.membership_types import Changed, Close, Dial, PresenceTiming, Send
-from fedd.core.presence_messages import (
-    Bye,
-    Digest,
-    Message,
-    Pin,
-    Ping,
-    Pong,
-    Refuse,
-    Rows,
-    Versions,
-    Want,
-)
+from fedd.core.presence_messages import Message
 from fedd.core.records import Record, Row
 
-# What carries a message: 12 bytes of yamux, 18 of Noise, 52 of TCP and IPv4, half of a bare acknowledgement.
-CARRIAGE_BYTES = 12 + 18 + 52 + 26
-# A signed record with a name, one address, eight neighbours and a chain of one certificate, in its envelope.
-RECORD_BYTES = 900
-VERSION_BYTES, ID_BYTES = 54, 40
-# Events are put in order a slot of time at once: a heap of all would not fit the cache.
+# Events are put in order a slot of time at once: to sort a few at once costs least.
 SLOTS_PER_S = 2000
 DIAL_TIMEOUT_S = 5.0
 HOPS_TO_DIAL = 3
@@ -60,6 +47,23 @@ class Wire:
 
 class Node:
     """One core with its links: deaf and mute while paused, gone when killed."""
+
+    __slots__ = (
+        "alive",
+        "backlog",
+        "core",
+        "dialable",
+        "epoch",
+        "paused_until",
+        "peer",
+        "sees",
+        "sent_bytes",
+        "sent_messages",
+        "side",
+        "sim",
+        "timer_at",
+        "wires",
+    )
 
     def __init__(self, sim: Simulation, peer: str, *, dialable: bool) -> None:
         self.sim = sim
@@ -94,16 +98,20 @@ class Node:
 
     def perform(self, actions: Iterable[Any]) -> None:
         """Do what the core asks for, and call it again when it wants to be called."""
-        sim = self.sim
+        sim, wires = self.sim, self.wires
+        last, size = None, 0
         for action in actions:
             kind = type(action)
             if kind is Send:
-                wire = self.wires.get(action.peer)
+                peer, message = action
+                wire = wires.get(peer)
                 if wire is not None:
-                    message = action.message
+                    if message is not last:
+                        # The same often goes to many.
+                        last, size = message, SIZES[type(message)](message)
                     self.sent_messages += 1
-                    self.sent_bytes += SIZES[type(message)](message)
-                    sim.carry(wire, self, Node.take, message)
+                    self.sent_bytes += size
+                    sim.send(wire, self, message)
             elif kind is Changed:
                 change = action.change
                 self.sees += (change.new == "alive") - (change.old == "alive")
@@ -186,7 +194,7 @@ class Simulation:
         self.watched: set[str] = set()
         self.detected: list[float] = []
         self.false_deaths = 0
-        # The events of the present slot, a heap; those of later slots as they come; a heap of these slots.
+        # The events of the present slot, sorted; those of later slots as they come; a heap of these slots.
         self._present: list[Event] = []
         self._present_slot = -1
         self._later: dict[int, list[Event]] = {}
@@ -217,7 +225,7 @@ class Simulation:
     def expect(self, event: Event) -> None:
         slot = int(event[0] * SLOTS_PER_S)
         if slot <= self._present_slot:
-            heapq.heappush(self._present, event)
+            insort(self._present, event)
         elif (events := self._later.get(slot)) is not None:
             events.append(event)
         else:
@@ -229,20 +237,28 @@ class Simulation:
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
-        pop = heapq.heappop
         last_slot = int(until * SLOTS_PER_S)
         events = 0
         while True:
             present = self._present
-            while present and present[0][0] <= until:
-                self.now, _, call, args = pop(present)
-                events += 1
+            done = 0
+            # What is added meanwhile is put behind what is being done.
+            for at, _, call, args in present:
+                if at > until:
+                    break
+                self.now = at
+                done += 1
                 call(*args)
-            if present or not self._slots or self._slots[0] > last_slot:
+            events += done
+            if done < len(present):
+                del present[:done]
                 break
-            self._present_slot = pop(self._slots)
+            present.clear()
+            if not self._slots or self._slots[0] > last_slot:
+                break
+            self._present_slot = heapq.heappop(self._slots)
             self._present = self._later.pop(self._present_slot)
-            heapq.heapify(self._present)
+            self._present.sort()
         self.events += events
         self.now = until
 
@@ -257,21 +273,28 @@ class Simulation:
 
     # -- the network
 
+    def send(self, wire: Wire, sender: Node, message: Message) -> None:
+        """As `carry` with what comes most."""
+        one, other = wire.ends
+        receiver = other if sender is one else one
+        if self._parted and sender.side != receiver.side:
+            wire.held.append((Node.take, (receiver, wire, sender, message)))
+            return
+        at = self.now + wire.latency_s
+        event = (at, next(self._order), Node.take, (receiver, wire, sender, message))
+        # As `expect`.
+        events = self._later.get(int(at * SLOTS_PER_S))
+        if events is not None:
+            events.append(event)
+        else:
+            self.expect(event)
+
     def carry(self, wire: Wire, sender: Node, call: Callable[..., None], what: Any) -> None:
         """To the other end, in order; what a cut holds up goes on when it is mended, as TCP does it."""
         one, other = wire.ends
         receiver = other if sender is one else one
         if self._parted and sender.side != receiver.side:
             wire.held.append((call, (receiver, wire, sender, what)))
-        elif call is Node.take:
-            at = self.now + wire.latency_s
-            event = (at, next(self._order), call, (receiver, wire, sender, what))
-            # As `expect`, for what is by far the most.
-            events = self._later.get(int(at * SLOTS_PER_S))
-            if events is not None:
-                events.append(event)
-            else:
-                self.expect(event)
         else:
             self.at(wire.latency_s, self.arrive, receiver, call, wire, sender, what)
 
@@ -376,17 +399,3 @@ class Simulation:
         """Begin to note who is called dead when; the present time."""
         self.watched, self.detected = set(peers), []
         return self.now
-
-
-# About how many bytes a message costs on an IPv4 network.
-SIZES: dict[type[Any], Callable[[Any], int]] = {
-    Ping: lambda message: CARRIAGE_BYTES + 12,
-    Pong: lambda message: CARRIAGE_BYTES + 12,
-    Rows: lambda message: CARRIAGE_BYTES + 10 + RECORD_BYTES * len(message.rows),
-    Refuse: lambda message: CARRIAGE_BYTES + 10 + RECORD_BYTES * len(message.rows),
-    Digest: lambda message: CARRIAGE_BYTES + 36,
-    Versions: lambda message: CARRIAGE_BYTES + 100 + VERSION_BYTES * len(message.stamps),
-    Want: lambda message: CARRIAGE_BYTES + 10 + ID_BYTES * len(message.ids),
-    Bye: lambda message: CARRIAGE_BYTES + 16,
-    Pin: lambda message: CARRIAGE_BYTES + 16,
-}
