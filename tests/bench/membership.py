@@ -1,6 +1,6 @@
 """Membership, failure detection and broadcast: fedd beside serf, on one network and in one run.
 
-    python tests/bench/membership.py                 # the whole table, about 25 minutes
+    python tests/bench/membership.py                 # the whole table, about 35 minutes
     python tests/bench/membership.py --short         # every row, few trials, about 8 minutes
     python tests/bench/membership.py --nodes 10 --only kill silence --trials 5
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from federation.clock import set_clock
 from federation.network import Network
 from membership_systems import Fedd, System
 from membership_views import Change
@@ -420,10 +421,12 @@ def clock(bench: Bench, wait_s: float) -> dict[str, Figures]:
         bench.settle()
         start_s = time.monotonic()
         for offset_s in (YEAR_S, -YEAR_S, 0):
-            system.clock.write_text(str(offset_s))
+            set_clock(system.clock, offset_s)
             time.sleep(wait_s)
+        changes = system.views.since(start_s)
         found[system.name] = {
-            "changes": len(system.views.since(start_s)),
+            "changes": len(changes),
+            "which": [change[1:] for change in changes],
             "links": system.links(bench.count - 1),
         }
     return found

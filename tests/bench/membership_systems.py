@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from federation.clock import set_clock
 from federation.daemons import Daemon, eventually
 from federation.network import PORT, Network
 from membership_views import Views
@@ -111,7 +112,7 @@ class Fedd(System):
         self.daemons = [Daemon(root, name) for name in self.names]
         self.clock = root / "clock"
         """The last one's wall clock is wrong by so many seconds."""
-        self.clock.write_text("0")
+        set_clock(self.clock, 0)
         self.refusals: Counter[str] = Counter()
         """What requests failed with, and how often."""
         self.unconfirmed = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from federation.clock import set_clock
 from federation.daemons import GUARD_S, Daemon, Federation, federation
 from federation.network import networked_federation, why_no_network
 from federation.processor import Stopwatch
@@ -143,7 +144,7 @@ def test_five_minutes_of_lost_packets_kill_nobody() -> None:
 def test_a_wall_clock_off_by_a_year_changes_nothing() -> None:
     with federation(2) as fed:
         clock = fed.root / "clock"
-        clock.write_text("0")
+        set_clock(clock, 0)
         third = fed.add("n2")
         third.program = (str(CLOCK), str(clock))
         third.start().wait_ready().wait_plugins()
@@ -153,7 +154,7 @@ def test_a_wall_clock_off_by_a_year_changes_nothing() -> None:
         with watching(fed) as watch:
             start_s = time.monotonic()
             for offset_s in (YEAR_S, -YEAR_S):
-                clock.write_text(str(offset_s))
+                set_clock(clock, offset_s)
                 time.sleep(3.0)
                 result = third.ctl("run", "consensus", "--input", "x").ok()
                 assert result["state"] == "finished"
