@@ -12,9 +12,11 @@ from trio.testing import MockClock
 from waiting import until
 
 from fedd.api.errors import FeddError
+from fedd.api.types import PeerId
 from fedd.core.identity import PrivateKey
-from fedd.core.membership_types import Persist
-from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Rows, encode_message
+from fedd.core.membership import Membership
+from fedd.core.membership_types import Action, Persist
+from fedd.core.presence_messages import PRESENCE_PROTOCOL, Hello, Message, Rows, encode_message
 from fedd.core.records import Record, Row, sign_record
 
 
@@ -99,15 +101,24 @@ async def test_a_mistake_of_ours_costs_one_link_and_an_observers_nothing(
         await form(members)
         await full_mesh(members)
 
+        receive = Membership.receive
+        mistaken: list[Membership | None] = []
+
         def fail(*_: object) -> None:
             raise KeyError("a mistake")
 
+        def receive_or_fail(core: Membership, peer: PeerId, message: Message, now: float) -> list[Action]:
+            if core in mistaken:
+                fail()
+            return receive(core, peer, message, now)
+
+        monkeypatch.setattr(Membership, "receive", receive_or_fail)
         for node in members:
             node.presence.subscribe(fail)
-            with monkeypatch.context() as patch:
-                assert node.presence._core is not None
-                patch.setattr(node.presence._core, "receive", fail)
-                await trio.sleep(1.5)
+            assert node.presence._core is not None
+            mistaken[:] = [node.presence._core]
+            await trio.sleep(1.5)
+            mistaken.clear()
             await until(lambda: all_alive(members), 10.0)
             await full_mesh(members)
         members[2].kill()
