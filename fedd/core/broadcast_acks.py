@@ -17,6 +17,8 @@ from fedd.core.broadcast_types import Acked, BroadcastId
 from fedd.core.dataclass import dataclass
 from fedd.core.membership_types import Send
 
+# Those behind a member have it a few milliseconds later and acknowledge at once: theirs and its own then go
+# together, also where processors are short. Whoever waits for them notices this for each step, so no longer.
 BATCH_S: Final = 0.05
 # Broadcasts that somebody waits for, each with its set of members; beyond it the oldest are forgotten.
 MAX_TRACKED: Final = 256
@@ -51,7 +53,7 @@ class Acknowledgements:
         self._sign = sign
         self._verify = verify
         self._tracked: dict[BroadcastId, _Tracked] = {}
-        # What is to be passed on of those of the tracked that others sent, and when.
+        # Of the tracked, those of this node and of others that are still to go to the parent, and when.
         self._waiting: dict[BroadcastId, list[tuple[PeerId, bytes]]] = {}
         self._due: float | None = None
 
@@ -102,8 +104,8 @@ class Acknowledgements:
                 self._pass_on(name, peer, sealed, now)
         return arrived
 
-    def at_once(self, name: BroadcastId) -> list[Send]:
-        """What waits of a broadcast that this node has given to nobody, so that nobody else's is to come."""
+    def release(self, name: BroadcastId) -> list[Send]:
+        """What waits of a broadcast, to the parent now: also when nobody else's is to come."""
         waiting, tracked = self._waiting.pop(name, []), self._tracked.get(name)
         if not self._waiting:
             self._due = None
@@ -121,7 +123,7 @@ class Acknowledgements:
         if self._due is None or now < self._due:
             return []
         self._due = None
-        return [send for name in list(self._waiting) for send in self.at_once(name)]
+        return [send for name in list(self._waiting) for send in self.release(name)]
 
     def _pass_on(self, name: BroadcastId, peer: PeerId, sealed: bytes, now: float) -> None:
         self._waiting.setdefault(name, []).append((peer, sealed))

@@ -44,28 +44,33 @@ class Givers:
         seen: dict[PeerId, AbstractSet[PeerId]] = {}
         steps = self._steps(origin, seen)
         served = seen.get(source) or self._neighbours_of(source)
-        given = []
-        for peer in links:
-            if peer in (source, origin):
-                continue
-            theirs = seen.get(peer) or self._neighbours_of(peer)
-            place = steps.get(peer)
-            if place is None:
-                wanted = peer not in served and self._is_among(GIVERS, peer, served & theirs)
-            elif place == 1:
-                wanted = False
-            else:
-                near = {other for other in theirs if steps.get(other) == place - 1}
-                if self._me in near:
-                    wanted = self._is_among(GIVERS, peer, near)
-                elif len(near) < GIVERS and steps.get(self._me) == place:
-                    beside = {other for other in theirs if steps.get(other) == place}
-                    wanted = self._is_among(GIVERS - len(near), peer, beside)
-                else:
-                    wanted = False
-            if wanted:
-                given.append(peer)
-        return given
+        return [
+            peer
+            for peer in links
+            if peer not in (source, origin)
+            and self._falls_to_me(peer, seen.get(peer) or self._neighbours_of(peer), steps, served)
+        ]
+
+    def _falls_to_me(
+        self,
+        peer: PeerId,
+        theirs: AbstractSet[PeerId],
+        steps: dict[PeerId, int],
+        served: AbstractSet[PeerId],
+    ) -> bool:
+        """Whether this node is to give it to `peer`, whose neighbours are `theirs`."""
+        place = steps.get(peer)
+        if place is None:
+            return peer not in served and self._is_among(GIVERS, peer, served & theirs)
+        if place == 1:
+            return False  # the origin does
+        near = {other for other in theirs if steps.get(other) == place - 1}
+        if self._me in near:
+            return self._is_among(GIVERS, peer, near)
+        if len(near) >= GIVERS or steps.get(self._me) != place:
+            return False
+        beside = {other for other in theirs if steps.get(other) == place}
+        return self._is_among(GIVERS - len(near), peer, beside)
 
     def _steps(self, origin: PeerId, seen: dict[PeerId, AbstractSet[PeerId]]) -> dict[PeerId, int]:
         """How many steps all are away from `origin`, as far as MAX_LOOKS go; whose neighbours: `seen`."""

@@ -86,7 +86,7 @@ class BroadcastIntake:
     # -- passing on
 
     def _spread(self, posts: list[Post], whole: bool, source: PeerId | None) -> None:
-        """Pass on what is held here, so once: small ones to whom this node is to give them, else to all.
+        """Pass on what is held here, so once: small ones to those to whom it falls to this node to give them.
 
         Announcements of large ones go to all but whom they came from and who has them from there.
         """
@@ -98,8 +98,9 @@ class BroadcastIntake:
             if whole:
                 receivers = self._givers.mine(self._links, origin, source)
                 if not receivers:
+                    # Nobody has it from here, so nobody acknowledges through here: nothing to wait for.
                     names = [BroadcastId(origin, post.epoch, post.seq) for post in group]
-                    self._sends += [send for name in names for send in self._acks.at_once(name)]
+                    self._sends += [send for name in names for send in self._acks.release(name)]
             else:
                 known = {source, origin, *self._givers.served_by(source)}
                 receivers = [peer for peer in self._links if peer not in known]

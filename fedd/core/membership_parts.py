@@ -354,6 +354,7 @@ class MembershipParts(MembershipView):
             self._actions += exchange.compare(self._is_joined, now)
         if now >= exchange.due:
             self._flush(now)
+        # One by one, because it is asked with every message: `min` of eight takes three times as long.
         due = self._house_due
         if self._judge_due < due:
             due = self._judge_due

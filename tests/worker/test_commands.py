@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from fedd.api.command import CommandContext
+from fedd.api.errors import InvalidParameter
 from fedd.core.codec import encode
 from fedd.core.command_messages import read_answer
 from fedd.core.pipe import Frame, PipeDecoder, encode_frame
@@ -98,5 +99,5 @@ async def test_parameters_are_checked_with_every_call(monkeypatch: pytest.Monkey
         assert read_answer((await daemon.call(1, text="x"))[-1].body[0], 1000) == "X"
         for parameters, message in [({"txt": "x"}, "no parameter 'txt'"), ({}, "told needs text")]:
             answer = (await daemon.call(2, **parameters))[-1].body[0]
-            with pytest.raises(Exception, match=message):
+            with pytest.raises(InvalidParameter, match=message):
                 read_answer(answer, 1000)
