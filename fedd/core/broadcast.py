@@ -57,7 +57,8 @@ class Broadcasts(BroadcastIntake):
 
     `certified(peer)` tells whether that peer is a member: what others publish is dropped, and comes with the
     next marks once they are. `rtt_of(peer)` is a link's round trip in seconds, None when unknown;
-    `neighbours_of(peer)` are the members with which that member has links, by both their records.
+    `neighbours_of(peer)` are the members with which that member has links, by both their records, and
+    `links_version()` is equal as long as these are the same, for all.
     """
 
     def __init__(
@@ -69,11 +70,19 @@ class Broadcasts(BroadcastIntake):
         certified: Callable[[PeerId], bool],
         rtt_of: Callable[[PeerId], float | None],
         neighbours_of: Callable[[PeerId], AbstractSet[PeerId]],
+        links_version: Callable[[], object] = object,
         rng: Dice,
         now: float,
     ) -> None:
         super().__init__(
-            me, epoch, keys=keys, certified=certified, rtt_of=rtt_of, neighbours_of=neighbours_of, now=now
+            me,
+            epoch,
+            keys=keys,
+            certified=certified,
+            rtt_of=rtt_of,
+            neighbours_of=neighbours_of,
+            links_version=links_version,
+            now=now,
         )
         self._rng = rng
         self._digest_due = now + DIGEST_S
@@ -198,13 +207,16 @@ class Broadcasts(BroadcastIntake):
 
     def next_deadline(self) -> float:
         """When `handle_timeout` has something to do."""
-        others = (
+        due = self._digest_due
+        for at in (
             self._marks.due,
             self._search.next_deadline(),
             self._bodies.next_deadline(),
             self._acks.next_deadline(),
-        )
-        return min([self._digest_due, *(at for at in others if at is not None)])
+        ):
+            if at is not None and at < due:
+                due = at
+        return due
 
     def handle_timeout(self, now: float) -> list[BroadcastAction]:
         """Do whatever is due."""
@@ -215,7 +227,7 @@ class Broadcasts(BroadcastIntake):
         for origin, last in lost:
             self._hand_over(origin, origin.skip(last), now)
             self._search.look(origin, now)
-        self._sends += self._marks.tell(self._links, now)
+        self._sends += self._marks.tell(self._links, self._rng, now)
         if now >= self._digest_due:
             self._digest_due = now + DIGEST_S * self._rng.uniform(0.75, 1.25)
             for name in self._table.tidy(now):
@@ -241,7 +253,7 @@ class Broadcasts(BroadcastIntake):
 
     def _acknowledged(self, link: Neighbour, acks: Acks, now: float) -> None:
         try:
-            self._actions += self._acks.receive(acks, self._table.certified, now)
+            self._actions += self._acks.receive(link.peer, acks, self._table.certified, now)
         except FeddError as error:
             self._blame(link, error.detail, now)
 

@@ -7,6 +7,7 @@ from all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import field
 from typing import Final
@@ -53,14 +54,17 @@ class Acknowledgements:
         self._sign = sign
         self._verify = verify
         self._tracked: dict[BroadcastId, _Tracked] = {}
+        self._tracked_of: Counter[PeerId] = Counter()
         # Of the tracked, those of this node and of others that are still to go to the parent, and when.
         self._waiting: dict[BroadcastId, list[tuple[PeerId, bytes]]] = {}
         self._due: float | None = None
 
     def wait_s(self, origin: PeerId, most: int, now: float) -> float:
         """How long until fewer than `most` broadcasts of `origin` are younger than WITHIN_S; 0.0: now."""
+        if self._tracked_of[origin] < most:
+            return 0.0
         times = sorted(tracked.at for name, tracked in self._tracked.items() if name.origin == origin)
-        return max(0.0, times[-most] + WITHIN_S - now) if len(times) >= most else 0.0
+        return max(0.0, times[-most] + WITHIN_S - now)
 
     def delivered(self, name: BroadcastId, source: PeerId | None, now: float) -> None:
         """This node has delivered a broadcast that came from `source` (None: its own)."""
@@ -68,6 +72,7 @@ class Acknowledgements:
         if self.wait_s(name.origin, 2 * OWN_MOST, now):
             return
         self._tracked[name] = _Tracked(source, now)
+        self._tracked_of[name.origin] += 1
         oldest = next(iter(self._tracked))
         while len(self._tracked) > MAX_TRACKED or self._tracked[oldest].at + TRACKED_S < now:
             self._forget(oldest)
@@ -82,8 +87,10 @@ class Acknowledgements:
             if not mine:
                 self._waiting.pop(name, None)
 
-    def receive(self, message: Acks, certified: Callable[[PeerId], bool], now: float) -> list[Acked]:
-        """Somebody passes acknowledgements on; those of this node's own broadcasts.
+    def receive(
+        self, sender: PeerId, message: Acks, certified: Callable[[PeerId], bool], now: float
+    ) -> list[Acked]:
+        """`sender` passes acknowledgements on; those of this node's own broadcasts.
 
         Raises:
             FeddError: one of them is forged; what came before it was taken.
@@ -96,7 +103,9 @@ class Acknowledgements:
         for peer, sealed in message.acks:
             if peer in tracked.passed or peer == self._me or not certified(peer):
                 continue
-            self._verify(name, peer, sealed)
+            # What the origin hears of a peer itself, on a link that proves who it is, nobody can forge.
+            if peer != sender or tracked.parent is not None:
+                self._verify(name, peer, sealed)
             tracked.passed.add(peer)
             if tracked.parent is None:
                 arrived.append(Acked(name.epoch, name.seq, peer))
@@ -130,5 +139,8 @@ class Acknowledgements:
         self._due = now + BATCH_S if self._due is None else self._due
 
     def _forget(self, name: BroadcastId) -> None:
-        self._tracked.pop(name, None)
-        self._waiting.pop(name, None)
+        if self._tracked.pop(name, None) is not None:
+            self._waiting.pop(name, None)
+            self._tracked_of[name.origin] -= 1
+            if not self._tracked_of[name.origin]:
+                del self._tracked_of[name.origin]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 from zlib import crc32
@@ -15,6 +15,8 @@ GIVERS: Final = 2
 # Whose neighbours are looked at for one broadcast, at most: some 3 us each. It is enough for all of a
 # federation of fifty, and for the first two steps from an origin in any.
 MAX_LOOKS: Final = 50
+# What was found for so many pairs of origin and source is remembered: of a federation of fifty nearly all.
+MAX_REMEMBERED: Final = 512
 
 _NOBODY: Final[frozenset[PeerId]] = frozenset()
 
@@ -25,22 +27,42 @@ class Givers:
     The origin gives it to its neighbours. Whoever is further away has it from GIVERS of its neighbours that
     are a step nearer; where there is one only, also from one that is as far. Beyond MAX_LOOKS all give it who
     are not served by the same neighbour, of those who are GIVERS. `neighbours_of(peer)` are the members with
-    which that member has links, by both their records. Where these have changed a moment ago two may leave a
-    third to each other; what does not come, for this or because of a liar, the marks bring.
+    which that member has links, by both their records, and `version()` is equal as long as all of them are
+    the same; by default it never is, and nothing is remembered. Where they have changed a moment ago two may
+    leave a third to each other; what does not come, for this or because of a liar, the marks bring.
     """
 
-    def __init__(self, me: PeerId, neighbours_of: Callable[[PeerId], AbstractSet[PeerId]]) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        neighbours_of: Callable[[PeerId], AbstractSet[PeerId]],
+        version: Callable[[], object] = object,
+    ) -> None:
         self._me = me
         self._neighbours_of = neighbours_of
+        self._version = version
+        self._remembered: dict[tuple[PeerId, ...], list[PeerId]] = {}
+        self._remembered_of: object = None
 
     def served_by(self, source: PeerId | None) -> AbstractSet[PeerId]:
         """To whom `source` gives all it has, or sees to it that others do."""
         return self._neighbours_of(source) if source is not None else _NOBODY
 
-    def mine(self, links: Iterable[PeerId], origin: PeerId, source: PeerId | None) -> list[PeerId]:
+    def mine(self, links: Collection[PeerId], origin: PeerId, source: PeerId | None) -> Sequence[PeerId]:
         """To whom of `links` this node gives what `origin` sent and `source` gave it (None: its own)."""
         if source is None:
             return list(links)
+        version = self._version()
+        if version != self._remembered_of or len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+            self._remembered_of = version
+        question = (origin, source, *links)
+        mine = self._remembered.get(question)
+        if mine is None:
+            mine = self._remembered[question] = self._found(links, origin, source)
+        return mine
+
+    def _found(self, links: Collection[PeerId], origin: PeerId, source: PeerId) -> list[PeerId]:
         seen: dict[PeerId, AbstractSet[PeerId]] = {}
         steps = self._steps(origin, seen)
         served = seen.get(source) or self._neighbours_of(source)

@@ -69,11 +69,12 @@ class BroadcastIntake:
         certified: Callable[[PeerId], bool],
         rtt_of: Callable[[PeerId], float | None],
         neighbours_of: Callable[[PeerId], AbstractSet[PeerId]],
+        links_version: Callable[[], object],
         now: float,
     ) -> None:
         self.me = me
         self._keys = keys
-        self._givers = Givers(me, neighbours_of)
+        self._givers = Givers(me, neighbours_of, links_version)
         self._table = OriginTable(me, epoch, certified, now)
         self._links: dict[PeerId, Neighbour] = {}
         self._search = Search(self._table.by_name, rtt_of)
@@ -215,8 +216,8 @@ class BroadcastIntake:
             if header.wants_acks:
                 self._acks.delivered(name, item.source, now)
             if header.epoch == origin.epoch:
-                origin.retain(replace(item, at=now))
-        self._table.trim()
+                origin.retain(item if item.at == now else replace(item, at=now))
+                self._table.retained(item.cost)
 
     def _asked_again(self, name: BroadcastId, payload: bytes, source: PeerId | None, now: float) -> None:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
 
 from fedd.api.errors import ProtocolError
 from fedd.api.types import PeerId
@@ -16,6 +18,9 @@ from fedd.core.broadcast_messages import (
     encode_header,
 )
 from fedd.core.broadcast_types import BroadcastId
+
+# Broadcasts whose acknowledgements come in these moments, of all members each: some 100 bytes.
+STATEMENTS: Final = 64
 
 
 class BroadcastKeys:
@@ -34,6 +39,8 @@ class BroadcastKeys:
         self._federation = federation
         self._seal = seal
         self._unseal = unseal
+        # The same for all who acknowledge a broadcast.
+        self._statement = lru_cache(STATEMENTS)(lambda name: encode_ack(federation, *name))
 
     def sign(self, header: Header) -> bytes:
         """The header as this node's own broadcast carries it."""
@@ -52,7 +59,7 @@ class BroadcastKeys:
 
     def sign_ack(self, name: BroadcastId) -> bytes:
         """This node's acknowledgement."""
-        return self._seal(ACK_DOMAIN, encode_ack(self._federation, *name))
+        return self._seal(ACK_DOMAIN, self._statement(name))
 
     def verify_ack(self, name: BroadcastId, peer: PeerId, sealed: bytes) -> None:
         """Check the acknowledgement of `peer`.
@@ -60,5 +67,5 @@ class BroadcastKeys:
         Raises:
             FeddError: it is forged, or for something else.
         """
-        if self._unseal(ACK_DOMAIN, sealed, peer) != encode_ack(self._federation, *name):
+        if self._unseal(ACK_DOMAIN, sealed, peer) != self._statement(name):
             raise ProtocolError(f"an acknowledgement of {peer} is for something else")

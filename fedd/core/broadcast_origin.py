@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from fedd.api.types import PeerId
@@ -144,7 +143,7 @@ class Origin:
         """Remember the newest header that the origin has signed."""
         if self.head is None or post.seq > self.top:
             self.top = post.seq
-            self.head = replace(post, body=b"")
+            self.head = Post(post.origin, post.epoch, post.seq, post.sealed)
 
     def hold(self, held: Held) -> None:
         """Keep a verified broadcast until it is its turn."""

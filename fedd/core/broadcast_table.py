@@ -24,6 +24,8 @@ class OriginTable:
         self.own = Origin(me, now, own=True)
         self.own.epoch = epoch
         self.by_name: dict[PeerId, Origin] = {me: self.own}
+        # At least what is kept for others: all that was added since it was last counted.
+        self._retained_most = 0
         self.refused = 0
         """How many broadcasts were beyond the allowance of their origin, or found no room."""
 
@@ -67,14 +69,21 @@ class OriginTable:
         self.refused += 1
         return False
 
-    def trim(self) -> None:
-        """Keep no more than may be. Who has most gives way: a storm costs the memory of nobody else."""
+    def retained(self, size: int) -> None:
+        """So many bytes more are kept. Of more than may be, who has most gives way.
+
+        So a storm costs the memory of nobody else.
+        """
+        self._retained_most += size
+        if self._retained_most <= TOTAL_RETAINED_BYTES:
+            return
         retained = self.retained_bytes
         while retained > TOTAL_RETAINED_BYTES:
             largest = max(self.by_name.values(), key=lambda origin: origin.retained_bytes)
             retained -= largest.retained_bytes
             largest.forget_oldest()
             retained += largest.retained_bytes
+        self._retained_most = retained
 
     def tidy(self, now: float) -> list[PeerId]:
         """Drop what is old, and whoever is no member any more: their names."""

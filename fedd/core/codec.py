@@ -9,11 +9,11 @@ exactly that data model and nothing else that CBOR could say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from io import BytesIO
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import cbor2
 
@@ -164,13 +164,15 @@ def decode(
     if len(data) > max_bytes:
         raise InvalidMessage(f"a message of {len(data)} bytes is longer than the {max_bytes} allowed")
     document: bytes | bytearray | memoryview = data
-    arrays = _LargeArrays()
+    decode_tag = _decode_small
     if len(data) > MAX_MESSAGE_BYTES:
+        arrays = _LargeArrays()
         document = arrays.cut_from(data)
+        decode_tag = partial(_decode_tag, arrays)
     source = BytesIO(document)
     decoder = cbor2.CBORDecoder(
         source,
-        tag_hook=partial(_decode_tag, arrays),
+        tag_hook=decode_tag,
         semantic_decoders=_REFUSING_DECODERS,
         max_depth=MAX_DEPTH + 4,  # an array's own CBOR nests further; _check counts lists and dicts
         allow_indefinite=False,
@@ -252,6 +254,10 @@ def _decode_tag(arrays: _LargeArrays, tag: cbor2.CBORTag, immutable: bool) -> _T
     raise InvalidMessage(f"tag {_ARRAY_TAG} stands before something else than [shape, typed array]")
 
 
+_decode_small = partial(_decode_tag, _LargeArrays())
+"""For messages whose arrays have not been cut out."""
+
+
 def _refuse_tag(content: Any, immutable: bool) -> Any:
     raise InvalidMessage("dates, big numbers, references and other tagged values are not allowed")
 
@@ -326,27 +332,58 @@ def _encode_memory(encoder: cbor2.CBOREncoder, memory: memoryview) -> None:
 _Encoder: TypeAlias = Callable[[cbor2.CBOREncoder, Any], None]
 
 
+_WIDE_ITEMS = 32
+"""More are looked at all together, one level after the other, which for few takes three times as long."""
+_MIN_INTEGER, _MAX_INTEGER = -(1 << 63), (1 << 64) - 1
+_PLAIN = {bool, float, str, bytes, bytearray, type(None)}
 _CONTAINERS = {list, tuple, dict}
 _ENCODED_HERE = {ArrayView, memoryview}
 _LEAVES = {bool, int, float, str, bytes, bytearray, memoryview, ArrayView, type(None)}
 
 
 def _check(value: Any) -> bool:
-    """Raise InvalidMessage unless the value is of the data model; tell whether it needs our encoders.
+    """Raise InvalidMessage unless the value is of the data model; tell whether it needs our encoders."""
+    return _check_few((value,), MAX_DEPTH + 1)
+
+
+def _check_few(items: Collection[Any], levels: int) -> bool:
+    """`_check` for items side by side, which with what they hold have at most so many levels."""
+    if len(items) > _WIDE_ITEMS:
+        return _check_many(list(items), levels)
+    if not levels:
+        raise InvalidMessage(f"a message nests deeper than {MAX_DEPTH}")
+    special = False
+    for item in items:
+        kind = type(item)
+        if kind in _PLAIN:
+            continue
+        if kind is int:
+            if not _MIN_INTEGER <= item <= _MAX_INTEGER:
+                _refuse_integer(item)
+        elif kind is list or kind is tuple:
+            special |= _check_few(item, levels - 1)
+        elif kind is dict:
+            _check_keys(item)
+            special |= _check_few(item.values(), levels - 1)
+        elif kind in _ENCODED_HERE:
+            special = True
+        else:
+            _refuse_kind(kind)
+    return special
+
+
+def _check_many(level: list[Any], levels: int) -> bool:
+    """`_check_few` for many.
 
     Goes down level by level, so that most of the work is one `set(map(type, ...))` a level: a message
     of 65,536 items costs about 10 ms.
     """
-    level = [value]
     special = False
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(levels):
         kinds = set(map(type, level))
         special = special or not kinds.isdisjoint(_ENCODED_HERE)
         for kind in kinds - _LEAVES - _CONTAINERS:
-            raise InvalidMessage(
-                f"a value of type {kind.__name__} cannot travel",
-                hint="send None, bool, int, float, str, bytes, lists, dicts with text keys, or arrays",
-            )
+            _refuse_kind(kind)
         if int in kinds:
             _check_integers([item for item in level if type(item) is int])
         if not kinds & _CONTAINERS:
@@ -366,8 +403,19 @@ def _check(value: Any) -> bool:
 
 def _check_integers(numbers: list[int]) -> None:
     for number in (min(numbers), max(numbers)):
-        if not -(1 << 63) <= number < 1 << 64:
-            raise InvalidMessage(f"an integer of {number.bit_length()} bits does not fit into 64")
+        if not _MIN_INTEGER <= number <= _MAX_INTEGER:
+            _refuse_integer(number)
+
+
+def _refuse_integer(number: int) -> NoReturn:
+    raise InvalidMessage(f"an integer of {number.bit_length()} bits does not fit into 64")
+
+
+def _refuse_kind(kind: type) -> NoReturn:
+    raise InvalidMessage(
+        f"a value of type {kind.__name__} cannot travel",
+        hint="send None, bool, int, float, str, bytes, lists, dicts with text keys, or arrays",
+    )
 
 
 def _check_keys(fields: dict[Any, Any]) -> None:

@@ -60,6 +60,11 @@ class Database:
         """The exclusive or of the hashes of all versions: independent of order, cheap to keep."""
         return self._hash.to_bytes(HASH_BYTES, "big")
 
+    @property
+    def edges_version(self) -> tuple[int, int]:
+        """Equal as long as `edges` are the same. Nobody is unmuted but by another record."""
+        return self._hash, len(self.edges.muted)
+
     def stamps(self) -> list[tuple[PeerId, Stamp]]:
         """The version held of each."""
         return [(peer, record.stamp) for peer, record in self.records.items()]

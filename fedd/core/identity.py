@@ -351,7 +351,7 @@ def open_sealed(
         fields = codec.decode(data, max_bytes=max_bytes, canonical=True)
     except FeddError as error:
         raise ProtocolError(f"a signed envelope is malformed: {error.detail}") from None
-    if not (isinstance(fields, list) and len(fields) == 3 and all(type(field) is bytes for field in fields)):
+    if type(fields) is not list or list(map(type, fields)) != [bytes, bytes, bytes]:
         raise ProtocolError("a signed envelope is not [signer, payload, signature]")
     multihash, payload, signature = fields
     claimed = _claimed(multihash)
@@ -368,9 +368,12 @@ _signers_key = lru_cache(maxsize=1024)(PublicKey.from_peer_id)
 
 
 def _signed_bytes(domain: str, payload: bytes) -> bytes:
+    return b"".join((_domain_prefix(domain), encode_uvarint(len(payload)), payload))
+
+
+@lru_cache(maxsize=64)
+def _domain_prefix(domain: str) -> bytes:
     if not (domain.isascii() and 0 < len(domain) <= _MAX_DOMAIN_CHARS):
         raise ValueError(f"a domain is 1 to {_MAX_DOMAIN_CHARS} ASCII characters, not {domain!r}")
     name = domain.encode("ascii")
-    return b"".join(
-        (_ENVELOPE_PREFIX, encode_uvarint(len(name)), name, encode_uvarint(len(payload)), payload)
-    )
+    return b"".join((_ENVELOPE_PREFIX, encode_uvarint(len(name)), name))

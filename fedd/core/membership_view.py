@@ -93,6 +93,11 @@ class MembershipView:
         return self._exchange.database.edges
 
     @property
+    def edges_version(self) -> object:
+        """Equal as long as `edges` are the same."""
+        return self._exchange.database.edges_version
+
+    @property
     def digest(self) -> bytes:
         """Hash of all that is held: two nodes with equal digests hold the same."""
         return self._exchange.database.digest

@@ -18,7 +18,7 @@ MAX_ENTRIES = ROWS_BYTES // ROW_OVERHEAD_BYTES
 
 def list_of(value: object, most: int = MAX_ENTRIES) -> list[Any]:
     """A list of at most `most` items; ProtocolError for anything else, here and below."""
-    if not isinstance(value, list) or len(value) > most:
+    if type(value) is not list or len(value) > most:
         raise ProtocolError(f"a presence message wants a list of at most {most} items there")
     return value
 
@@ -30,7 +30,7 @@ def peer_of(value: object) -> PeerId:
 
 def bytes_of(value: object, most: int) -> bytes:
     """At most `most` bytes."""
-    if not isinstance(value, bytes) or len(value) > most:
+    if type(value) is not bytes or len(value) > most:
         raise ProtocolError(f"a presence message wants at most {most} bytes there")
     return value
 
@@ -51,6 +51,6 @@ def bool_of(value: object) -> bool:
 
 def counter_of(value: object) -> int:
     """An integer from 0 to MAX_COUNTER."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNTER:
+    if type(value) is not int or not 0 <= value <= MAX_COUNTER:
         raise ProtocolError(f"a presence message wants an integer from 0 to {MAX_COUNTER} there")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from fedd.core import codec
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame
 from fedd.host.command_call import RELOADED, Call, HostTimes, Outside, Page
+from fedd.net.alarm import Alarm
 
 if TYPE_CHECKING:
     from fedd.host.worker_process import WorkerProcess
@@ -21,8 +23,8 @@ MAX_EVENTS = 16
 """Of one call; the plugin host refuses more, and what comes nevertheless is dropped."""
 MAX_ASKS = 64
 """Questions of all handlers that are under way."""
-_LOOK_S = 0.1
-"""How often a process with calls in it is looked at."""
+_LOOK_S = 0.2
+"""How often a process with calls in it is looked at; most are over by then."""
 
 
 class Session:
@@ -52,7 +54,7 @@ class Session:
         self._blamed = 0
         self._seen = (0, 0, 0)
         self._seen_at = self._started_at
-        self._calls_wanted = trio.Event()
+        self._next_look = Alarm()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -92,7 +94,9 @@ class Session:
             return
         self._calls[number] = call
         call.sent_at = trio.current_time()
-        self._calls_wanted.set()
+        if math.isinf(self._next_look.due):
+            self._seen_at = call.sent_at
+            self._next_look.set(call.sent_at + _LOOK_S)
         if self._members_due:
             self._tell_members()
         info = call.info
@@ -107,13 +111,15 @@ class Session:
         self._process.send(header, [call.parameters])
         try:
             await call.began.wait()
-            with trio.move_on_after(info.timeout_s):
-                await call.ended.wait()
+            if not call.ended.is_set():  # most answers say both: to wait for what is there takes a turn
+                with trio.move_on_after(info.timeout_s):
+                    await call.ended.wait()
         finally:
             if not call.ended.is_set():
                 call.overdue_since = trio.current_time()
                 self._process.send({"kind": "cancel", "call": number})
-        await call.ended.wait()
+        if not call.ended.is_set():
+            await call.ended.wait()
 
     def _tell_members(self) -> None:
         self._members_due = False
@@ -181,11 +187,8 @@ class Session:
     async def _watch(self) -> None:
         """Judge the process as long as it has calls."""
         while True:
-            if not self._calls:
-                self._calls_wanted = trio.Event()
-                await self._calls_wanted.wait()
-                self._seen_at = trio.current_time()
-            await trio.sleep(_LOOK_S)
+            await self._next_look.wait()
+            self._next_look.set(trio.current_time() + _LOOK_S if self._calls else math.inf)
             self._judge(trio.current_time())
 
     def _judge(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from fedd.core.dataclass import dataclass
 from fedd.core.identity import PrivateKey, open_sealed, seal
 from fedd.core.membership_types import Send
 from fedd.core.verdicts import MemberChange
+from fedd.net.alarm import Alarm
 from fedd.net.bounds import Bound
 from fedd.net.presence import Presence
 
@@ -89,8 +91,7 @@ class Broadcaster:
         self._refused = 0
         self._actions: deque[BroadcastAction] = deque()
         self._performing = False
-        self._armed = float("inf")
-        self._wake = trio.Event()
+        self._alarm = Alarm(clock)
         presence.attach(self)
         presence.subscribe(self._member_changed)
 
@@ -159,13 +160,10 @@ class Broadcaster:
         """Drive repair and acknowledgements until cancelled."""
         task_status.started()
         while True:
-            core = self._core
-            self._armed = core.next_deadline() if core is not None else float("inf")
-            with trio.move_on_after(max(0.0, self._armed - self._clock())):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            if core is not None and core is self._core and self._clock() >= self._armed:
-                self._perform(core.handle_timeout(self._clock()))
+            self._alarm.set(self._core.next_deadline() if self._core is not None else math.inf)
+            await self._alarm.wait()
+            if self._core is not None:
+                self._perform(self._core.handle_timeout(self._clock()))
 
     # -- what presence tells
 
@@ -185,10 +183,11 @@ class Broadcaster:
             certified=self._presence.is_member,
             rtt_of=self._presence.rtt_of,
             neighbours_of=self._presence.neighbours_of,
+            links_version=self._presence.links_version,
             rng=self._rng,
             now=self._clock(),
         )
-        self._wake.set()
+        self._alarm.set(self._core.next_deadline())
 
     def left(self) -> None:
         """It is in none any more."""
@@ -257,8 +256,8 @@ class Broadcaster:
                 self._do(self._actions.popleft())
         finally:
             self._performing = False
-        if self._core is not None and self._core.next_deadline() < self._armed:
-            self._wake.set()
+        if self._core is not None:
+            self._alarm.advance(self._core.next_deadline())
 
     def _do(self, action: BroadcastAction) -> None:
         match action:

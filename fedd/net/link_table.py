@@ -248,7 +248,7 @@ class LinkTable:
     def _deliver(self, link: PresenceLink, message: Message) -> None:
         if self.links.get(link.peer_id) is not link:
             return
-        if message == Bye("duplicate"):
+        if type(message) is Bye and message.reason == "duplicate":
             link.finish()
         else:
             self._events.message(link.peer_id, message)

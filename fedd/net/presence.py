@@ -7,6 +7,7 @@ Each stream has its reader and its writer; nothing here waits for one peer on be
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from fedd.core.membership_types import Action, Changed, Close, Dial, Notice, Per
 from fedd.core.presence_messages import PRESENCE_PROTOCOL, Bye, Digest, Hello, Message, Rows
 from fedd.core.records import MAX_ADDRESSES, MAX_NAME_CHARS, LossReason, Record, Row, open_row, sign_record
 from fedd.core.verdicts import MemberChange
+from fedd.net.alarm import Alarm
 from fedd.net.connection import Connection
 from fedd.net.credentials import Credentials
 from fedd.net.federation import FederationIdentity, PresenceStore
@@ -107,8 +109,7 @@ class Presence(PresenceView):
         self._observers: list[Callable[[MemberChange], None]] = []
         self._notice_observers: list[Callable[[str], None]] = []
         self._waiting: list[Dial] = []
-        self._armed = float("-inf")
-        self._wake = trio.Event()
+        self._alarm = Alarm(clock)
         self._news = trio.Event()
         self._known = KnownMembers(store, clock)
         self._users: list[LinkUser] = []
@@ -183,7 +184,7 @@ class Presence(PresenceView):
             self._perform(self._core.pin(peer, where, now))
         for user in self._users:
             user.entered()
-        self._wake.set()
+        self._alarm.set(now)
         for peer, connection in self._swarm.connections.items():
             if connection.direction == "out" and connection.relayed_by is None:
                 self._table.start(self._table.open, peer)
@@ -301,14 +302,12 @@ class Presence(PresenceView):
     async def _drive(self) -> None:
         while True:
             core = self._core
-            self._armed = core.next_deadline() if core is not None else float("inf")
-            with trio.move_on_after(max(0.0, self._armed - self._clock())):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            if core is None or core is not self._core or self._clock() < self._armed:
+            self._alarm.set(core.next_deadline() if core is not None else math.inf)
+            await self._alarm.wait()
+            if core is None or core is not self._core:
                 continue
             gap_s = self._suspensions.gap_s()
-            if self._clock() > self._armed + LATE_S or gap_s > LATE_S:
+            if self._clock() > self._alarm.due + LATE_S or gap_s > LATE_S:
                 await trio.sleep(DRAIN_S)
             if core is self._core:
                 self._perform(core.woke(gap_s, self._clock()))
@@ -352,8 +351,8 @@ class Presence(PresenceView):
         if actions:
             self._news.set()
             self._news = trio.Event()
-        if self._core is not None and self._core.next_deadline() < self._armed:
-            self._wake.set()
+        if self._core is not None:
+            self._alarm.advance(self._core.next_deadline())
 
     def _persist(self, epoch: int) -> None:
         try:
@@ -389,15 +388,16 @@ class Presence(PresenceView):
                     user.link_up(link.peer_id)
 
     def _received(self, peer: PeerId, message: Message) -> None:
-        core, rest = self._core, self.revoking.receive(peer, message)
+        core, now = self._core, self._clock()
+        if core is not None and isinstance(message, BROADCAST_MESSAGES):
+            self._perform(core.heard(peer, now, now))
+            for user in self._users:
+                user.received(peer, message)
+            return
+        rest = self.revoking.receive(peer, message)
         if core is None or rest is None:
             return
-        if isinstance(rest, BROADCAST_MESSAGES):
-            self._perform(core.heard(peer, self._clock(), self._clock()))
-            for user in self._users:
-                user.received(peer, rest)
-            return
-        self._perform(core.receive(peer, rest, self._clock()))
+        self._perform(core.receive(peer, rest, now))
         # Who has moved is as alive as before, but no longer to be found where the file says.
         if isinstance(rest, Rows) and any(self._known.looks_old(core, row.id) for row in rest.rows):
             self._known.changed(core)

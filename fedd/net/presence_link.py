@@ -53,6 +53,8 @@ class PresenceLink:
 
     def __init__(self, stream: Stream, opened_here: bool) -> None:
         self.stream = stream
+        self.peer_id: PeerId = stream.peer_id
+        """The other end, as the connection's handshake proved it."""
         self.opened_here = opened_here
         self.needed_there = False
         self.said_bye = False
@@ -66,11 +68,10 @@ class PresenceLink:
         self._news = trio.Event()
         self._finishing = False
         self.done = trio.Event()
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The other end, as the connection's handshake proved it."""
-        return self.stream.peer_id
+        self._deliver: Callable[[Message], None] = _nobody
+        self._taking = False
+        self._ended = trio.Event()
+        self._failure: Exception | None = None
 
     async def greet(self, mine: Hello, check: Callable[[PeerId, bytes], object]) -> None:
         """Exchange certificates; who was dialled says nothing before the dialler's is checked.
@@ -180,18 +181,43 @@ class PresenceLink:
         Raises:
             ProtocolError: the peer sent what the protocol does not allow.
         """
+        self._deliver = deliver
+        self.stream.deliver_to(self._arrived)
         try:
-            while True:
+            self._arrived()
+            await self._ended.wait()
+        finally:
+            self.stream.deliver_to(None)
+        if self._failure is not None:
+            raise self._failure
+
+    def _arrived(self) -> None:
+        """Take what is there, in the task that read it off the socket: to wake another takes as long again.
+
+        Also called while it runs: a message may end the stream and the very connection.
+        """
+        if self._taking:
+            return
+        self._taking = True
+        try:
+            while not self._ended.is_set():
                 for message in self._early:
                     self.said_bye = self.said_bye or isinstance(message, Bye)
-                    deliver(message)
+                    self._deliver(message)
                 self._early = []
-                data = await self.stream.receive_some(RECEIVE_BYTES)
-                if not data:
-                    return
-                self._early = self._decoder.receive_data(data)
+                data = self.stream.receive_nowait(RECEIVE_BYTES)
+                if data is None:
+                    break
+                if data:
+                    self._early = self._decoder.receive_data(data)
+                else:
+                    self._ended.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+            self._ended.set()
+        except Exception as error:  # whatever it is, it is this stream's: `read` raises it
+            self._failure = error
+            self._ended.set()
+        self._taking = False
 
     async def _receive_hello(self) -> Hello:
         while not self._early:
@@ -205,3 +231,7 @@ class PresenceLink:
         if not isinstance(hello, Hello) or hello.version != PRESENCE_VERSION:
             raise ProtocolError(f"{self.peer_id} did not begin with a hello of version {PRESENCE_VERSION}")
         return hello
+
+
+def _nobody(message: Message) -> None:
+    """Nobody reads yet, so nothing is delivered."""

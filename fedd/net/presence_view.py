@@ -108,6 +108,10 @@ class PresenceView:
         """The members with which `peer` has links, by its own record and theirs."""
         return self._core.edges.adjacent(peer) if self._core is not None else frozenset()
 
+    def links_version(self) -> object:
+        """Equal as long as `neighbours_of` is the same, for all."""
+        return self._core.edges_version if self._core is not None else None
+
     def rtt_of(self, peer: PeerId) -> float | None:
         """The round trip of the link with `peer` in seconds, None when there is none or it is not known."""
         link = self._core.link_of(peer) if self._core is not None else None

@@ -227,6 +227,7 @@ def freeze(bench: Bench, seconds: float, trials: int) -> dict[str, Figures]:
     """One member stopped: changes of any other member's state, and the time from waking to full views."""
     harmed: dict[str, list[Change]] = {system.name: [] for system in bench.systems}
     times: dict[str, list[float | None]] = {system.name: [] for system in bench.systems}
+    begun_s = time.monotonic()
     for _ in range(trials):
         bench.settle()
         place = bench.pick(1)[0]
@@ -248,6 +249,7 @@ def freeze(bench: Bench, seconds: float, trials: int) -> dict[str, Figures]:
             **spread(times[system.name]),
             "others_changed": len(harmed[system.name]),
             "which": [list(change[1:]) for change in harmed[system.name][:6]],
+            **_read_anew(system, begun_s),
         }
         for system in bench.systems
     }
@@ -412,6 +414,12 @@ def _processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _read_anew(system: System, start_s: float) -> Figures:
+    """Whose event log was read from its beginning since then: what such a change was, if there was one."""
+    anew = system.read_anew if isinstance(system, Fedd) else []
+    return {"read_anew": [name for at_s, name in anew if at_s >= start_s]}
+
+
 def clock(bench: Bench, wait_s: float) -> dict[str, Figures]:
     """The wall clock of fedd's last member a year forward, then back: what changes."""
     found: dict[str, Figures] = {}
@@ -427,6 +435,7 @@ def clock(bench: Bench, wait_s: float) -> dict[str, Figures]:
         found[system.name] = {
             "changes": len(changes),
             "which": [change[1:] for change in changes],
+            **_read_anew(system, start_s),
             "links": system.links(bench.count - 1),
         }
     return found

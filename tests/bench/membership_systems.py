@@ -8,7 +8,6 @@ answer: what it knows counts, not what it has told.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -117,6 +116,8 @@ class Fedd(System):
         """What requests failed with, and how often."""
         self.unconfirmed = 0
         """How often somebody did not acknowledge a broadcast in time."""
+        self.read_anew: list[tuple[float, str]] = []
+        """When whose event log was read from its beginning: all that is in it counts as a change then."""
         self._ids: dict[str, str] = {}
         self._federation = 0
         for node, daemon in zip(lan, self.daemons, strict=True):
@@ -235,6 +236,7 @@ class Fedd(System):
                     at_s = time.monotonic()
                     if number == 0:
                         self.views.forget(name)
+                        self.read_anew.append((at_s, name))
                     self._take(name, event, at_s)
             time.sleep(RETRY_S)
 
@@ -246,7 +248,7 @@ class Fedd(System):
                 self.views.note(observer, member, event["state"], at_s)
         elif kind == "lagged":
             raise RuntimeError("fedd's events came faster than they were read")
-        elif kind != "link" and (found := MARKER.search(json.dumps(event))):
+        elif kind == "command" and (found := MARKER.search(event.get("text", ""))):
             self.views.deliver(observer, found[0], at_s)
 
 

@@ -58,6 +58,7 @@ class Node:
             certified=lambda peer: peer in self.world.nodes and peer not in self.strangers,
             rtt_of=lambda peer: 0.02,
             neighbours_of=self.world.neighbours_of,
+            links_version=self.world.links_version,
             rng=random.Random(f"{self.world.seed} {self.peer} {self.epoch}"),
             now=self.world.now,
         )
@@ -123,6 +124,10 @@ class World:
         return {
             other for pair in self.links for other in pair - {peer} if peer in pair and self.records_known
         }
+
+    def links_version(self) -> object:
+        """Equal as long as `neighbours_of` says the same."""
+        return frozenset(self.links), self.records_known
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (max(when, self.now), next(self._order), call))

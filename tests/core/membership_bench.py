@@ -69,6 +69,7 @@ class Node:
                 certified=lambda peer: peer in self.core.records,
                 rtt_of=lambda peer: 0.02,
                 neighbours_of=lambda peer: self.core.edges.adjacent(peer),
+                links_version=lambda: self.core.edges_version,
                 rng=random.Random(f"{self.bench.seed} {self.peer} {self.epoch} casts"),
                 now=self.bench.now,
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from core.broadcast_world import PEERS, World, cheap_keys
 from core.test_broadcast import A, B, C, D, deaf, pair, post, tell
 
 from fedd.api.errors import Unhealthy
-from fedd.core.broadcast_acks import BATCH_S, MAX_TRACKED, OWN_MOST, TRACKED_S
+from fedd.core.broadcast_acks import BATCH_S, MAX_TRACKED, OWN_MOST, TRACKED_S, WITHIN_S, Acknowledgements
 from fedd.core.broadcast_intake import MAX_BAD
 from fedd.core.broadcast_messages import (
     Acks,
@@ -109,6 +111,32 @@ def test_forged_acknowledgements_cost_trust_and_count_for_nobody() -> None:
     assert [each.peer for each in a.distrusted] == [B]
 
 
+def test_what_a_member_says_on_its_own_link_with_the_origin_needs_no_signature() -> None:
+    world = deaf(4)
+    world.line(1, 0, 2)
+    a = world[0]
+    name = a.publish(b"?", wants_acks=True)
+    tell(a, B, Acks(*name, ((B, b"unread"),)))
+    tell(a, C, Acks(*name, ((D, b"forged"),)))
+    assert [each.peer for each in a.acked] == [B]
+
+
+def test_whoever_passes_acknowledgements_on_looks_at_each() -> None:
+    world = deaf(3)
+    world.line(0, 1, 2)
+    b = world[1]
+    tell(b, A, Bcast((post(A, 1, b"?", wants_acks=True),)))
+    world.run(0.1)
+    name, before = BroadcastId(A, 1, 1), len(b.sent)
+    tell(b, C, Acks(*name, ((C, b"forged"),)))
+    world.run(0.1)
+    assert len(b.sent) == before
+    good = (C, cheap_keys(C).sign_ack(name))
+    tell(b, C, Acks(*name, (good,)))
+    world.run(0.1)
+    assert [sent[1] for sent in b.sent[before:]] == [Acks(*name, (good,))]
+
+
 def test_how_often_one_may_ask_for_acknowledgements() -> None:
     world = World(3)
     world.link(0, 1)
@@ -137,3 +165,37 @@ def test_how_often_one_may_ask_for_acknowledgements() -> None:
     world.run(TRACKED_S + 1)
     tell(world[0], B, Bcast((post(B, 1, wants_acks=True),)))
     assert len(world[0].core._acks._tracked) == 1
+
+
+def test_an_origin_waits_for_its_own_broadcasts_and_for_none_that_is_forgotten() -> None:
+    keys = cheap_keys(A)
+    acks = Acknowledgements(A, keys.sign_ack, keys.verify_ack)
+
+    def deliver(origin: str, seq: int, now: float) -> None:
+        acks.delivered(BroadcastId(origin, 1, seq), A, now)
+        of_each = Counter(name.origin for name in acks._tracked)
+        # no entry stays of who has none: as many as have ever published would be kept
+        assert dict(acks._tracked_of) == dict(of_each)
+
+    def waits(now: float) -> list[float]:
+        return [acks.wait_s(origin, most, now) for origin in (B, C) for most in (1, 2, 3)]
+
+    deliver(B, 1, 10.0)
+    deliver(C, 1, 10.5)
+    deliver(B, 2, 11.0)
+    assert waits(11.0) == [WITHIN_S, WITHIN_S - 1.0, 0.0, WITHIN_S - 0.5, 0.0, 0.0]
+    deliver(B, 1, 11.5)  # asked for again, so it is the newest
+    assert waits(11.5) == [WITHIN_S, WITHIN_S - 0.5, 0.0, WITHIN_S - 1.0, 0.0, 0.0]
+    assert acks.wait_s(D, 1, 11.5) == 0.0
+    assert D not in acks._tracked_of
+    # those of others push the oldest out, and time the rest
+    for number, origin in enumerate(PEERS[4:20]):
+        for seq in range(MAX_TRACKED // 16 - (number == 0)):
+            deliver(origin, seq, 12.0)
+    assert len(acks._tracked) == MAX_TRACKED
+    assert waits(12.0) == [1.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    deliver(D, 1, 12.0)
+    assert waits(12.0) == [0.0] * 6
+    deliver(C, 2, 12.0 + TRACKED_S + 1.0)
+    assert waits(12.0 + TRACKED_S + 1.5) == [0.0, 0.0, 0.0, WITHIN_S - 0.5, 0.0, 0.0]
+    assert list(acks._tracked_of) == [C]

@@ -12,14 +12,22 @@ from fedd.core.broadcast_messages import (
     CHUNK_BYTES,
     Bcast,
     Chunk,
+    Header,
     Ihave,
     Iwant,
     Marks,
     Post,
 )
-from fedd.core.broadcast_origin import BURST, PENDING_BYTES, RETAINED_BYTES, RETAINED_S
+from fedd.core.broadcast_origin import (
+    BURST,
+    OVERHEAD_BYTES,
+    PENDING_BYTES,
+    RETAINED_BYTES,
+    RETAINED_S,
+    Held,
+)
 from fedd.core.broadcast_search import GIVE_UP_S
-from fedd.core.broadcast_table import TOTAL_PENDING_BYTES, TOTAL_RETAINED_BYTES
+from fedd.core.broadcast_table import TOTAL_PENDING_BYTES, TOTAL_RETAINED_BYTES, OriginTable
 
 
 def test_broadcasts_of_strangers_are_dropped_until_they_are_members() -> None:
@@ -156,6 +164,49 @@ def test_who_publishes_most_gives_way_to_others() -> None:
     assert 1 in node.core._table.by_name[B].retained
     world.run(RETAINED_S + 2 * DIGEST_S)
     assert node.core.held_bytes == 0
+
+
+def test_what_all_keep_is_counted_only_where_it_may_be_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 64 * 1024
+    table = OriginTable(A, 1, lambda peer: True, 0.0)
+    counts: list[int] = []
+
+    def total() -> int:
+        return sum(origin.retained_bytes for origin in table.by_name.values())
+
+    def count(_: OriginTable) -> int:
+        counts.append(total())
+        return counts[-1]
+
+    monkeypatch.setattr(OriginTable, "retained_bytes", property(count))
+
+    def keep(index: int, first: int, last: int, epoch: int = 1) -> int:
+        """How often it was counted to keep these; never is more kept than may be."""
+        counts.clear()
+        origin = table.other(PEERS[index], 0.0)
+        assert origin is not None
+        for seq in range(first, last + 1):
+            header = Header(epoch, seq, "note", False, size - OVERHEAD_BYTES, b"")
+            origin.begin(header)
+            origin.retain(Held(Post(origin.name, epoch, seq, b""), header, None, bytes(header.size), 0.0))
+            table.retained(size)
+            assert total() <= TOTAL_RETAINED_BYTES
+        return len(counts)
+
+    def kept() -> list[int]:
+        return [len(table.by_name[peer].retained) for peer in PEERS[1:] if peer in table.by_name]
+
+    assert [keep(index, 1, 15) for index in (1, 2, 3, 4)] == [0, 0, 0, 0]
+    assert keep(5, 1, 4) == 0
+    # of 64 in all, so the next ones cost those who have most
+    assert keep(5, 5, 6) == 2
+    assert kept() == [14, 14, 15, 15, 6]
+    # an epoch that ended makes room, and it is known how much from when it is counted next
+    assert keep(1, 1, 1, epoch=2) == 1
+    assert keep(6, 1, 13) == 0
+    assert kept() == [1, 14, 15, 15, 6, 13]
+    assert keep(6, 14, 14) == 1
+    assert kept() == [1, 14, 14, 15, 6, 14]
 
 
 def test_a_large_one_that_finds_no_room_is_fetched_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 import pytest
 from core.broadcast_world import PEERS, World
 
-from fedd.core.broadcast_givers import GIVERS, MAX_LOOKS, Givers
+from fedd.core.broadcast_givers import GIVERS, MAX_LOOKS, MAX_REMEMBERED, Givers
 from fedd.core.broadcast_messages import Bcast
 
 Graph = dict[str, set[str]]
@@ -104,6 +104,57 @@ def test_beyond_what_is_looked_at_those_served_by_the_same_neighbour_count() -> 
 def test_without_records_all_pass_it_on() -> None:
     assert Givers("b", lambda peer: set()).mine(["a", "c", "d"], "a", "a") == ["c", "d"]
     assert Givers("a", lambda peer: set()).mine(["b", "c"], "a", None) == ["b", "c"]
+
+
+class Recorded:
+    """A graph by the records of its members: how often it was asked, and its version."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.version: object = 1
+        self.asked = 0
+
+    def neighbours_of(self, peer: str) -> set[str]:
+        self.asked += 1
+        return self.graph.get(peer, set())
+
+    def is_asked(self, givers: Givers, links: list[str], origin: str, source: str) -> bool:
+        """Whether it takes a look at the graph to find who gives; the answer is right in any case."""
+        found = Givers("me", self.neighbours_of).mine(links, origin, source)
+        before = self.asked
+        assert givers.mine(links, origin, source) == found
+        return self.asked > before
+
+
+def test_what_was_found_is_remembered_as_long_as_the_links_are_the_same() -> None:
+    graph: Graph = {"me": {"b", "c", "d"}, "a": {"b"}, "b": {"a", "me"}, "c": {"me"}, "d": {"me"}}
+    records = Recorded(graph)
+    givers = Givers("me", records.neighbours_of, lambda: records.version)
+    for question in ((["b", "c"], "a", "b"), (["b", "c", "d"], "a", "b"), (["b", "c"], "b", "b")):
+        assert [records.is_asked(givers, *question) for _ in range(3)] == [True, False, False]
+    assert records.is_asked(givers, ["b", "c"], "a", "d")
+    assert not records.is_asked(givers, ["b", "c"], "a", "b")
+    graph["a"].add("c")
+    graph["c"].add("a")
+    records.version = 2
+    assert records.is_asked(givers, ["b", "c"], "a", "b")
+    assert not records.is_asked(givers, ["b", "c"], "a", "b")
+    # who cannot tell whether they are the same remembers nothing
+    forgetful = Givers("me", records.neighbours_of)
+    assert all(records.is_asked(forgetful, ["b", "c"], "a", "b") for _ in range(3))
+
+
+def test_so_much_is_remembered_and_no_more() -> None:
+    records = Recorded({})
+    givers = Givers("me", records.neighbours_of, lambda: 1)
+    question = ["b"], "a", "c"
+    assert records.is_asked(givers, *question)
+    for number in range(MAX_REMEMBERED - 2):
+        assert records.is_asked(givers, ["b"], f"o{number}", "c")
+    assert not records.is_asked(givers, *question)
+    assert records.is_asked(givers, ["b"], "c", "c")
+    assert records.is_asked(givers, *question)
+    assert not records.is_asked(givers, *question)
 
 
 @pytest.mark.parametrize("seed", range(3))

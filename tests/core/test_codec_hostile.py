@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import cbor2
@@ -37,6 +38,82 @@ def test_values_nest_as_deep_as_allowed_and_no_deeper() -> None:
         decode(b"\x81" * (MAX_DEPTH + 1) + b"\x00")
     with pytest.raises(InvalidMessage, match="nests deeper than 16"):
         decode(b"\xa1\x60" * (MAX_DEPTH + 1) + b"\x00")
+
+
+FEW, MANY = 1, 40
+PLACES: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "dict": lambda items: {str(key): item for key, item in enumerate(items)},
+    "list of lists": lambda items: [[item] for item in items],
+    "list of dicts": lambda items: [{"k": item} for item in items],
+}
+
+
+def padded(value: Any, level: int) -> Any:
+    """The same with more in each list and dict at that level than are looked at one by one."""
+    if isinstance(value, dict):
+        inner = {key: padded(item, level - 1) for key, item in value.items()}
+        return {f"_{number}": None for number in range(MANY)} | inner if level == 0 else inner
+    if isinstance(value, list | tuple):
+        items = [padded(item, level - 1) for item in value]
+        return [None] * MANY + items if level == 0 else items
+    return value
+
+
+def travels(value: Any) -> bool:
+    """Whether it is encoded, in which case it comes back as it was."""
+    try:
+        encoded = encode(value)
+    except InvalidMessage:
+        return False
+    assert decode(encoded, canonical=True) == padded(value, -1)
+    return True
+
+
+@pytest.mark.parametrize("leaf", [0, ArrayView("uint8", (1,), b"x"), [], {}])
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"k": inner}, lambda inner: (inner,)])
+def test_the_bound_of_depth_is_exact_for_few_and_for_many(leaf: Any, wrap: Callable[[Any], Any]) -> None:
+    deepest = leaf
+    for _ in range(MAX_DEPTH - isinstance(leaf, list | dict)):
+        deepest = wrap(deepest)
+    for level in range(-1, MAX_DEPTH + 1):
+        assert travels(padded(deepest, level))
+        with pytest.raises(InvalidMessage, match="nests deeper than 16"):
+            encode(padded(wrap(deepest), level))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("before", [FEW, MANY])
+def test_what_travels_does_so_among_few_and_among_many(place: str, before: int) -> None:
+    put = PLACES[place]
+    fit = [-(2**63), 2**64 - 1, b"x", bytearray(b"x"), memoryview(b"x"), ArrayView("uint8", (1,), b"x"), True]
+    for item in fit:
+        assert travels(put([0] * before + [item]))
+    for item, reason in (
+        (-(2**63) - 1, "an integer of 64 bits"),
+        (2**64, "an integer of 65 bits"),
+        (1j, "type complex"),
+        ({1: 0}, "keys must be text, not int"),
+    ):
+        with pytest.raises(InvalidMessage, match=reason):
+            encode(put([0] * before + [item]))
+
+
+odd = st.sampled_from([2**64, -(2**63) - 1, 1j, {1, 2}, {b"k": 0}, (), memoryview(b"xy")])
+mixed = st.recursive(
+    values | odd,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(mixed, st.integers(0, MAX_DEPTH + 1), st.integers(0, MAX_DEPTH + 2))
+def test_few_and_many_have_the_same_verdict(value: Any, depth: int, level: int) -> None:
+    for number in range(depth):
+        value = {"k": value} if number % 3 else [value]
+    assert travels(value) == travels(padded(value, level))
 
 
 TAGGED_ARRAY = encode(ArrayView("uint8", (2,), b"xy"))

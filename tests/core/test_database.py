@@ -108,3 +108,29 @@ def test_what_came_between_two_updates_concerns_nobody_if_it_was_taken_back() ->
     one.forget(["x"])
     assert one.update() == (set(), [], ["x"])
     assert one.update() == (set(), [], [])
+
+
+def test_the_version_of_the_edges_is_another_whenever_they_are() -> None:
+    one = Database("m")
+    theirs = Record("x", 1, 1, neighbours=frozenset("m"), sealed=b"1")
+    seen = [one.edges_version]
+
+    def is_another() -> bool:
+        seen.append(one.edges_version)
+        return seen[-1] not in seen[:-1]
+
+    one.merge(Record("m", 1, 1, neighbours=frozenset("x")), 0.0)
+    one.merge(theirs, 0.0)
+    assert is_another()
+    one.update()
+    one.merge(theirs, 1.0)
+    assert not is_another()
+    assert one.expire(1.0)
+    assert one.edges.adjacent("m") == set()
+    assert is_another()
+    one.merge(replace(theirs, seq=2, sealed=b"2"), 2.0)
+    assert one.edges.adjacent("m") == {"x"}
+    assert is_another()
+    one.forget(["x"])
+    assert one.edges.adjacent("m") == set()
+    assert is_another()

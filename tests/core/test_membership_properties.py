@@ -16,6 +16,7 @@ from fedd.core.broadcast_origin import PENDING_BYTES, RETAINED_BYTES
 from fedd.core.broadcast_types import Deliver
 from fedd.core.database import Database
 from fedd.core.deadlines import NEVER
+from fedd.core.membership import Membership
 from fedd.core.presence_messages import MAX_FRAME_BYTES, MessageDecoder, Ping, Rows, Want, encode_message
 from fedd.core.records import Record
 
@@ -34,6 +35,7 @@ class Histories(RuleBasedStateMachine):
         self.remembered: dict[str, tuple[Record, ...]] = {}
         self.woke: dict[str, float] = {}
         self.published: dict[tuple[str, int, int], bytes] = {}
+        self.edges: dict[tuple[Membership, object], dict[str, set[str]]] = {}
         self.bench.add(*PEERS[:size], boot=PEERS[0])
         self.run_for(3.0)
 
@@ -221,6 +223,8 @@ class Histories(RuleBasedStateMachine):
                 for peer, record in records.items()
             }
             assert {peer: node.core.edges.adjacent(peer) for peer in records} == expected
+            # who remembers what follows from them asks for their version alone
+            assert self.edges.setdefault((node.core, node.core.edges_version), expected) == expected
             if node.core._judge_due == NEVER:
                 reachable = {node.peer}
                 todo = [node.peer]
