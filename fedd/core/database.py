@@ -34,6 +34,7 @@ class Database:
         "_none_before",
         "_used_up",
         "edges",
+        "edges_version",
         "records",
         "refused",
     )
@@ -52,6 +53,8 @@ class Database:
         self._forgotten: dict[PeerId, Stamp] = {}
         self.records: dict[PeerId, Record] = {}
         self.edges = TwoSidedEdges(me, self.records)
+        self.edges_version = 0
+        """Equal as long as `edges` are the same."""
         self.refused = 0
         """How many records of new owners found no room."""
 
@@ -59,11 +62,6 @@ class Database:
     def digest(self) -> bytes:
         """The exclusive or of the hashes of all versions: independent of order, cheap to keep."""
         return self._hash.to_bytes(HASH_BYTES, "big")
-
-    @property
-    def edges_version(self) -> tuple[int, int]:
-        """Equal as long as `edges` are the same. Nobody is unmuted but by another record."""
-        return self._hash, len(self.edges.muted)
 
     def stamps(self) -> list[tuple[PeerId, Stamp]]:
         """The version held of each."""
@@ -106,6 +104,8 @@ class Database:
             self._hash ^= record.fingerprint
         else:
             self._hash ^= held.fingerprint ^ record.fingerprint
+        if held is None or held.edges != record.edges or peer in muted:
+            self.edges_version += 1
         if peer not in self._before:
             self._before[peer] = held if peer not in muted else None
         if muted:
@@ -156,6 +156,7 @@ class Database:
         for peer in expired:
             self._before.setdefault(peer, self.records[peer])
         muted.update(expired)
+        self.edges_version += bool(expired)
         # All are looked at, which need not be soon again.
         self._none_before = min((at for at in counting.values() if at >= before), default=before)
         return bool(expired)
@@ -167,6 +168,7 @@ class Database:
             if record is None:
                 continue
             self._hash ^= record.fingerprint
+            self.edges_version += 1
             if peer not in self._before:
                 self._before[peer] = record if peer not in self.edges.muted else None
             self.edges.muted.discard(peer)
