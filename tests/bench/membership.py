@@ -106,6 +106,7 @@ def merged(parts: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
         name: {
             "others_changed": sum(part[name]["others_changed"] for part in parts),
             "which": [line for part in parts for line in part[name]["which"]],
+            "broken": [line for part in parts for line in part[name]["broken"]],
             "full_view_s": [part[name].get("max_s") for part in parts],
         }
         for name in parts[0]

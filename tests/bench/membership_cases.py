@@ -249,7 +249,7 @@ def freeze(bench: Bench, seconds: float, trials: int) -> dict[str, Figures]:
             **spread(times[system.name]),
             "others_changed": len(harmed[system.name]),
             "which": [list(change[1:]) for change in harmed[system.name][:6]],
-            **_read_anew(system, begun_s),
+            **_broken(system, begun_s),
         }
         for system in bench.systems
     }
@@ -414,10 +414,10 @@ def _processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _read_anew(system: System, start_s: float) -> Figures:
-    """Whose event log was read from its beginning since then: what such a change was, if there was one."""
-    anew = system.read_anew if isinstance(system, Fedd) else []
-    return {"read_anew": [name for at_s, name in anew if at_s >= start_s]}
+def _broken(system: System, start_s: float) -> Figures:
+    """The reading of whose event log broke off since then, and why."""
+    broken = system.broken if isinstance(system, Fedd) else []
+    return {"broken": [line for at_s, *line in broken if at_s >= start_s]}
 
 
 def clock(bench: Bench, wait_s: float) -> dict[str, Figures]:
@@ -435,7 +435,7 @@ def clock(bench: Bench, wait_s: float) -> dict[str, Figures]:
         found[system.name] = {
             "changes": len(changes),
             "which": [change[1:] for change in changes],
-            **_read_anew(system, start_s),
+            **_broken(system, start_s),
             "links": system.links(bench.count - 1),
         }
     return found

@@ -116,8 +116,8 @@ class Fedd(System):
         """What requests failed with, and how often."""
         self.unconfirmed = 0
         """How often somebody did not acknowledge a broadcast in time."""
-        self.read_anew: list[tuple[float, str]] = []
-        """When whose event log was read from its beginning: all that is in it counts as a change then."""
+        self.broken: list[tuple[float, str, str]] = []
+        """When the reading of whose event log broke off, and why."""
         self._ids: dict[str, str] = {}
         self._federation = 0
         for node, daemon in zip(lan, self.daemons, strict=True):
@@ -228,16 +228,21 @@ class Fedd(System):
             self._ask(place, "leave", {})
 
     def _watch(self, place: int) -> None:
-        """Read one daemon's event log for as long as there is one, life after life."""
-        name = self.names[place]
+        """Read one daemon's event log, each event of each of its lives once."""
+        name, daemon = self.names[place], self.daemons[place]
+        life, seq = daemon.pid, 0
         while not self._over.is_set():
-            with contextlib.suppress(FeddError, OSError), Client(str(self.daemons[place].socket)) as client:
-                for number, event in enumerate(client.stream("GET", "/v1/events", query={"since": "0"})):
-                    at_s = time.monotonic()
-                    if number == 0:
-                        self.views.forget(name)
-                        self.read_anew.append((at_s, name))
-                    self._take(name, event, at_s)
+            if daemon.pid != life:
+                life, seq = daemon.pid, 0
+                self.views.forget(name)
+            try:
+                with Client(str(daemon.socket)) as client:
+                    for event in client.stream("GET", "/v1/events", query={"since": str(seq)}):
+                        self._take(name, event, time.monotonic())
+                        seq = event["seq"]
+            except (FeddError, OSError) as error:
+                if seq:
+                    self.broken.append((time.monotonic(), name, str(error)))
             time.sleep(RETRY_S)
 
     def _take(self, observer: str, event: dict[str, Any], at_s: float) -> None:
@@ -268,6 +273,7 @@ class Serf(System):
             self._wait_ready(place)
 
     def start(self, place: int) -> None:
+        self.views.forget(self.names[place])
         self._processes[place] = self._spawn(place, self.names[place])
         self._wait_ready(place)
         self.help_home(place)
@@ -360,7 +366,6 @@ class Serf(System):
         while not self._over.is_set():
             with contextlib.suppress(OSError, SerfError):
                 client = self._connect(place)
-                self.views.forget(name)
                 known: set[str] = set()
                 while not self._over.is_set():
                     self.awake.wait()
