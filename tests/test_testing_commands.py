@@ -180,6 +180,29 @@ def test_a_broadcast_that_fails_on_a_node_is_in_its_log() -> None:
     ]
 
 
+@dataclass(frozen=True)
+class Tell:
+    """Tells."""
+
+    name: ClassVar[str] = "tell"
+    event_text: ClassVar[str] = "said"
+    said: str
+    level: int = 1
+
+
+def test_a_notice_is_an_event() -> None:
+    commands = Commands([Tell])
+    assert commands.send(0, 1, "tell", said="hi", level=3) is None
+    assert commands.broadcast(1, "tell", said="ho").missing == ()
+    assert [(event.node, event.sender, event.text, event.fields) for event in commands.events] == [
+        (1, "node-00", "hi", {"level": 3}),
+        (0, "node-01", "ho", {"level": 1}),
+        (1, "node-01", "ho", {"level": 1}),
+    ]
+    with pytest.raises(InvalidParameter, match="said has no characters but blanks"):
+        commands.send(0, 1, "tell", said=" ")
+
+
 def test_classes_that_are_no_commands() -> None:
     with pytest.raises(InvalidParameter, match="no dataclass"):
         Commands([int])

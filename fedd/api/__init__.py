@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregate, Aggregator, Contribution, LocalTraining
     from fedd.api.algorithm import Algorithm, Letter, Merged, RunContext
-    from fedd.api.command import Audience, Command, CommandContext, KnownRun, Member, Reached
+    from fedd.api.command import Audience, Command, CommandContext, KnownRun, Member, Notice, Reached
     from fedd.api.errors import (
         Conflict,
         Denied,
@@ -59,6 +59,7 @@ __all__ = [
     "Message",
     "NotConnected",
     "NotFound",
+    "Notice",
     "PeerId",
     "PluginFailed",
     "ProtocolError",
@@ -81,7 +82,9 @@ _MODULES = {
     **dict.fromkeys(("Aggregate", "Aggregator", "Contribution", "LocalTraining"), "aggregator"),
     **dict.fromkeys(("Agreement", "Ledger"), "ledger"),
     **dict.fromkeys(("Algorithm", "Letter", "Merged", "RunContext"), "algorithm"),
-    **dict.fromkeys(("Audience", "Command", "CommandContext", "KnownRun", "Member", "Reached"), "command"),
+    **dict.fromkeys(
+        ("Audience", "Command", "CommandContext", "KnownRun", "Member", "Notice", "Reached"), "command"
+    ),
     **dict.fromkeys(("RunGraph", "Spectrum"), "graph"),
     **dict.fromkeys(("hookimpl", "hookspec"), "hookspecs"),
     **dict.fromkeys(("Learner", "RunLearner", "TrainResult"), "learner"),

@@ -130,8 +130,9 @@ class Command(Protocol):
 
     A field is a bool, int, float, str or Literal of strings, a NumPy array, or a `Message` (anything that can
     travel). A field without a default must be given by the sender. The class docstring's first line is the
-    command's help, a field's help is `field(metadata={"help": ...})`. A `__post_init__` that raises
-    ValueError refuses bad parameters. Further class variables, all optional:
+    command's help, a field's help is `field(metadata={"help": ...})`, the longest text that it takes
+    `field(metadata={"max_chars": ...})`. A `__post_init__` that raises ValueError refuses bad parameters.
+    Further class variables, all optional:
 
     | name | default | meaning |
     |---|---|---|
@@ -146,3 +147,18 @@ class Command(Protocol):
     async def handle(self, ctx: CommandContext) -> Message:
         """Do what the message asks for, on the node that got it, and return the answer."""
         ...
+
+
+class Notice(Protocol):
+    """A command that only leaves a line in the event log: the daemon writes it, no code of the class runs.
+
+    A frozen dataclass with a name and no `handle`. `event_text` names the field, a str, that becomes the
+    event's text and may not be blank; the others, up to 16 of bool, int, float, str or Literal of strings,
+    become the event's fields. All that can be refused is declared: types, choices, and `max_chars`, which is
+    512 at most and when it is not given. So there is no `__post_init__`, the answer is None, and a device
+    starts no plugin host for it. Help and the class variables are as for `Command`, but for the audience
+    `"run"`.
+    """
+
+    name: ClassVar[str]
+    event_text: ClassVar[str]

@@ -13,7 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     from fedd.api.aggregator import Aggregator
     from fedd.api.algorithm import Algorithm
-    from fedd.api.command import Command
+    from fedd.api.command import Command, Notice
     from fedd.api.learner import Learner
 
 PROJECT_NAME = "fedd"
@@ -29,8 +29,8 @@ def fedd_register_algorithms() -> list[type[Algorithm]]:  # type: ignore[empty-b
 
 
 @hookspec
-def fedd_register_commands() -> list[type[Command]]:  # type: ignore[empty-body]
-    """Return the command classes of this plugin."""
+def fedd_register_commands() -> list[type[Command] | type[Notice]]:  # type: ignore[empty-body]
+    """Return the command classes of this plugin, notices among them."""
 
 
 @hookspec

@@ -102,6 +102,10 @@ def show_command(out: Output, command: dict[str, Any]) -> None:
         )
     out.line()
     usual = " ".join(f"{item['name']}=..." for item in command["parameters"] if item.get("required"))
+    if command["event_text"]:
+        out.line(
+            f"it leaves its {command['event_text']} in the event log: the daemon writes it, no plugin runs"
+        )
     if command["audience"] == "run":
         out.line("it travels inside the runs of its algorithm; nobody can send it")
         return

@@ -84,8 +84,8 @@ _RUN_FIELDS = (
 _LEARNER = "{name, plugin, distribution, version, doc, abilities[], parameters[]}"
 _AGGREGATOR = "{name, plugin, distribution, version, doc, mean, allowed, parameters[]}"
 _COMMAND = (
-    "{name, plugin, distribution, version, doc, protocol, audience, max_payload_bytes, timeout_s, allowed, "
-    "parameters[{name, type, default, help, choices[]?, required?}]}"
+    "{name, plugin, distribution, version, doc, protocol, audience, max_payload_bytes, timeout_s, "
+    "event_text, allowed, parameters[{name, type, default, help, choices[]?, max_chars?, required?}]}"
 )
 _COMMAND_PARAMETERS = Field("parameters", "object", "Its parameters by name, typed or as text.", default={})
 

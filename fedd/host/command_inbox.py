@@ -42,6 +42,10 @@ class Inbox:
         else:
             queue.append(payload)
 
+    def is_waiting(self, origin: PeerId) -> bool:
+        """Whether a message of that origin is being handled, or waits: what comes now comes after it."""
+        return origin in self._waiting
+
     def bounds(self) -> list[Bound]:
         """How much waits."""
         help_text = "of broadcast commands that wait for their handlers; beyond it they are lost"

@@ -11,6 +11,7 @@ import trio
 
 from fedd.api.errors import FeddError, PluginFailed, ProtocolError, TimedOut, Unhealthy
 from fedd.core import codec
+from fedd.core.command_events import MAX_EVENTS
 from fedd.core.command_messages import encode_error
 from fedd.core.pipe import Frame
 from fedd.host.command_call import RELOADED, Call, HostTimes, Outside, Page
@@ -19,8 +20,6 @@ from fedd.net.alarm import Alarm
 if TYPE_CHECKING:
     from fedd.host.worker_process import WorkerProcess
 
-MAX_EVENTS = 16
-"""Of one call; the plugin host refuses more, and what comes nevertheless is dropped."""
 MAX_ASKS = 64
 """Questions of all handlers that are under way."""
 _LOOK_S = 0.2
@@ -142,7 +141,7 @@ class Session:
                 del self._calls[header["call"]]
                 call.end()
             case "event" if call is not None:
-                call.events += 1
+                call.events += 1  # the plugin host refuses more, and what comes nevertheless is dropped
                 text, fields = header.get("text"), header.get("fields")
                 if isinstance(text, str) and isinstance(fields, dict) and call.events <= MAX_EVENTS:
                     self._outside.event(call, text, fields)

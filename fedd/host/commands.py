@@ -6,7 +6,6 @@ unknown, not allowed, malformed or too large is answered with an error that says
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +43,7 @@ from fedd.core.command_messages import (
 from fedd.host.command_call import Call, HostTimes
 from fedd.host.command_host import CommandHost, Spawn, spawn_host
 from fedd.host.command_inbox import Inbox
+from fedd.host.command_log import CommandLog
 from fedd.host.command_turns import PATIENCE_S, Turns
 from fedd.host.command_wire import READ_S, Memory, cancel_when_gone, converse, read_length, write
 from fedd.host.plugin_schema import CommandInfo
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from fedd.net.presence import Presence
     from fedd.net.stream import Stream
     from fedd.net.swarm import Swarm
-
-log = logging.getLogger("fedd.host")
 
 DEADLINE_S = 45.0
 """Of a sender: the longest wait for a turn, the longest handler, and the way there and back."""
@@ -113,7 +111,6 @@ class Commands:
         self._swarm = swarm
         self._presence = presence
         self._registry = registry
-        self._events = events
         self._reach = reach
         self._broadcaster = broadcaster
         self._runs = runs
@@ -122,7 +119,7 @@ class Commands:
         self._memory = Memory()
         self._inbox = Inbox(self._handle_broadcast, self._note_lost)
         self._nursery: trio.Nursery | None = None
-        self._last_failure = ""
+        self._log = CommandLog(events, self._name)
         swarm.handle_family(COMMAND_PREFIX, self.serve)
         broadcaster.subscribe(BROADCAST_CHANNEL, self._take_broadcast)
         presence.subscribe(lambda change: self._host.members_changed())
@@ -167,10 +164,11 @@ class Commands:
             raise Denied(f"{command} is for this device alone", hint="send it to this node", field="command")
         _check_spreadable(info)
         typed = check_command_parameters(info, parameters)
-        # What only the class can judge is judged here, before everybody would find it wanting. It takes no
-        # turn: nothing is done, and a handler that broadcasts holds one already.
-        checked = await self._host.call(info, self.me, codec.encode(typed), only_check=True)
-        read_answer(checked, info.max_payload_bytes)
+        if not info.event_text:
+            # What only the class can judge is judged here, before everybody would find it wanting. It takes
+            # no turn: nothing is done, and a handler that broadcasts holds one already.
+            checked = await self._host.call(info, self.me, codec.encode(typed), only_check=True)
+            read_answer(checked, info.max_payload_bytes)
         payload = encode_broadcast(info.name, info.command_version, typed)
         if len(payload) > min(MAX_BROADCAST_BYTES, info.max_payload_bytes):
             raise InvalidMessage(
@@ -288,11 +286,15 @@ class Commands:
         patience_s: float | None = PATIENCE_S,
     ) -> Bytes:
         """Check the parameters, wait for a turn, have it handled; the answer's bytes, error or not."""
-        body = codec.encode(check_command_parameters(info, parameters))
+        typed = check_command_parameters(info, parameters)
+        body = codec.encode(typed)
         if len(body) > info.max_payload_bytes + MAX_ANSWER_OVERHEAD_BYTES:
             raise InvalidMessage(
                 f"the parameters of {info.name} have {len(body)} bytes, more than {info.max_payload_bytes}"
             )
+        if info.event_text:
+            self._log.write_notice(info, sender, typed)
+            return encode_value(None)
         async with self._turns.turn(sender, patience_s):
             answer = await self._host.call(info, sender, body)
         if not is_error(answer):
@@ -308,9 +310,25 @@ class Commands:
         payload = getattr(arrived, "payload", None)
         if payload is None:
             count = arrived.last - arrived.first + 1
-            self._note("", arrived.origin, error=f"{count} broadcasts were missed")
-        elif self._nursery is not None:
+            self._log.not_handled("", arrived.origin, error=f"{count} broadcasts were missed")
+        elif self._nursery is not None and not self._take_notice(arrived.origin, payload):
             self._inbox.put(self._nursery, arrived.origin, payload)
+
+    def _take_notice(self, origin: PeerId, payload: bytes) -> bool:
+        """Write a notice, unless something of its origin has to be done before; whether it was one."""
+        if not self._registry.is_ready or self._inbox.is_waiting(origin):
+            return False
+        command = ""
+        try:
+            command, version, parameters = read_broadcast(payload, MAX_BROADCAST_BYTES)
+            info = self._judge(command, version, origin)
+            if not info.event_text:
+                return False
+            _check_spreadable(info)
+            self._log.write_notice(info, origin, check_command_parameters(info, parameters))
+        except FeddError as error:
+            self._log.not_handled(command, origin, error=str(error))
+        return True
 
     async def _handle_broadcast(self, origin: PeerId, payload: bytes) -> None:
         command = ""
@@ -321,20 +339,10 @@ class Commands:
             _check_spreadable(info)
             read_answer(await self._handle(info, origin, parameters, None), info.max_payload_bytes)
         except FeddError as error:
-            self._note(command, origin, error=str(error))
+            self._log.not_handled(command, origin, error=str(error))
 
     def _note_lost(self, origin: PeerId) -> None:
-        self._note("", origin, error="broadcasts were lost: their handlers are too far behind")
-
-    def _note(self, command: str, origin: PeerId, error: str) -> None:
-        """A broadcast that was not handled becomes an event; the same one again and again a single one."""
-        failure = f"{origin} {command} {error}"
-        if failure != self._last_failure:
-            self._last_failure = failure
-            log.info("a broadcast of %s was not handled: %s", self._name(origin), error)
-            self._events.publish(
-                "command", command=command[:80] or None, peer_id=origin, name=self._name(origin), error=error
-            )
+        self._log.not_handled("", origin, error="broadcasts were lost: their handlers are too far behind")
 
     # ---- what handlers reach: the plugin host's Outside ----------------------------------------
 
@@ -359,24 +367,11 @@ class Commands:
 
     def event(self, call: Call, text: str, fields: Mapping[str, Any]) -> None:
         """A handler writes into the event log."""
-        plain = {
-            key: value
-            for key, value in fields.items()
-            if isinstance(value, bool | int | float | str) and key not in _OWN_FIELDS
-        }
-        self._events.publish(
-            "command",
-            command=call.info.name,
-            plugin=call.info.plugin,
-            peer_id=call.sender,
-            name=self._name(call.sender),
-            text=text,
-            **dict(list(plain.items())[:_MAX_EVENT_FIELDS]),
-        )
+        self._log.write(call.info, call.sender, text, fields)
 
     def trouble(self, plugin: str, error: str) -> None:
         """A plugin cost the plugin host its life."""
-        self._events.publish("plugin", name=plugin, error=error)
+        self._log.trouble(plugin, error)
 
     def _name(self, peer: PeerId) -> str:
         return self._presence.name_of(peer) or peer
@@ -400,8 +395,3 @@ def _check_spreadable(info: CommandInfo) -> None:
             hint=f"fedctl send MEMBER {info.name}",
             field="command",
         )
-
-
-_MAX_EVENT_FIELDS = 16
-_OWN_FIELDS = frozenset({"seq", "kind", "unix_s", "command", "plugin", "peer_id", "name", "text", "error"})
-"""What an event has already, and a plugin must not write."""

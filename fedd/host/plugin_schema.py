@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fedd.api.errors import InvalidParameter
 from fedd.core.codec import ArrayView
+from fedd.core.command_events import check_length
 from fedd.core.command_messages import protocol_of
 from fedd.core.dataclass import dataclass
 from fedd.core.nearest import nearest
@@ -31,7 +32,7 @@ class Parameter(NamedTuple):
     """One field of a plugin's dataclass.
 
     `type` is bool, int, float or str, a command's also array or message. `default` is None for one that is
-    `required`, and for arrays.
+    `required`, and for arrays. A str has at most `max_chars` characters, None: as many as travel.
     """
 
     name: str
@@ -40,12 +41,15 @@ class Parameter(NamedTuple):
     help: str
     choices: tuple[str, ...] | None
     required: bool = False
+    max_chars: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """As `--json` shows it."""
         shown = {"name": self.name, "type": self.type, "default": self.default, "help": self.help}
         if self.choices:
             shown["choices"] = list(self.choices)
+        if self.max_chars is not None:
+            shown["max_chars"] = self.max_chars
         if self.required:
             shown["required"] = True
         return shown
@@ -104,7 +108,8 @@ class AlgorithmInfo:
 class CommandInfo:
     """A command that can be sent to this node. `plugin` is its entry point's name, `version` its package's.
 
-    `command_version` is the command's own, in its protocol id. `allowed` is the policy's word.
+    `command_version` is the command's own, in its protocol id. `allowed` is the policy's word. `event_text`
+    is the parameter that a notice writes into the event log, empty for a command with a handler.
     """
 
     name: str
@@ -118,6 +123,7 @@ class CommandInfo:
     max_payload_bytes: int
     timeout_s: float
     allowed: bool = True
+    event_text: str = ""
 
     @property
     def protocol(self) -> str:
@@ -132,6 +138,7 @@ class CommandInfo:
             "audience": self.audience,
             "max_payload_bytes": self.max_payload_bytes,
             "timeout_s": self.timeout_s,
+            "event_text": self.event_text,
             "allowed": self.allowed,
         }
 
@@ -210,6 +217,8 @@ def convert(parameter: Parameter, value: Any) -> Any:
             hint=parameter.help,
             field=parameter.name,
         )
+    if parameter.max_chars is not None and isinstance(typed, str):
+        check_length(parameter.name, typed, parameter.max_chars)
     return typed
 
 

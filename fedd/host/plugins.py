@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import trio
 
 from fedd.api.errors import InvalidParameter, NotFound, PluginFailed
+from fedd.core.command_events import check_said
 from fedd.core.dataclass import dataclass
 from fedd.core.nearest import nearest
 from fedd.core.run_terms import SURVIVORS
@@ -155,6 +156,11 @@ class PluginRegistry:
         """The same for the process of all plugins' commands."""
         return self.walls(plugin.name for plugin in self.plugins() if plugin.commands)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the inspector has answered or failed."""
+        return self._ready.is_set()
+
     async def ready(self) -> None:
         """Return when the inspector has answered or failed."""
         if not self._ready.is_set():  # a command asks at each message
@@ -187,7 +193,8 @@ class PluginRegistry:
         found = self._commands.get(name)
         if found is None:
             raise self._unknown("command", name, self._commands)
-        return replace(found, allowed=self.policy.allows_command(name, found.plugin, found.distribution))
+        allowed = self.policy.allows_command(name, found.plugin, found.distribution)
+        return found if allowed == found.allowed else replace(found, allowed=allowed)
 
     def has_command(self, name: str) -> bool:
         """Whether there is a command of that name."""
@@ -324,7 +331,10 @@ def check_command_parameters(command: CommandInfo, given: Mapping[str, Any]) -> 
                 hint=parameter.help or f"write {parameter.name}=...",
                 field=parameter.name,
             )
-    return {key: convert(known[key], value) for key, value in given.items()}
+    typed = {key: convert(known[key], value) for key, value in given.items()}
+    if said := command.event_text:
+        check_said(said, typed.get(said, known[said].default))
+    return typed
 
 
 def _claim(kind: str, offered: list[_Info], taken: dict[str, _Info]) -> tuple[tuple[str, ...], str | None]:
@@ -373,17 +383,22 @@ def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: 
 
 
 def _command(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> CommandInfo:
+    parameters, event_text = _parameters(raw), str(raw.get("event_text") or "")
+    texts = [parameter.name for parameter in parameters if parameter.type == "str"]
+    if event_text and event_text not in texts:
+        raise ValueError(f"the event_text {event_text!r:.80} of {raw['name']!r:.80} is no text of it")
     return CommandInfo(
         str(raw["name"]),
         plugin,
         distribution,
         version,
         str(raw.get("doc") or ""),
-        _parameters(raw),
+        parameters,
         command_version=str(raw["version"]),
         audience=str(raw["audience"]),
         max_payload_bytes=min(int(raw["max_payload_bytes"]), MAX_COMMAND_BYTES),
         timeout_s=min(float(raw["timeout_s"]), MAX_COMMAND_TIMEOUT_S),
+        event_text=event_text,
     )
 
 
@@ -396,6 +411,7 @@ def _parameters(raw: Mapping[str, Any]) -> tuple[Parameter, ...]:
             str(field.get("help") or ""),
             None if field.get("choices") is None else tuple(map(str, field["choices"])),
             bool(field.get("required")),
+            None if field.get("max_chars") is None else int(field["max_chars"]),
         )
         for field in raw.get("parameters") or []
     )

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from fedd.api.command import Command, Member, Reached
+from fedd.api.command import Command, Member, Notice, Reached
 from fedd.api.errors import Conflict, Denied, FeddError, InvalidParameter, NotConnected, NotFound, TimedOut
 from fedd.api.types import Message, PeerId
 from fedd.core.command_messages import encode_value, read_answer
@@ -61,7 +61,7 @@ class Commands:
 
     def __init__(
         self,
-        commands: Sequence[type[Command]],
+        commands: Sequence[type[Command] | type[Notice]],
         nodes: int | Sequence[PeerId] = 2,
         states: Mapping[int, str] = MappingProxyType({}),
         inputs: Mapping[str, str] = MappingProxyType({}),

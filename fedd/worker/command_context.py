@@ -8,27 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from fedd.api.command import Command, KnownRun, Member, Reached
 from fedd.api.errors import FeddError, InvalidMessage, InvalidParameter
 from fedd.api.types import Message, PeerId
 from fedd.core.codec import MAX_DEPTH
+from fedd.core.command_events import MAX_EVENT_CHARS, MAX_EVENT_FIELDS, MAX_EVENTS, RESERVED_FIELDS
 from fedd.core.command_messages import MAX_ANSWER_OVERHEAD_BYTES, encode_value, read_answer, read_parameters
 from fedd.worker import arrays
 from fedd.worker.failures import plugin_failure
 from fedd.worker.parameters import MAX_COMMAND_BYTES, CommandKind, build_command
 
-MAX_EVENTS = 16
-"""Of one call: a handler that writes more would push everybody else's out of the log."""
-MAX_EVENT_CHARS = 512
 MAX_STEERING_BYTES = 64 * 1024
 """Of a run's parameters, as of a proposal: they go to every member."""
-MAX_EVENT_FIELDS = 16
-RESERVED_FIELDS = frozenset(
-    {"seq", "kind", "unix_s", "command", "plugin", "peer_id", "name", "text", "error"}
-)
-"""What the event log writes itself into a command's event."""
 
 Answer = bytes | memoryview
 Fields = Mapping[str, bool | int | float | str]
@@ -143,15 +136,19 @@ async def answer_call(
     try:
         kind = find()
         values = arrays.from_wire(read_parameters(parameters, MAX_COMMAND_BYTES))
-        command: Command = build_command(kind, values)
+        command = build_command(kind, values)
     except FeddError:
         raise
     except _ANY as error:
         raise plugin_failure(error) from error
     if only_check:
         return encode_value(None)
+    if kind.terms.event_text:
+        fields = {each.name: getattr(command, each.name) for each in kind.parameters}
+        context.event(fields.pop(kind.terms.event_text), **fields)
+        return encode_value(None)
     most = kind.terms.max_payload_bytes
-    value = await _handled(command.handle(context))
+    value = await _handled(cast(Command, command).handle(context))
     check_size(value, most, "its answer")
     data = encode_value(arrays.to_wire(value))
     if len(data) > most + MAX_ANSWER_OVERHEAD_BYTES:

@@ -217,6 +217,8 @@ def _described_parameter(parameter: Parameter) -> dict[str, Any]:
         "help": parameter.help[:_MAX_DOC],
         "choices": None if parameter.choices is None else list(parameter.choices),
     }
+    if parameter.max_chars is not None:
+        described["max_chars"] = parameter.max_chars
     return {**described, "required": True} if parameter.required else described
 
 

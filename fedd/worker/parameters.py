@@ -13,10 +13,17 @@ from typing import Any, Literal, cast
 
 from fedd.api.aggregator import Aggregator
 from fedd.api.algorithm import Algorithm
-from fedd.api.command import Command
+from fedd.api.command import Command, Notice
 from fedd.api.errors import FeddError, InvalidParameter
 from fedd.api.learner import Learner
 from fedd.api.types import Message
+from fedd.core.command_events import (
+    MAX_EVENT_CHARS,
+    MAX_EVENT_FIELDS,
+    RESERVED_FIELDS,
+    check_length,
+    check_said,
+)
 from fedd.core.nearest import nearest
 
 _TYPES: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
@@ -31,7 +38,7 @@ MAX_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. `choices` are the texts allowed, None when any is.
+    """One parameter. `choices` are the texts allowed, None when any of up to `max_chars` characters is.
 
     `type` is bool, int, float or str; a command's can also be array (NumPy) or message (anything that can
     travel). `default` is None for one that is `required`.
@@ -43,16 +50,18 @@ class Parameter:
     help: str
     choices: tuple[str, ...] | None
     required: bool = False
+    max_chars: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A command's class variables, checked."""
+    """A command's class variables, checked. `event_text` is a notice's, empty for one with a handler."""
 
     version: str
     audience: str
     max_payload_bytes: int
     timeout_s: float
+    event_text: str = ""
 
 
 def schema(algorithm: type[Any]) -> tuple[Parameter, ...]:
@@ -69,13 +78,63 @@ def command_schema(command: type[Any]) -> tuple[Parameter, ...]:
     """The parameters of a command class, in the order of its fields.
 
     Raises InvalidParameter, saying what the plugin's author has to change, when the class is no dataclass
-    with a name and an `async def handle`, or a field has a type that cannot travel.
+    with a name and an `async def handle`, or a field has a type that cannot travel; or when it is no notice,
+    but has an `event_text`.
     """
-    label = _check_class(command, "handle", "my-command")
-    return tuple(
+    if event_text_of(command):
+        label = _check_named(command, "my-notice", "@dataclass(frozen=True)")
+    else:
+        label = _check_class(command, "handle", "my-command")
+    found = tuple(
         _parameter(label, field, hint, _TYPES.get(hint) or _large_kind(field, hint), required=True)
         for field, hint in _fields(command)
     )
+    return notice_schema(label, command, found) if event_text_of(command) else found
+
+
+def event_text_of(command: type[Any]) -> Any:
+    """A notice's class variable. Empty for a command with a handler, also if a field has that name."""
+    fields = dataclasses.fields(command) if dataclasses.is_dataclass(command) else ()
+    return "" if any(each.name == "event_text" for each in fields) else getattr(command, "event_text", "")
+
+
+def notice_schema(label: str, notice: type[Any], found: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+    """A notice's parameters, each text with its longest length. Raises InvalidParameter as `command_schema`.
+
+    What the daemon writes into the event log must be what a handler may write there (`CommandContext.event`).
+    """
+    for method, instead in (
+        ("handle", "the daemon writes the event"),
+        ("__post_init__", "declare max_chars"),
+    ):
+        if hasattr(notice, method):
+            raise InvalidParameter(
+                f"{label} has an event_text, so its {method} is never called", hint=instead
+            )
+    said = event_text_of(notice)
+    texts = [each.name for each in found if each.type == "str" and each.choices is None]
+    if said not in texts:
+        raise InvalidParameter(
+            f"{label}.event_text is {said!r:.80}",
+            hint=f"it names a str field: {', '.join(texts) or 'add one'}",
+        )
+    for each in found:
+        if each.type not in _TYPES.values():
+            raise InvalidParameter(f"{label}.{each.name} is a {each.type}: an event has no room for one")
+        if each.name != said and each.name in RESERVED_FIELDS:
+            raise InvalidParameter(f"{label}.{each.name}: the event log itself writes {each.name!r}")
+        if (each.max_chars or 0) > MAX_EVENT_CHARS:
+            raise InvalidParameter(f"{label}.{each.name}: an event has texts of up to {MAX_EVENT_CHARS}")
+    if len(found) - 1 > MAX_EVENT_FIELDS:
+        raise InvalidParameter(f"{label} has more than {MAX_EVENT_FIELDS} fields beside {said}")
+    bounded = tuple(
+        dataclasses.replace(each, max_chars=each.max_chars or MAX_EVENT_CHARS) if each.name in texts else each
+        for each in found
+    )
+    for each in bounded:
+        if not each.required:
+            convert(each, each.default)
+    return bounded
 
 
 def learner_schema(learner: type[Any]) -> tuple[Parameter, ...]:
@@ -124,7 +183,10 @@ def command_terms(command: type[Any]) -> Terms:
         raise InvalidParameter(
             f"{label}.timeout_s must be a number of seconds up to {MAX_TIMEOUT_S:g}, not {timeout_s!r:.80}"
         )
-    return Terms(version, audience, largest, float(timeout_s))
+    event_text = event_text_of(command)
+    if event_text and audience == "run":
+        raise InvalidParameter(f"{label} is a notice of the audience 'run', which nobody could send")
+    return Terms(version, audience, largest, float(timeout_s), event_text)
 
 
 def build(algorithm: type[Any], values: Mapping[str, Any]) -> Algorithm:
@@ -159,9 +221,12 @@ def command_kind(command: type[Any]) -> CommandKind:
     return CommandKind(command, command_schema(command), command_terms(command))
 
 
-def build_command(kind: CommandKind, values: Mapping[str, Any]) -> Command:
+def build_command(kind: CommandKind, values: Mapping[str, Any]) -> Command | Notice:
     """The command with these parameters, as `build`; arrays become NumPy arrays."""
-    return cast(Command, _built(kind.cls, kind.parameters, values))
+    command: Command | Notice = _built(kind.cls, kind.parameters, values)
+    if said := kind.terms.event_text:
+        check_said(said, getattr(command, said))
+    return command
 
 
 def _built(cls: type[Any], parameters: tuple[Parameter, ...], values: Mapping[str, Any]) -> Any:
@@ -206,6 +271,8 @@ def convert(parameter: Parameter, value: Any) -> Any:
             f"{parameter.name} must be one of {', '.join(parameter.choices)}, not {value!r:.80}",
             field=parameter.name,
         )
+    if parameter.max_chars is not None:
+        check_length(parameter.name, str(result), parameter.max_chars)
     return result
 
 
@@ -312,14 +379,19 @@ def _parameter(
             f"{label}.{field.name} has the type {hint!r:.80}",
             hint=f"a parameter is a bool, int, float, str or Literal of strings{more}",
         )
+    max_chars = field.metadata.get("max_chars")
+    if max_chars is not None and (kind != "str" or type(max_chars) is not int or max_chars < 1):
+        raise InvalidParameter(
+            f"{label}.{field.name} has max_chars={max_chars!r:.80}", hint="a text takes one, a number from 1"
+        )
     help_text = str(field.metadata.get("help", ""))
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     elif field.default is not dataclasses.MISSING:
         default = field.default
     elif required:
-        return Parameter(field.name, kind, None, help_text, choices, required=True)
+        return Parameter(field.name, kind, None, help_text, choices, required=True, max_chars=max_chars)
     else:
         raise InvalidParameter(f"{label}.{field.name} has no default", hint="every parameter needs one")
-    parameter = Parameter(field.name, kind, default, help_text, choices)
+    parameter = Parameter(field.name, kind, default, help_text, choices, max_chars=max_chars)
     return dataclasses.replace(parameter, default=convert(parameter, default))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from fedd.api import Command, CommandContext, Message, hookimpl
+from fedd.api import Command, CommandContext, Message, Notice, hookimpl
 from fedd_basics.host import facts
 
 MAX_NOTE_CHARS = 500
@@ -40,19 +40,13 @@ class Note:
     """Writes a line into the event log, with the sender's name; broadcast it to tell everybody."""
 
     name: ClassVar[str] = "note"
-    text: str = field(metadata={"help": f"what to tell, up to {MAX_NOTE_CHARS} characters"})
-
-    def __post_init__(self) -> None:
-        if not self.text.strip() or len(self.text) > MAX_NOTE_CHARS:
-            raise ValueError(f"text has {len(self.text)} characters, write 1 to {MAX_NOTE_CHARS}")
-
-    async def handle(self, ctx: CommandContext) -> Message:
-        """Write it down; the log adds who sent it."""
-        ctx.event(self.text)
-        return None
+    event_text: ClassVar[str] = "text"
+    text: str = field(
+        metadata={"help": f"what to tell, up to {MAX_NOTE_CHARS} characters", "max_chars": MAX_NOTE_CHARS}
+    )
 
 
 @hookimpl
-def fedd_register_commands() -> list[type[Command]]:
+def fedd_register_commands() -> list[type[Command] | type[Notice]]:
     """Register the three."""
     return [Echo, Facts, Note]

@@ -25,7 +25,7 @@ FULL_S = 120.0
 """Serf looks for members that failed every 30 s, one at a time."""
 
 WARM_UP = 3
-"""Broadcasts that are not measured: fedd starts what handles them with the first."""
+"""Broadcasts that are not measured: the first find the ways that they take cold."""
 
 Figures = dict[str, Any]
 

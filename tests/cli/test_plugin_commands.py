@@ -20,6 +20,7 @@ ECHO = {
     "audience": "members",
     "max_payload_bytes": 65536,
     "timeout_s": 10,
+    "event_text": "",
     "allowed": True,
     "parameters": [
         {"name": "text", "type": "str", "default": None, "help": "what comes back", "required": True},
@@ -27,6 +28,7 @@ ECHO = {
     ],
 }
 PRIVATE = {**ECHO, "name": "private", "audience": "local", "parameters": []}
+NOTICE = {**ECHO, "name": "note", "event_text": "text"}
 FOREIGN = {**ECHO, "name": "foreign", "allowed": False}
 
 
@@ -59,6 +61,13 @@ def test_one_command_as_the_daemon_describes_it(fedctl: Fedctl, words: tuple[str
     assert 'mode       loud|quiet  "quiet"' in out
     assert "fedctl send PEER echo text=..." in out
     assert "fedctl broadcast echo text=..." in out
+
+
+def test_a_notice_says_what_it_leaves(fedctl: Fedctl) -> None:
+    fedctl.answer("GET", "/v1/commands/note", NOTICE)
+    fedctl.answer("GET", "/v1/commands/echo", ECHO)
+    assert "it leaves its text in the event log" in fedctl("commands", "note")[1]
+    assert "event log" not in fedctl("commands", "echo")[1]
 
 
 def test_what_is_not_for_everybody_says_so(fedctl: Fedctl) -> None:

@@ -12,9 +12,29 @@ from docs.pages import DOCS, blocks, fedd_accepts, mypy_passes, pytest_passes
 PAGE = DOCS / "how-to" / "write-a-command.md"
 
 
+DOOR = """
+import pytest
+from fedd.api import InvalidParameter
+from fedd.testing import Commands
+from fedd_door import Door
+
+
+def test_a_door_is_told_of() -> None:
+    commands = Commands([Door], nodes=2)
+    commands.broadcast(0, "door", what="open", floor=2)
+    assert [(event.node, event.text, event.fields) for event in commands.events] == [
+        (0, "open", {"floor": 2}), (1, "open", {"floor": 2})
+    ]
+    with pytest.raises(InvalidParameter, match="write up to 80"):
+        commands.broadcast(0, "door", what="x" * 81)
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    plugin, test = blocks(PAGE, "python")
+    plugin, test, notice = blocks(PAGE, "python")
+    (tmp_path / "fedd_door.py").write_text(f"{plugin}\n\n{notice}")
+    (tmp_path / "test_door.py").write_text(DOOR)
     (tmp_path / "fedd_valve.py").write_text(plugin)
     (tmp_path / "test_valve.py").write_text(test)
     return tmp_path
@@ -26,6 +46,11 @@ def test_its_own_tests_pass(project: Path) -> None:
 
 def test_it_passes_the_type_checker(project: Path) -> None:
     mypy_passes(project, "fedd_valve.py")
+    mypy_passes(project, "fedd_door.py")
+
+
+def test_a_notice_does_what_the_page_says(project: Path) -> None:
+    pytest_passes(project, "test_door.py", "1 passed")
 
 
 def test_its_entry_point_leads_to_its_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,16 @@ def test_a_note_is_in_every_event_log_once_and_in_order(fed: Federation) -> None
         }
 
 
+def test_a_note_starts_no_plugin_host() -> None:
+    with federation(2) as pair:
+        assert pair[0].ctl("broadcast", "note", "text=hello").ok() == {"delivered": 2, "missing": []}
+        assert pair[0].ctl("send", "n1", "note", "text=you alone").ok() is None
+        eventually(lambda: len(notes_of(pair[1])) == 2, GUARD_S, "n1 has both")
+        assert [hosts_of(daemon) for daemon in pair] == [[], []]
+        pair[0].ctl("send", "n1", "echo").ok()
+        assert len(hosts_of(pair[1])) == 1  # so they would have been found
+
+
 def test_the_plugin_host_starts_at_the_first_call_and_again_after_its_death(fed: Federation) -> None:
     fed[0].ctl("send", "n1", "echo").ok()
     (host,) = hosts_of(fed[1])

@@ -173,3 +173,11 @@ def test_the_bundled_plugins_are_found_by_their_entry_points() -> None:
         assert [algorithm["name"] for algorithm in described["algorithms"]] == algorithms
         assert all(algorithm["doc"] for algorithm in described["algorithms"])
         assert all(p["help"] for algorithm in described["algorithms"] for p in algorithm["parameters"])
+    commands = {command["name"]: command for command in inspect.describe(points["basics"])["commands"]}
+    assert {name: command["event_text"] for name, command in commands.items()} == {
+        "echo": "",
+        "facts": "",
+        "note": "text",
+    }
+    (text,) = commands["note"]["parameters"]
+    assert (text["max_chars"], text["required"]) == (500, True)

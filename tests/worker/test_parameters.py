@@ -244,6 +244,99 @@ def test_terms_that_make_no_sense(terms: dict[str, Any], said: str) -> None:
         command_terms(type("Odd", (Handles,), terms))
 
 
+@dataclass(frozen=True)
+class Tell:
+    """Tells."""
+
+    name: ClassVar[str] = "tell"
+    event_text: ClassVar[str] = "said"
+    said: str = field(metadata={"max_chars": 20})
+    place: str = ""
+    level: int = 1
+    mode: Literal["loud", "quiet"] = "quiet"
+
+
+def test_a_notice() -> None:
+    found = {parameter.name: parameter for parameter in command_schema(Tell)}
+    assert {name: each.max_chars for name, each in found.items()} == {
+        "said": 20,
+        "place": 512,
+        "level": None,
+        "mode": None,
+    }
+    assert command_terms(Tell).event_text == "said"
+    kind = command_kind(Tell)
+    assert build_command(kind, {"said": "x" * 20}) == Tell("x" * 20)
+    for given, blamed in (
+        ({"said": "x" * 21}, "said"),
+        ({"said": "  "}, "said"),
+        ({"said": "x", "place": "y" * 513}, "place"),
+        ({"said": "x", "mode": "odd"}, "mode"),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            build_command(kind, given)
+        assert caught.value.field == blamed
+
+
+@pytest.mark.parametrize(
+    ("fields", "more", "said"),
+    [
+        ([("said", str)], {"handle": Handles.handle}, "its handle is never called"),
+        ([("said", str)], {"__post_init__": print}, "its __post_init__ is never called"),
+        ([("text", str)], {}, "event_text is 'said'"),
+        ([("said", int)], {}, "event_text is 'said'"),
+        ([("said", Literal["a", "b"])], {}, "event_text is 'said'"),
+        ([("said", str), ("more", Message)], {}, "more is a message"),
+        ([("said", str), ("seq", int)], {}, "the event log itself writes 'seq'"),
+        ([("said", str, field(metadata={"max_chars": 513}))], {}, "texts of up to 512"),
+        ([("said", str, field(default="x" * 513))], {}, "said has 513 characters"),
+        ([("said", str), *((f"f{n}", int) for n in range(17))], {}, "more than 16 fields"),
+        ([("said", str)], {"audience": "run"}, "nobody could send"),
+        ([("said", str)], {"event_text": 7}, "event_text is 7"),
+    ],
+)
+def test_what_an_author_of_a_notice_gets_wrong(fields: list[Any], more: dict[str, Any], said: str) -> None:
+    made = make_dataclass(
+        "Made", fields, namespace={"name": "made", "event_text": "said", **more}, frozen=True
+    )
+    with pytest.raises(InvalidParameter, match=said):
+        command_kind(made)
+
+
+def test_a_notice_has_sixteen_fields_and_a_name_of_its_own_for_its_text() -> None:
+    names = [("text", str), *((f"f{n}", int) for n in range(16))]
+    made = make_dataclass("Made", names, namespace={"name": "made", "event_text": "text"}, frozen=True)
+    assert len(command_schema(made)) == 17
+
+
+def test_a_field_of_that_name_makes_no_notice() -> None:
+    made = make_dataclass("Made", [("event_text", str, "x")], bases=(Handles,), frozen=True)
+    made.name = "made"
+    assert command_terms(made).event_text == ""
+    assert [parameter.name for parameter in command_schema(made)] == ["event_text"]
+    made.handle = None
+    with pytest.raises(InvalidParameter, match="async def handle"):
+        command_schema(made)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(int, 3), (str, 0), (str, "3"), (str, True)])
+def test_a_longest_text_that_makes_no_sense(kind: type, most: object) -> None:
+    made = make_dataclass("Made", [("x", kind, field(metadata={"max_chars": most}))], bases=(Handles,))
+    with pytest.raises(InvalidParameter, match=r"Made\.x has max_chars="):
+        command_schema(made)
+
+
+def test_a_command_with_a_handler_has_long_texts_unless_it_says_otherwise() -> None:
+    made = make_dataclass(
+        "Made", [("short", str, field(metadata={"max_chars": 3})), ("long", str)], bases=(Handles,)
+    )
+    made.name = "made"
+    kind = command_kind(made)
+    assert build_command(kind, {"short": "abc", "long": "x" * 9999})
+    with pytest.raises(InvalidParameter, match="short has 4 characters, write up to 3"):
+        build_command(kind, {"short": "abcd", "long": ""})
+
+
 def test_a_class_that_is_no_command() -> None:
     @dataclass(frozen=True)
     class Sync:
