@@ -47,9 +47,14 @@ def lines_of(*arguments: str) -> dict[str, dict[str, object]]:
 
 @pytest.mark.skipif(fairness.why_no_narrow_link() is not None, reason=str(fairness.why_no_narrow_link()))
 def test_pings_do_not_wait_behind_bulk_data_on_a_narrow_link() -> None:
-    lines = lines_of("--only", "narrow", "--seconds", "1")
-    assert list(lines) == [case.name for case in fairness.NARROW]
-    beside = lines["narrow, bulk beside pings"]
-    # twice the targets: this runs beside other tests. Behind the bulk data they would wait 400 ms and more.
-    assert float(str(beside["p50_ms"])) < 160
-    assert float(str(beside["of_alone"])) > 0.9
+    # Twice the targets: this runs beside other tests. Behind the bulk data pings would wait 400 ms and more, each
+    # time; a machine that stands still for a part of such a second does so in one run and not in the next.
+    found = []
+    for _ in range(3):
+        lines = lines_of("--only", "narrow", "--seconds", "1")
+        assert list(lines) == [case.name for case in fairness.NARROW]
+        beside = lines["narrow, bulk beside pings"]
+        found.append((float(str(beside["p50_ms"])), float(str(beside["of_alone"]))))
+        if found[-1][0] < 160 and found[-1][1] > 0.9:
+            return
+    pytest.fail(f"pings waited, or the bulk data did (p50 in ms, share of the rate): {found}")
