@@ -48,10 +48,13 @@ def do_send(client: Client, options: Namespace, out: Output) -> int:
 
 def do_broadcast(client: Client, options: Namespace, out: Output) -> int:
     """Send a command to every member."""
-    body = {"parameters": parse_parameters(options.parameters)}
+    body = {"parameters": parse_parameters(options.parameters), "wait": not options.no_wait}
     reached = client.request("POST", path_of("commands", options.name, "broadcast"), body)
     if out.as_json:
         out.document(reached)
+        return 0
+    if options.no_wait:
+        out.line("on its way to all; nobody was asked to confirm it")
         return 0
     out.line(f"delivered to {reached['delivered']}")
     if reached["missing"]:

@@ -70,8 +70,13 @@ PLUGINS: tuple[Command, ...] = (
         "send a plugin's command to every member, this node included",
         """
   fedctl broadcast note text='pump 3 is off until noon'
-  fedctl broadcast note text=hello --json | jq -r '.missing[]'""",
-        (arg("name", help="see `fedctl commands`", metavar="COMMAND"), _COMMAND_PARAMETERS),
+  fedctl broadcast note text=hello --json | jq -r '.missing[]'
+  fedctl broadcast note text="load $(cut -d' ' -f1 /proc/loadavg)" --no-wait""",
+        (
+            arg("name", help="see `fedctl commands`", metavar="COMMAND"),
+            _COMMAND_PARAMETERS,
+            arg("--no-wait", help="return at once, nobody is asked to confirm it", action="store_true"),
+        ),
         "Returns when all have it, or after 10 s; names those who have not confirmed it.\n"
         "`fedctl broadcast COMMAND --help` says what that command takes.",
     ),

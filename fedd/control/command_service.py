@@ -51,8 +51,10 @@ class CommandService:
         return {"command": name, "peer_id": peer, "reply": plain(reply)}
 
     async def broadcast(self, request: Request) -> dict[str, Any]:
-        """Send it to everybody, and wait until they have it."""
+        """Send it to everybody, and wait until they have it, unless nobody is to confirm it."""
         await self._registry.ready()
         body = request.body
-        reached = await self._commands.broadcast(request.path["name"], body["parameters"], body["deadline_s"])
+        reached = await self._commands.broadcast(
+            request.path["name"], body["parameters"], body["deadline_s"], wait=body["wait"]
+        )
         return {"delivered": len(reached.delivered), "missing": list(reached.missing)}

@@ -179,6 +179,9 @@ ROUTES: tuple[Route, ...] = (
         fields=(
             _COMMAND_PARAMETERS,
             Field("deadline_s", "seconds", "How long to wait for others.", default=10.0, low=0.1, high=50),
+            Field(
+                "wait", "flag", "Ask the others to confirm it; else the reply counts this node.", default=True
+            ),
         ),
         errors=("invalid", "denied", "not_found", "conflict", "unhealthy"),
         changes=True,

@@ -69,6 +69,10 @@ Bytes = bytes | memoryview
 class Spreader(Protocol):
     """The ordered broadcast (`fedd.net.broadcast.Broadcaster`) as commands use it."""
 
+    def publish(self, channel: str, payload: bytes) -> object:
+        """Broadcast; nobody is asked to confirm it. Raises Unhealthy beyond this node's allowance."""
+        ...
+
     async def publish_and_wait(self, channel: str, payload: bytes, deadline_s: float) -> Any:
         """Broadcast; returns `delivered` and `missing`, tuples of peer ids."""
         ...
@@ -153,10 +157,16 @@ class Commands:
         return read_answer(await self._send(peer, command, parameters, deadline_s), MAX_COMMAND_BYTES)
 
     async def broadcast(
-        self, command: str, parameters: Mapping[str, Any], deadline_s: float = DEADLINE_S
+        self,
+        command: str,
+        parameters: Mapping[str, Any],
+        deadline_s: float = DEADLINE_S,
+        *,
+        wait: bool = True,
     ) -> Reached:
         """Send a command to every member, this node included; returns whose daemons have confirmed it.
 
+        Without `wait` the others are not asked to, so that it costs them less, and only this node is named.
         Raises NotFound, InvalidParameter, Denied, InvalidMessage (beyond 64 KiB), Conflict, Unhealthy.
         """
         info = self._judge(command, "", self.me)
@@ -175,6 +185,9 @@ class Commands:
                 f"the broadcast of {command} would have {len(payload)} bytes; {MAX_BROADCAST_BYTES} can go",
                 hint="send large values to each member by itself",
             )
+        if not wait:
+            self._broadcaster.publish(BROADCAST_CHANNEL, payload)
+            return Reached((self.me,), ())
         reached = await self._broadcaster.publish_and_wait(BROADCAST_CHANNEL, payload, deadline_s)
         return Reached(tuple(sorted({self.me, *reached.delivered})), tuple(sorted(reached.missing)))
 

@@ -7,7 +7,7 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -275,24 +275,25 @@ def loss(bench: Bench, percent: float, seconds: float) -> dict[str, Figures]:
 
 
 def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> dict[str, Figures]:
-    """Messages of `size` bytes: until each has reached all; then `burst` of them, `rate` a second."""
+    """Messages of `size` bytes: until each has reached all; then `burst` of them, `rate` a second.
+
+    First as serf sends its own, asking nobody whether they came. Then fedd's once more, and the burst, with
+    everybody's acknowledgement.
+    """
     found: dict[str, Figures] = {}
     for system in bench.systems:
         bench.settle()
         for other in bench.systems:
             other.awake.clear()
-        views, times = system.views, []
-        for number in range(-WARM_UP, trials):
-            marker, text = message(number, size)
-            start_s = system.broadcast(bench.pick(1)[0], text)
-            done = views.wait(partial(views.reached, [marker]), 10)
-            if number >= 0:
-                times.append(max(views.arrived[marker].values()) - start_s if done else None)
-        messages = [message(number, size) for number in range(trials, trials + burst)]
+        views = system.views
+        times = until_all_have(bench, system, range(-WARM_UP, trials), size, confirmed=False)[WARM_UP:]
+        further = range(trials, 2 * trials) if isinstance(system, Fedd) else range(0)
+        confirmed = until_all_have(bench, system, further, size, confirmed=True)
+        messages = [message(number, size) for number in range(2 * trials, 2 * trials + burst)]
         begun_s = time.monotonic()
         for count, (_, text) in enumerate(messages):
             time.sleep(max(0.0, begun_s + count / rate - time.monotonic()))
-            system.broadcast(count % bench.count, text)
+            system.broadcast(count % bench.count, text, confirmed=True)
         sent_s = time.monotonic() - begun_s
         views.wait(partial(views.reached, [marker for marker, _ in messages]), 10)
         found[system.name] = {
@@ -304,9 +305,23 @@ def broadcast(bench: Bench, trials: int, burst: int, rate: float, size: int) -> 
         }
         if isinstance(system, Fedd):
             found[system.name] |= {"unconfirmed": system.unconfirmed, "refusals": dict(system.refusals)}
+            found[system.name] |= {"confirmed_p50_s": spread(confirmed).get("p50_s")}
         for other in bench.systems:
             other.awake.set()
     return found
+
+
+def until_all_have(
+    bench: Bench, system: System, numbers: Iterable[int], size: int, *, confirmed: bool
+) -> list[float | None]:
+    """One message after the other, each from anybody: seconds until all had it, None for more than ten."""
+    times: list[float | None] = []
+    for number in numbers:
+        marker, text = message(number, size)
+        start_s = system.broadcast(bench.pick(1)[0], text, confirmed)
+        done = system.views.wait(partial(system.views.reached, [marker]), 10)
+        times.append(max(system.views.arrived[marker].values()) - start_s if done else None)
+    return times
 
 
 def message(number: int, size: int) -> tuple[str, str]:

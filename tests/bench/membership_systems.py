@@ -76,8 +76,11 @@ class System(ABC):
         """Let one that has left join again."""
 
     @abstractmethod
-    def broadcast(self, place: int, text: str) -> float:
-        """Send a small message to everybody; when the request went out."""
+    def broadcast(self, place: int, text: str, confirmed: bool) -> float:
+        """Send a small message to everybody; when the request went out.
+
+        `confirmed`: everybody is asked whether it came. Serf cannot do that.
+        """
 
     @abstractmethod
     def pid(self, place: int) -> int:
@@ -161,10 +164,10 @@ class Fedd(System):
     def help_home(self, place: int) -> None:
         pass  # it finds home
 
-    def broadcast(self, place: int, text: str) -> float:
-        # As `fedctl broadcast note text=...` does; it would wait for everybody's acknowledgement.
+    def broadcast(self, place: int, text: str, confirmed: bool) -> float:
+        # As `fedctl broadcast note text=...` does, with --no-wait when it is not to be confirmed.
         started_s = time.monotonic()
-        threading.Thread(target=self._note, args=(place, text), daemon=True).start()
+        threading.Thread(target=self._note, args=(place, text, confirmed), daemon=True).start()
         return started_s
 
     def pid(self, place: int) -> int:
@@ -202,10 +205,11 @@ class Fedd(System):
         with Client(str(self.daemons[place].socket)) as client:
             return client.request("POST", f"/v1/federation/{verb}", body)
 
-    def _note(self, place: int, text: str) -> None:
+    def _note(self, place: int, text: str, confirmed: bool) -> None:
+        body = {"parameters": {"text": text}, "wait": confirmed}
         with Client(str(self.daemons[place].socket)) as client:
             try:
-                reply = client.request("POST", "/v1/commands/note/broadcast", {"parameters": {"text": text}})
+                reply = client.request("POST", "/v1/commands/note/broadcast", body)
             except FeddError as error:
                 self.refusals[f"broadcast: {error}"] += 1
             else:
@@ -312,7 +316,7 @@ class Serf(System):
         runs = next(other for other in others if self._processes[other].poll() is None)
         self._ask(place, "join", {"Existing": [self.lan[runs].ip4], "Replay": False})
 
-    def broadcast(self, place: int, text: str) -> float:
+    def broadcast(self, place: int, text: str, confirmed: bool) -> float:
         started_s = time.monotonic()
         body = {"Name": "bench", "Payload": text, "Coalesce": False}
         self._ask(place, "event", body, replies=False)

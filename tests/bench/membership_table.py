@@ -51,6 +51,7 @@ ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ),
     ("20 % loss: verdicts `dead`", "loss", lambda f: f"{f['called_dead']} in {f['seconds']:g} s"),
     ("256 bytes to all, p50", "broadcast", seconds("p50_s")),
+    ("... each acknowledged by all, p50", "broadcast", seconds("confirmed_p50_s")),
     ("... delivered to all", "broadcast", of("reached_all", "burst")),
     ("All join at once: all see all, p50", "join", seconds("p50_s")),
     ("`leave` seen by all, p50", "leave", seconds("p50_s")),

@@ -126,7 +126,18 @@ def test_words_that_are_no_parameters(fedctl: Fedctl) -> None:
 def test_a_broadcast(fedctl: Fedctl) -> None:
     fedctl.answer("POST", "/v1/commands/note/broadcast", {"delivered": 3, "missing": []})
     assert fedctl("broadcast", "note", "text=hi") == (0, "delivered to 3\n", "")
-    assert fedctl.asked("POST") == [("/v1/commands/note/broadcast", {"parameters": {"text": "hi"}})]
+    body = {"parameters": {"text": "hi"}, "wait": True}
+    assert fedctl.asked("POST") == [("/v1/commands/note/broadcast", body)]
+
+
+def test_a_broadcast_that_nobody_confirms(fedctl: Fedctl) -> None:
+    fedctl.answer("POST", "/v1/commands/note/broadcast", {"delivered": 1, "missing": []})
+    said = "on its way to all; nobody was asked to confirm it\n"
+    assert fedctl("broadcast", "note", "text=hi", "--no-wait") == (0, said, "")
+    body = {"parameters": {"text": "hi"}, "wait": False}
+    assert fedctl.asked("POST") == [("/v1/commands/note/broadcast", body)]
+    status, out, _ = fedctl("broadcast", "note", "text=hi", "--no-wait", "--json")
+    assert (status, json.loads(out)) == (0, {"delivered": 1, "missing": []})
 
 
 def test_who_did_not_confirm_a_broadcast_is_named(fedctl: Fedctl) -> None:

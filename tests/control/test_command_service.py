@@ -31,7 +31,8 @@ class House:
         self.calls.append(arguments)
         return {"array": ArrayView("uint8", (2,), b"\1\2"), "bytes": b"x"}
 
-    async def broadcast(self, *arguments: Any) -> Reached:
+    async def broadcast(self, *given: Any, wait: bool) -> Reached:
+        arguments = (*given, wait)
         self.calls.append(arguments)
         return Reached(("12D3a", "12D3b"), ("12D3c",))
 
@@ -59,9 +60,11 @@ async def test_an_answer_as_json_can_hold_it(house: House) -> None:
 
 
 async def test_who_has_a_broadcast(house: House) -> None:
-    reply = await house.ask("broadcast", {"name": "note"}, parameters={}, deadline_s=3.0)
-    assert reply == {"delivered": 2, "missing": ["12D3c"]}
-    assert house.calls == ["ready", ("note", {}, 3.0)]
+    for wait in (True, False):
+        house.calls.clear()
+        reply = await house.ask("broadcast", {"name": "note"}, parameters={}, deadline_s=3.0, wait=wait)
+        assert reply == {"delivered": 2, "missing": ["12D3c"]}
+        assert house.calls == ["ready", ("note", {}, 3.0, wait)]
 
 
 def test_every_route_of_commands_has_its_operation(house: House) -> None:

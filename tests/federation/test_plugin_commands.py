@@ -93,9 +93,12 @@ def test_a_note_is_in_every_event_log_once_and_in_order(fed: Federation) -> None
 
 def test_a_note_starts_no_plugin_host() -> None:
     with federation(2) as pair:
+        unconfirmed = pair[1].ctl("broadcast", "note", "text=quick", "--no-wait").ok()
+        assert unconfirmed == {"delivered": 1, "missing": []}
+        eventually(lambda: len(notes_of(pair[0])) == 1, GUARD_S, "n0 has what nobody confirmed")
         assert pair[0].ctl("broadcast", "note", "text=hello").ok() == {"delivered": 2, "missing": []}
         assert pair[0].ctl("send", "n1", "note", "text=you alone").ok() is None
-        eventually(lambda: len(notes_of(pair[1])) == 2, GUARD_S, "n1 has both")
+        eventually(lambda: len(notes_of(pair[1])) == 3, GUARD_S, "n1 has all")
         assert [hosts_of(daemon) for daemon in pair] == [[], []]
         pair[0].ctl("send", "n1", "echo").ok()
         assert len(hosts_of(pair[1])) == 1  # so they would have been found

@@ -259,13 +259,22 @@ class PlayedBroadcast:
         self.everybody = everybody
         self.callbacks: dict[str, Callable[[Any], None]] = {}
         self.deaf = False
+        self.asked = 0
+        """How many broadcasts the others were to confirm."""
         everybody[me] = self
 
     def subscribe(self, channel: str, callback: Callable[[Any], None]) -> None:
         self.callbacks[channel] = callback
 
+    def publish(self, channel: str, payload: bytes) -> None:
+        self._publish(channel, payload)
+
     async def publish_and_wait(self, channel: str, payload: bytes, deadline_s: float) -> Reach:
         await trio.lowlevel.checkpoint()
+        self.asked += 1
+        return self._publish(channel, payload)
+
+    def _publish(self, channel: str, payload: bytes) -> Reach:
         heard = [peer for peer, other in self.everybody.items() if not other.deaf]
         for peer in heard:
             self.everybody[peer].callbacks[channel](Arrival(self.me, payload))

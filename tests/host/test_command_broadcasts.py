@@ -12,6 +12,7 @@ from host.command_plugins import Arrival, Hole
 from host.test_commands import Clock, handle, peers
 from waiting import until
 
+from fedd.api.command import Reached
 from fedd.api.errors import (
     Denied,
     FeddError,
@@ -42,6 +43,18 @@ async def test_a_broadcast_is_handled_by_all_in_order(autojump_clock: Clock) -> 
             assert {call[1] for call in host.calls} == {p.nodes[0].id}
         assert p.hosts[2].calls == []
         assert p.events(1) == []
+
+
+async def test_a_broadcast_that_nobody_confirms(autojump_clock: Clock) -> None:
+    async with peers() as p:
+        reached = await p.rooms[0].broadcast("echo", {"text": "x"}, wait=False)
+        assert reached == Reached((p.nodes[0].id,), ())
+        await until(lambda: len(p.hosts[1].calls) == 1)
+        with pytest.raises(InvalidParameter, match="needs text"):
+            await p.rooms[0].broadcast("echo", {}, wait=False)
+        assert p.broadcasts[0].asked == 0
+        await p.rooms[0].broadcast("echo", {"text": "x"})
+        assert p.broadcasts[0].asked == 1
 
 
 async def test_handlers_that_broadcast_do_not_wait_for_each_other(autojump_clock: Clock) -> None:
