@@ -47,8 +47,8 @@ def lines_of(*arguments: str) -> dict[str, dict[str, object]]:
 
 @pytest.mark.skipif(fairness.why_no_narrow_link() is not None, reason=str(fairness.why_no_narrow_link()))
 def test_pings_do_not_wait_behind_bulk_data_on_a_narrow_link() -> None:
-    # Twice the targets: this runs beside other tests. Behind the bulk data pings would wait 400 ms and more, each
-    # time; a machine that stands still for a part of such a second does so in one run and not in the next.
+    # Twice the targets: this runs beside other tests. Behind the bulk data pings would wait 400 ms, in
+    # every run; a machine that stands still for a part of such a second does so in one and not in the next.
     found = []
     for _ in range(3):
         lines = lines_of("--only", "narrow", "--seconds", "1")
