@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fedd.core import codec
+
 MOST_TIMES = 60
+HONEST = codec.encode([7] * 65_000)
+HONEST_S = 0.008
+"""What decoding HONEST takes where the bounds in processor seconds were set."""
 
 
 def least_cpu_s(work: Callable[[], object], enough_s: float) -> float:
@@ -22,6 +28,14 @@ def least_cpu_s(work: Callable[[], object], enough_s: float) -> float:
         work()
         seconds.append(time.thread_time() - start_s)
     return min(seconds)
+
+
+def on_this_machine_s(bound_s: float) -> float:
+    """A bound of processor seconds, as much longer as this machine is slower now than one that is up to it.
+
+    The yardstick is work of the same kind, done side by side: an honest message of 64 KiB is decoded.
+    """
+    return bound_s * max(1.0, least_cpu_s(lambda: codec.decode(HONEST), math.inf) / HONEST_S)
 
 
 def waited_for_processor_s(task: int | str = "thread-self") -> float:
