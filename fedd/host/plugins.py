@@ -384,7 +384,11 @@ def _algorithm(raw: Mapping[str, Any], plugin: str, distribution: str, version: 
 
 def _command(raw: Mapping[str, Any], plugin: str, distribution: str, version: str) -> CommandInfo:
     parameters, event_text = _parameters(raw), str(raw.get("event_text") or "")
-    texts = [parameter.name for parameter in parameters if parameter.type == "str"]
+    texts = [
+        each.name
+        for each in parameters
+        if each.type == "str" and (each.required or isinstance(each.default, str))
+    ]
     if event_text and event_text not in texts:
         raise ValueError(f"the event_text {event_text!r:.80} of {raw['name']!r:.80} is no text of it")
     return CommandInfo(

@@ -123,9 +123,10 @@ async def test_what_a_registry_knows_of_a_notice() -> None:
     assert check_command_parameters(info, {"text": "x" * 20}) == {"text": "x" * 20}
 
 
-@pytest.mark.parametrize("wrong", ["level", "nothing"])
+@pytest.mark.parametrize("wrong", ["level", "nothing", "odd"])
 async def test_a_notice_without_its_text_is_malformed(wrong: str) -> None:
-    made = await registry(offering("basics", commands=[command("tell", TEXT, LEVEL, event_text=wrong)]))
+    odd = parameter("odd", "str", None)  # neither required nor with a text for a default
+    made = await registry(offering("basics", commands=[command("tell", TEXT, LEVEL, odd, event_text=wrong)]))
     assert made.commands() == []
     (failed,) = made.plugins()
     assert f"the event_text '{wrong}' of 'tell' is no text of it" in str(failed.error)
